@@ -1,0 +1,14 @@
+"""The pack as a whole: what importing it costs and what it says of itself."""
+
+import subprocess
+import sys
+
+
+def test_importing_the_pack_pulls_in_nothing_heavy():
+    code = (
+        "import sys, kontext_bridge;"
+        "heavy = {'torch', 'diffusers', 'transformers', 'requests', 'PIL', 'comfy_api'} & set(sys.modules);"
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
