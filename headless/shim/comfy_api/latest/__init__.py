@@ -1,0 +1,30 @@
+"""The part of `comfy_api.latest` that a V3 node pack uses, typed, for runs and type checks without ComfyUI.
+
+Names, defaults and the `/object_info` they lead to follow ComfyUI 0.33. It is deliberately narrower than
+the original: whatever works against this module works against ComfyUI, never the other way round.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from . import _io as io
+from . import _ui as ui
+
+IO = io
+UI = ui
+
+
+class ComfyExtension(ABC):
+    """What `comfy_entrypoint` returns: the nodes of one pack."""
+
+    async def on_load(self) -> None:
+        """Runs once before the nodes are listed; set up what the pack needs."""
+        return None
+
+    @abstractmethod
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The node classes of the pack."""
+
+
+__all__ = ["IO", "UI", "ComfyExtension", "io", "ui"]

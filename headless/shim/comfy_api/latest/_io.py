@@ -1,0 +1,70 @@
+"""`comfy_api.latest.io`: the names a node is written with."""
+
+from __future__ import annotations
+
+from ._autogrow import Autogrow
+from ._base import ComfyTypeI, ComfyTypeIO, Custom, Input, Output, WidgetInput
+from ._node import ComfyNode, NodeOutput
+from ._schema import Hidden, HiddenHolder, NodeInfoV1, Schema
+from ._types import (
+    AnyType,
+    Boolean,
+    Clip,
+    ClipVision,
+    Combo,
+    Conditioning,
+    ControlAfterGenerate,
+    Float,
+    FolderType,
+    Guider,
+    Image,
+    Int,
+    Latent,
+    Mask,
+    Model,
+    Noise,
+    NumberDisplay,
+    Sampler,
+    Sigmas,
+    String,
+    UploadType,
+    Vae,
+)
+
+__all__ = [
+    "AnyType",
+    "Autogrow",
+    "Boolean",
+    "Clip",
+    "ClipVision",
+    "Combo",
+    "ComfyNode",
+    "ComfyTypeI",
+    "ComfyTypeIO",
+    "Conditioning",
+    "ControlAfterGenerate",
+    "Custom",
+    "Float",
+    "FolderType",
+    "Guider",
+    "Hidden",
+    "HiddenHolder",
+    "Image",
+    "Input",
+    "Int",
+    "Latent",
+    "Mask",
+    "Model",
+    "NodeInfoV1",
+    "NodeOutput",
+    "Noise",
+    "NumberDisplay",
+    "Output",
+    "Sampler",
+    "Schema",
+    "Sigmas",
+    "String",
+    "UploadType",
+    "Vae",
+    "WidgetInput",
+]
