@@ -1,0 +1,139 @@
+"""Oxen.ai's routes as methods. What they promise across failures is made in `edits`; here is one call each."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+from urllib.parse import quote
+
+from .control import Control
+from .credentials import Account
+from .errors import GenerationNotFound, InvalidParameters, ModelNotFound, ReplyError, Upstream
+from .replies import (
+    EditImage,
+    History,
+    JobStatus,
+    Model,
+    Row,
+    is_generation_id,
+    read_edit,
+    read_generation_ids,
+    read_history,
+    read_history_row,
+    read_model,
+    read_row,
+    read_rows,
+)
+from .request import MODEL, EditParameters
+from .transport import Transport
+
+DEFAULT_EDIT_SECONDS = 300.0
+_ENQUEUE_SECONDS = 60.0
+
+
+class Client:
+    """One account's routes over one connection pool; a context manager.
+
+    Every method raises the errors of `transport.Transport.send` besides those it names.
+    """
+
+    def __init__(self, account: Account, control: Control | None = None) -> None:
+        self.control = control or Control()
+        self.transport = Transport(account, self.control)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.transport.close()
+
+    def edit(
+        self, parameters: EditParameters, input_image: str, *, seconds: float = DEFAULT_EDIT_SECONDS
+    ) -> tuple[EditImage, ...]:
+        """Edit a picture in one blocking request (POST /api/ai/images/edit); paid, sent once.
+
+        input_image: a data URI, or a URL that the service can download. seconds: how long to wait.
+        """
+        body = {**parameters.body(), "input_image": input_image, "response_format": "b64_json"}
+        reply = self.transport.send("POST", "/api/ai/images/edit", json=body, paid=True, seconds=seconds)
+        return read_edit(reply.json())
+
+    def enqueue(self, parameters: EditParameters, input_image: str) -> str:
+        """Put an edit into the queue and return its generation id (POST /api/ai/queue); paid, sent once.
+
+        The queue does not check model parameters: a bad one ends the job later as failed.
+        """
+        body = {**parameters.body(), "input_image": input_image}
+        reply = self.transport.send("POST", "/api/ai/queue", json=body, paid=True, seconds=_ENQUEUE_SECONDS)
+        return read_generation_ids(reply.json())[0]
+
+    def row(self, generation_id: str) -> Row:
+        """A job's row; raises GenerationNotFound where the service does not know the id."""
+        return read_row(self._about(generation_id, "GET", "/api/ai/queue/"))
+
+    def cancel(self, generation_id: str) -> None:
+        """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""
+        self._about(generation_id, "DELETE", "/api/ai/queue/")
+
+    def active(self, *, model: str | None = MODEL, namespace: str | None = None) -> tuple[Row, ...]:
+        """The queued and processing jobs, newest first."""
+        params = {name: value for name, value in (("model", model), ("namespace", namespace)) if value}
+        return read_rows(self.transport.send("GET", "/api/ai/queue", params=params).json())
+
+    def history(
+        self,
+        *,
+        page: int = 1,
+        page_size: int = 50,
+        model: str | None = MODEL,
+        namespace: str | None = None,
+        status: JobStatus | None = None,
+    ) -> History:
+        """A page of past generations with their cost; `page_size` 1 to 1000."""
+        params: dict[str, str | int] = {"page": page, "page_size": page_size}
+        chosen = (("model", model), ("namespace", namespace), ("status", status.value if status else None))
+        params.update({name: value for name, value in chosen if value})
+        return read_history(self.transport.send("GET", "/api/ai/generations", params=params).json())
+
+    def past(self, generation_id: str) -> Row:
+        """One past generation with its cost; raises GenerationNotFound."""
+        return read_history_row(self._about(generation_id, "GET", "/api/ai/generations/"))
+
+    def model(self, name: str = MODEL) -> Model:
+        """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""
+        try:
+            reply = self.transport.send("GET", f"/api/ai/models/{quote(name, safe='')}", public=True)
+        except ModelNotFound:
+            raise ModelNotFound(f"Oxen.ai has no model named {name!r}; {MODEL} is the default.", status=404) from None
+        return read_model(reply.json())
+
+    def models(self) -> tuple[Model, ...]:
+        """All models; public."""
+        reply = self.transport.send("GET", "/api/ai/models", public=True).json()
+        data = reply.get("data") if isinstance(reply, dict) else None
+        return tuple(read_model(entry) for entry in (data if isinstance(data, list) else []))
+
+    def username(self) -> str:
+        """The name of the key's user (GET /api/users/me), the cheapest check of a key known."""
+        reply = self.transport.send("GET", "/api/users/me").json()
+        user = reply.get("user") if isinstance(reply, dict) else None
+        name = user.get("username") if isinstance(user, dict) else None
+        if not isinstance(name, str) or not name:
+            raise Upstream("Oxen.ai did not say whose key this is.")
+        return name
+
+    def _about(self, generation_id: str, method: str, path: str) -> Any:
+        if not is_generation_id(generation_id):
+            raise InvalidParameters(f"{generation_id[:60]!r} is not a generation id. Nothing was sent.")
+        try:
+            return self.transport.send(method, path + generation_id).json()
+        except ReplyError as error:
+            if error.status != 404:
+                raise
+            raise GenerationNotFound(
+                f"Oxen.ai knows no generation {generation_id}. Check the id, and that the key is the account's.",
+                status=404,
+                generation_id=generation_id,
+            ) from None

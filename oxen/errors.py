@@ -1,0 +1,165 @@
+"""What can go wrong on the way to Oxen.ai and back.
+
+OxenError
+ ├── Misconfigured              no key, an unusable base URL, a settings file that cannot be read
+ ├── InvalidParameters          refused here before sending, or by the service (400, 422)
+ ├── ConnectionFailed           nothing was sent, or nothing that costs; trying again is safe
+ ├── OutcomeUnknown             a paid request may have arrived, its answer did not
+ ├── TimedOut                   the caller's deadline passed while a job was still running
+ ├── Interrupted                the caller stopped the run
+ ├── GenerationError            about one job
+ │    ├── GenerationFailed      the service ended it with an error
+ │    │    ├── ModerationBlocked
+ │    │    └── JobOutOfCredits
+ │    ├── GenerationCancelled
+ │    ├── GenerationNotFound    404 for a generation id
+ │    └── ResultUnavailable     finished and paid, but its picture could not be downloaded
+ ├── BatchFailed                some edits of a batch failed; carries what succeeded
+ ├── SpendLimitReached          refused here, before sending
+ ├── UrlRefused                 a URL that must not be fetched
+ └── ReplyError                 the service answered, and not with what was asked for
+      ├── Unauthenticated       401, 403
+      ├── OutOfCredits          402
+      ├── ModelNotFound         404 for a model
+      ├── RateLimited           429
+      ├── ClientRefused         426
+      ├── Upstream              5xx
+      └── UnexpectedReply       a success that is none: not JSON, no generations, unknown shape
+
+Every error is a value: `status`, `generation_id` and `retryable` can be asked for, and its text says what to
+do next. No text holds the key, a data URI or the query of a presigned URL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .edits import Outcome
+
+
+class OxenError(Exception):
+    """Base of everything this package raises on purpose.
+
+    `status` is the HTTP status where there was one; `retryable` says whether the same call may simply be made
+    again without a risk of paying twice.
+    """
+
+    __module__ = "kontext_bridge"  # ComfyUI shows the module of an error to the artist; the real one is a path
+    retryable = False
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = OxenError.__module__
+
+    def __init__(self, message: str, *, status: int | None = None, generation_id: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.generation_id = generation_id
+
+
+class Misconfigured(OxenError):
+    pass
+
+
+class InvalidParameters(OxenError):
+    pass
+
+
+class ConnectionFailed(OxenError):
+    retryable = True
+
+
+class OutcomeUnknown(OxenError):
+    pass
+
+
+class TimedOut(OxenError):
+    pass
+
+
+class Interrupted(OxenError):
+    pass
+
+
+class GenerationError(OxenError):
+    pass
+
+
+class GenerationFailed(GenerationError):
+    pass
+
+
+class ModerationBlocked(GenerationFailed):
+    pass
+
+
+class JobOutOfCredits(GenerationFailed):
+    pass
+
+
+class GenerationCancelled(GenerationError):
+    pass
+
+
+class GenerationNotFound(GenerationError):
+    pass
+
+
+class ResultUnavailable(GenerationError):
+    retryable = True
+
+
+class BatchFailed(OxenError):
+    """Some edits of a batch failed; `outcomes` holds all of them in order, good and bad."""
+
+    def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
+        super().__init__(message)
+        self.outcomes = tuple(outcomes)
+
+
+class SpendLimitReached(OxenError):
+    pass
+
+
+class UrlRefused(OxenError):
+    pass
+
+
+class ReplyError(OxenError):
+    pass
+
+
+class Unauthenticated(ReplyError):
+    pass
+
+
+class OutOfCredits(ReplyError):
+    pass
+
+
+class ModelNotFound(ReplyError):
+    pass
+
+
+class RateLimited(ReplyError):
+    """429; `retry_after` is the wait in seconds that the service asked for, None where it did not say."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message, status=429)
+        self.retry_after = retry_after
+
+
+class ClientRefused(ReplyError):
+    pass
+
+
+class Upstream(ReplyError):
+    pass
+
+
+class UnexpectedReply(ReplyError):
+    pass

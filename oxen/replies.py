@@ -1,0 +1,302 @@
+"""What the service says, read into values. Pure: bytes and JSON in, frozen dataclasses or errors out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from enum import Enum
+from typing import Any
+
+from .errors import UnexpectedReply
+
+_SHOWN = 300
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+EVENT_NAME = "media_generation_completed"
+
+
+class JobStatus(str, Enum):
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in {JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One generation as the queue or the history tells it.
+
+    enqueued_at, started_at, completed_at: unix seconds. cost: US dollars, only ever in the history.
+    parameters: what was submitted, as echoed; `input_image` may be a whole data URI.
+    """
+
+    generation_id: str
+    status: JobStatus
+    model: str = ""
+    enqueued_at: int = 0
+    started_at: int | None = None
+    completed_at: int | None = None
+    result_url: str | None = None
+    error_message: str | None = None
+    cost: Decimal | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """A completion event: `status` is SUCCEEDED (with `url`) or FAILED (with `error`)."""
+
+    generation_id: str
+    status: JobStatus
+    url: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class EditImage:
+    """One picture of a synchronous reply: its file bytes, or the URL to fetch them from."""
+
+    data: bytes | None = field(default=None, repr=False)
+    url: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class History:
+    """One page of past generations; `total_cost` in US dollars where the service tells."""
+
+    rows: tuple[Row, ...]
+    page: int
+    pages: int
+    entries: int
+    total_cost: Decimal | None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model object; `schema` is its request schema, `cost_per_image` its price in US dollars."""
+
+    id: str
+    name: str
+    description: str
+    cost_per_image: Decimal | None
+    pricing_method: str | None
+    schema: Mapping[str, Any] | None = field(repr=False)
+
+
+def is_generation_id(text: str) -> bool:
+    """Whether a text has the form of a generation id (a UUID in practice), and so may go into a path."""
+    return _ID.fullmatch(text) is not None
+
+
+def parse_json(body: bytes, content_type: str = "") -> Any:
+    """The JSON of a body.
+
+    Raises UnexpectedReply for HTML or anything else that is not JSON, and for JSON nested too deeply.
+    """
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise UnexpectedReply("The service's answer is JSON nested too deeply to be read.") from None
+    except ValueError:
+        start = " ".join(body[:80].decode("utf-8", "replace").split())
+        kind = "an HTML page" if start.lower().startswith(("<!doctype", "<html")) else "no JSON"
+        where = f" ({content_type})" if content_type else ""
+        raise UnexpectedReply(
+            f"The service answered with {kind}{where} where JSON belongs, beginning {start!r}. A proxy or a login "
+            "page may stand between; check OXEN_BASE_URL and the network."
+        ) from None
+
+
+def error_text(reply: Any) -> str | None:
+    """The service's own words for an error, in the order in which its envelopes are most telling; None if none."""
+    if not isinstance(reply, Mapping):
+        return None
+    error = reply.get("error")
+    inner: Mapping[str, Any] = error if isinstance(error, Mapping) else {}
+    candidates = (
+        inner.get("detail"),
+        inner.get("message"),
+        inner.get("title"),
+        error if isinstance(error, str) else None,
+        reply.get("error_message"),
+        reply.get("message"),
+        reply.get("status_description"),
+        reply.get("status_message"),
+        inner.get("type"),
+    )
+    for text in candidates:
+        if isinstance(text, str) and text.strip():
+            return text.strip()[:_SHOWN]
+    return None
+
+
+def read_generation_ids(reply: Any) -> tuple[str, ...]:
+    """The ids of an accepted enqueue, in order; raises UnexpectedReply where a 2xx names none."""
+    generations = reply.get("generations") if isinstance(reply, Mapping) else None
+    ids = tuple(
+        entry["generation_id"]
+        for entry in (generations if isinstance(generations, list) else [])
+        if isinstance(entry, Mapping) and _is_id(entry.get("generation_id"))
+    )
+    if not ids or (isinstance(reply, Mapping) and reply.get("error")):
+        said = error_text(reply)
+        raise UnexpectedReply(
+            "The service accepted the request and named no generation" + (f": {said}" if said else ".")
+        )
+    return ids
+
+
+def read_edit(reply: Any) -> tuple[EditImage, ...]:
+    """The pictures of a synchronous edit, in order; raises UnexpectedReply where there are none.
+
+    `images[].b64_json`, `images[].url`, `image_url` and `url` all occur, whatever was asked for.
+    """
+    if isinstance(reply, Mapping) and not reply.get("error"):
+        entries = reply.get("images")
+        candidates = [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
+        candidates.append({"url": reply.get("image_url") or reply.get("url")})
+        pictures = tuple(picture for entry in candidates if (picture := _edit_image(entry)) is not None)
+        if pictures:
+            return pictures
+    said = error_text(reply)
+    raise UnexpectedReply("The service answered without a picture" + (f": {said}" if said else "."))
+
+
+def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
+    encoded, url = entry.get("b64_json"), entry.get("url")
+    if isinstance(encoded, str) and encoded:
+        try:
+            return EditImage(data=base64.b64decode(encoded, validate=True))
+        except binascii.Error:
+            raise UnexpectedReply("The service sent a picture that is not base64.") from None
+    return EditImage(url=url) if isinstance(url, str) and url else None
+
+
+def read_row(reply: Any) -> Row:
+    """One queue or history row; raises UnexpectedReply for anything else."""
+    if not isinstance(reply, Mapping) or not _is_id(reply.get("generation_id")):
+        raise UnexpectedReply("The service answered with something that is no generation.")
+    try:
+        status = JobStatus(reply.get("status"))
+    except ValueError:
+        raise UnexpectedReply(
+            f"Generation {reply['generation_id']} has the unknown status {str(reply.get('status'))[:40]!r}."
+        ) from None
+    return Row(
+        generation_id=reply["generation_id"],
+        status=status,
+        model=_text(reply.get("model_name")) or _text(reply.get("model")) or "",
+        enqueued_at=_whole(reply.get("enqueued_at")) or 0,
+        started_at=_whole(reply.get("started_at")),
+        completed_at=_whole(reply.get("completed_at")),
+        result_url=_text(reply.get("result_url")),
+        error_message=_text(reply.get("error_message")),
+        cost=_amount(reply.get("cost")),
+        parameters={key: value for key, value in reply.items() if key not in _ROW_FIELDS},
+    )
+
+
+_ROW_FIELDS = frozenset(
+    [
+        "generation_id",
+        "status",
+        "model_name",
+        "model",
+        "media_type",
+        "enqueued_at",
+        "started_at",
+        "completed_at",
+        "result_url",
+        "error_message",
+        "error_retryable",
+        "cost",
+        "user_id",
+        "username",
+        "user_image",
+    ]
+)
+
+
+def read_rows(reply: Any) -> tuple[Row, ...]:
+    """The rows of a list; raises UnexpectedReply where there is no list."""
+    generations = reply.get("generations") if isinstance(reply, Mapping) else None
+    if not isinstance(generations, list):
+        raise UnexpectedReply("The service answered without a list of generations.")
+    return tuple(read_row(entry) for entry in generations)
+
+
+def read_history(reply: Any) -> History:
+    """One page of the history."""
+    rows = read_rows(reply)
+    return History(
+        rows=rows,
+        page=_whole(reply.get("page_number")) or 1,
+        pages=_whole(reply.get("total_pages")) or 1,
+        entries=_whole(reply.get("total_entries")) or len(rows),
+        total_cost=_amount(reply.get("total_cost")),
+    )
+
+
+def read_history_row(reply: Any) -> Row:
+    """The history's detail, which is wrapped in `generation`."""
+    return read_row(reply.get("generation") if isinstance(reply, Mapping) else None)
+
+
+def read_model(reply: Any) -> Model:
+    """A model object under either of its two schema names; raises UnexpectedReply for anything else."""
+    if not isinstance(reply, Mapping) or not isinstance(reply.get("id"), str):
+        raise UnexpectedReply("The service answered with something that is no model.")
+    pricing = reply.get("pricing")
+    prices: Mapping[str, Any] = pricing if isinstance(pricing, Mapping) else {}
+    schema = reply.get("request_schema") or reply.get("json_request_schema")
+    return Model(
+        id=reply["id"],
+        name=_text(reply.get("display_name")) or reply["id"],
+        description=_text(reply.get("description")) or _text(reply.get("summary")) or "",
+        cost_per_image=_amount(prices.get("cost_per_image")),
+        pricing_method=_text(prices.get("method")),
+        schema=schema if isinstance(schema, Mapping) else None,
+    )
+
+
+def read_event(data: str) -> JobEvent | None:
+    """A completion event's payload; None for one that cannot be used, which polling makes good."""
+    try:
+        payload = parse_json(data.encode())
+        if not isinstance(payload, Mapping) or not _is_id(payload.get("generation_id")):
+            return None
+        status = JobStatus(payload.get("status"))
+    except (UnexpectedReply, ValueError):
+        return None
+    return JobEvent(payload["generation_id"], status, _text(payload.get("url")), _text(payload.get("error")))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and is_generation_id(value)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _amount(value: Any) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() else None

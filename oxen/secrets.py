@@ -1,0 +1,49 @@
+"""Keeping the key, data URIs and presigned signatures out of everything that is shown or written."""
+
+from __future__ import annotations
+
+import re
+
+_PIECE = 12
+_HIDDEN = "[hidden]"
+_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*[^\s\"'<>]{0,40}?,[A-Za-z0-9+/=%_-]{16,}")
+_URL_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+")
+
+
+class Redactor:
+    """Takes a key, and every piece of it that is 12 characters or longer, out of a text."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key or ""
+        self._pieces = {self._key[i : i + _PIECE] for i in range(len(self._key) - _PIECE + 1)}
+
+    def __call__(self, text: str) -> str:
+        """The text without the key, without data URIs and without the query part of any URL."""
+        text = _DATA_URI.sub("[data URI]", text)
+        text = _URL_QUERY.sub(r"\1?…", text)
+        if not self._key:
+            return text
+        text = text.replace(self._key, _HIDDEN)
+        return self._without_pieces(text)
+
+    def _without_pieces(self, text: str) -> str:
+        if not self._pieces:
+            return text
+        out: list[str] = []
+        at = 0
+        while at < len(text):
+            if text[at : at + _PIECE] not in self._pieces:
+                out.append(text[at])
+                at += 1
+                continue
+            end = at + _PIECE
+            while text[end - _PIECE + 1 : end + 1] in self._pieces and end < len(text):
+                end += 1
+            out.append(_HIDDEN)
+            at = end
+        return "".join(out)
+
+
+def without_query(url: str) -> str:
+    """A URL fit to be shown: scheme, host and path, never the signature that may follow."""
+    return url.split("?", 1)[0].split("#", 1)[0]

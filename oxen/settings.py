@@ -1,0 +1,128 @@
+"""What the person who runs the machine decides, never a workflow: limits, storage, upload repository."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from .errors import Misconfigured
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SETTINGS_FILE = "settings.toml"
+ENVIRONMENT_PREFIX = "KONTEXT_BRIDGE_"
+_REPOSITORY_PARTS = 2
+
+
+def _in_flight(value: Any) -> int:
+    number = int(value)
+    if not 1 <= number <= 8:
+        raise ValueError("a whole number from 1 to 8")
+    return number
+
+
+def _positive(value: Any) -> int:
+    number = int(value)
+    if number < 1:
+        raise ValueError("a whole number above 0")
+    return number
+
+
+def _dollars(value: Any) -> Decimal:
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        raise ValueError("an amount in US dollars such as 0.50") from None
+    if not amount.is_finite() or amount < 0:
+        raise ValueError("an amount in US dollars such as 0.50")
+    return amount
+
+
+def _switch(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in {"1", "true", "yes", "on"}:
+        return True
+    if text in {"", "0", "false", "no", "off"}:
+        return False
+    raise ValueError("true or false")
+
+
+def _repository(value: Any) -> str:
+    text = str(value).strip().strip("/")
+    parts = text.split("/")
+    if len(parts) != _REPOSITORY_PARTS or not all(part.strip(". ") for part in parts):
+        raise ValueError("a repository as NAMESPACE/NAME")
+    return text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One machine's settings.
+
+    max_in_flight: edits under way at once, 1 to 8.
+    usd_per_run, usd_per_day: spend limits in US dollars; None means no limit.
+    store_megabytes: size limit of the kept result files.
+    keep_days: age in days after which a collected result's file may go.
+    allow_private_urls: let URL inputs reach private, loopback and link-local addresses.
+    upload_repository: NAMESPACE/NAME of a public Oxen repository that "Oxen upload" writes to.
+    """
+
+    max_in_flight: int = 8
+    usd_per_run: Decimal | None = None
+    usd_per_day: Decimal | None = None
+    store_megabytes: int = 2048
+    keep_days: int = 90
+    allow_private_urls: bool = False
+    upload_repository: str | None = None
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "max_in_flight": _in_flight,
+    "usd_per_run": _dollars,
+    "usd_per_day": _dollars,
+    "store_megabytes": _positive,
+    "keep_days": _positive,
+    "allow_private_urls": _switch,
+    "upload_repository": _repository,
+}
+
+
+def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from `folder`/settings.toml, each overridden by KONTEXT_BRIDGE_<NAME> in the environment.
+
+    Raises Misconfigured naming the file or variable, the setting and what it takes.
+    """
+    path = folder / SETTINGS_FILE
+    given: dict[str, tuple[str, Any]] = {}
+    if path.is_file():
+        given.update({name: (f"{SETTINGS_FILE}: {name}", value) for name, value in _read_toml(path).items()})
+    for field in fields(Settings):
+        variable = ENVIRONMENT_PREFIX + field.name.upper()
+        if environ.get(variable, "").strip():
+            given[field.name] = (variable, environ[variable])
+    values: dict[str, Any] = {}
+    for name, (where, value) in given.items():
+        if name not in _READERS:
+            raise Misconfigured(f"{where} is not a setting. Known settings: {', '.join(_READERS)}.")
+        try:
+            values[name] = _READERS[name](value)
+        except (ValueError, TypeError) as error:
+            raise Misconfigured(f"{where} is {value!r}; it takes {error}.") from None
+    return Settings(**values)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Misconfigured(f"{path.name} in the Kontext Bridge user folder cannot be read: {error}") from None

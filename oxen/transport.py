@@ -1,0 +1,298 @@
+"""HTTP to the service: one connection pool, bounded replies, and a paid request sent once.
+
+A paid request is sent again only where not a byte of it can have been accepted: the connection could not be
+made, or the answer was 429. Everything else that leaves its outcome open raises `OutcomeUnknown` or `Upstream`,
+and the caller looks the job up.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import requests.adapters
+import urllib3.exceptions
+from requests.auth import AuthBase
+
+from .control import Control, Deadline
+from .credentials import Account, is_loopback_name
+from .errors import (
+    ClientRefused,
+    ConnectionFailed,
+    InvalidParameters,
+    Misconfigured,
+    ModelNotFound,
+    ModerationBlocked,
+    OutcomeUnknown,
+    OutOfCredits,
+    OxenError,
+    RateLimited,
+    Unauthenticated,
+    UnexpectedReply,
+    Upstream,
+)
+from .replies import error_text, parse_json
+from .secrets import Redactor
+
+logger = logging.getLogger(__name__)
+
+# The service takes every agent with "oxen" in its name for its own command line tool and answers 426.
+USER_AGENT = "kontext-bridge/0.1"
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 30.0
+MAX_REPLY_BYTES = 192 << 20
+MAX_RETRY_AFTER = 60.0
+_CONNECT_TRIES = 3
+_BUSY_TRIES = 6
+_CHUNK = 1 << 16
+_MODERATION = ("content policy", "flagged", "moderat", "nsfw", "safety")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A whole answer: status, headers and body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return parse_json(self.body, self.headers.get("Content-Type", ""))
+
+
+class KeyAuth(AuthBase):
+    """The bearer header, or none; either way requests does not look into .netrc."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers.pop("Authorization", None)
+        if self._key:
+            request.headers["Authorization"] = f"Bearer {self._key}"
+        return request
+
+
+class Transport:
+    """A connection pool to one account's service, shared by the threads of one run."""
+
+    def __init__(self, account: Account, control: Control, *, pool_size: int = 16) -> None:
+        self.account = account
+        self.control = control
+        self.redact = Redactor(account.key)
+        self.session = new_session(account.base_url, pool_size)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        params: Mapping[str, str | int] | None = None,
+        files: Mapping[str, Any] | None = None,
+        data: Mapping[str, str] | None = None,
+        paid: bool = False,
+        public: bool = False,
+        seconds: float = READ_SECONDS,
+    ) -> Reply:
+        """The service's successful (2xx) answer to one request; anything else is raised.
+
+        paid: the request costs money; it is never sent twice (see the module). public: no key needed.
+        seconds: how long the whole answer may take.
+        Raises Misconfigured, ConnectionFailed, OutcomeUnknown (paid only), the ReplyError family, Interrupted.
+        """
+        key = self.account.key if public else self.account.require_key()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                reply = self._once(method, path, KeyAuth(key), json, params, files, data, paid, seconds)
+                if reply.status < 300:
+                    return reply
+                raise self.error_for(reply)
+            except ConnectionFailed:
+                if attempt >= _CONNECT_TRIES:
+                    raise
+                self.control.sleep(_backoff(attempt))
+            except RateLimited as busy:
+                if attempt >= _BUSY_TRIES:
+                    raise
+                self.control.sleep(_backoff(attempt) if busy.retry_after is None else busy.retry_after)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        auth: KeyAuth,
+        json: Mapping[str, Any] | None,
+        params: Mapping[str, str | int] | None,
+        files: Mapping[str, Any] | None,
+        data: Mapping[str, str] | None,
+        paid: bool,
+        seconds: float,
+    ) -> Reply:
+        self.control.check()
+        deadline = Deadline(seconds)
+        try:
+            response = self.session.request(
+                method,
+                self.account.base_url + path,
+                auth=auth,
+                json=json,
+                params=params,
+                files=files,
+                data=data,
+                stream=True,
+                allow_redirects=False,
+                timeout=(CONNECT_SECONDS, seconds),
+            )
+            with response:
+                return Reply(response.status_code, response.headers, read_body(response, deadline))
+        except requests.exceptions.InvalidHeader:
+            raise Misconfigured("The API key cannot be sent as it is; copy it again.") from None
+        except requests.RequestException as error:
+            raise self._failure(method, path, error, paid) from None
+        except UnexpectedReply as error:
+            if paid:
+                raise OutcomeUnknown(f"The answer to a paid request could not be read: {error}") from None
+            raise
+
+    def _failure(self, method: str, path: str, error: requests.RequestException, paid: bool) -> OxenError:
+        host = urlsplit(self.account.base_url).netloc
+        why = self.redact(_root_cause(error))
+        if never_sent(error):
+            return ConnectionFailed(
+                f"No connection to {host}: {why}. Nothing was sent. Check the network, then run again."
+            )
+        if paid:
+            return OutcomeUnknown(f"The connection to {host} broke after the request was sent: {why}.")
+        failed = ConnectionFailed(f"{method} {path} at {host} broke off: {why}. Run again to go on.")
+        return failed
+
+    def error_for(self, reply: Reply) -> OxenError:
+        """The error that a reply outside 2xx stands for, with what to do next."""
+        try:
+            parsed = reply.json()
+        except UnexpectedReply:
+            parsed = None
+        said = self.redact(error_text(parsed) or "")
+        return classify(reply.status, reply.headers, said)
+
+
+def classify(status: int, headers: Mapping[str, str], said: str) -> OxenError:
+    """The error for an HTTP status and the service's own words (already redacted, possibly empty)."""
+    quote = f' The service says: "{said}".' if said else ""
+    if is_moderation(said):
+        return ModerationBlocked(
+            f"The service's safety check refused the request.{quote} Change the prompt or the picture.",
+            status=status,
+        )
+    if status in {401, 403}:
+        return Unauthenticated(
+            f"Oxen.ai does not accept the API key (HTTP {status}).{quote} Check the key; nothing was charged.",
+            status=status,
+        )
+    if status == 402:
+        return OutOfCredits(
+            f"The Oxen.ai account has no credits left.{quote} Add credits on its billing page; nothing was charged.",
+            status=status,
+        )
+    if status == 404:
+        return ModelNotFound(f"Oxen.ai does not know what was asked for (HTTP 404).{quote}", status=status)
+    if status == 426:
+        return ClientRefused(
+            f"Oxen.ai refuses this client's User-Agent (HTTP 426).{quote} Please report it; nothing was charged.",
+            status=status,
+        )
+    if status == 429:
+        return RateLimited(
+            f"Oxen.ai is receiving too many requests from this account (HTTP 429).{quote} Wait a minute, or lower "
+            "max_in_flight in the settings.",
+            retry_after=retry_after(headers.get("Retry-After")),
+        )
+    if 400 <= status < 500:
+        return InvalidParameters(f"Oxen.ai refused the request (HTTP {status}).{quote}", status=status)
+    if status >= 500:
+        return Upstream(f"Oxen.ai or the model's provider failed (HTTP {status}).{quote}", status=status)
+    return UnexpectedReply(
+        f"Oxen.ai answered with HTTP {status} where a plain answer belongs; check OXEN_BASE_URL.",
+        status=status,
+    )
+
+
+def is_moderation(text: str) -> bool:
+    """Whether the service's words speak of a safety check; their exact form is not documented."""
+    lower = text.lower()
+    return any(word in lower for word in _MODERATION)
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds to wait by a Retry-After header in either form, at most 60; None where it says nothing usable."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(0.0, seconds), MAX_RETRY_AFTER) if seconds == seconds else None
+
+
+def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_REPLY_BYTES) -> bytes:
+    """A streamed body, at most `limit` bytes and until `deadline`; raises UnexpectedReply beyond either."""
+    body = bytearray()
+    for chunk in response.iter_content(_CHUNK):
+        body += chunk
+        if len(body) > limit:
+            raise UnexpectedReply(f"The service sent more than {limit >> 20} MB; the rest was not read.")
+        if deadline.passed:
+            raise UnexpectedReply(f"The service's answer took longer than {deadline.seconds:g} s to arrive.")
+    return bytes(body)
+
+
+def new_session(base_url: str, pool_size: int) -> requests.Session:
+    """A requests session that retries nothing by itself, and uses no proxy to reach this machine."""
+    session = requests.Session()
+    session.headers["User-Agent"] = USER_AGENT
+    if is_loopback_name(urlsplit(base_url).hostname or ""):
+        session.trust_env = False
+    adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session
+
+
+def never_sent(error: requests.RequestException) -> bool:
+    """Whether a failure happened before a connection stood, so that no byte of the request went out."""
+    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+        return True
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", cause)
+    if isinstance(reason, urllib3.exceptions.ProxyError):
+        reason = reason.original_error
+    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
+
+
+def _root_cause(error: BaseException) -> str:
+    cause: BaseException = error
+    while isinstance(cause.args[0] if cause.args else None, BaseException):
+        cause = cause.args[0]
+    reason = getattr(cause, "reason", None)
+    text = str(reason if isinstance(reason, BaseException) else cause)
+    return text.rsplit("object at 0x", 1)[-1].split(": ", 1)[-1] if "object at 0x" in text else text
+
+
+def _backoff(attempt: int) -> float:
+    return float(min(8.0, 0.5 * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
