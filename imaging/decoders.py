@@ -1,0 +1,167 @@
+"""Pixels from the parts of a picture file.
+
+The pixel decoders are Pillow's (zlib, libjpeg, LZW, libwebp), but called on parts that containers.py has
+walked: no other format can be opened, none of Pillow's bomb warnings or metadata parsers take part, and
+`ImageFile.LOAD_TRUNCATED_IMAGES`, which ComfyUI and other packs switch on for the whole process, has no say.
+Each takes a file's parts and gives rgb [H,W,3] and alpha [H,W] or None, 8 bits, upright.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.WebPImagePlugin import WebPImageFile
+
+from . import containers
+from .containers import GifParts, JpegParts, PngParts, WebpParts, damaged, truncated
+from .errors import ImageError
+from .pixels import UInt8
+
+# (bits, colour type) to Pillow's mode and the layout in the file. Pillow keeps the high byte of 16 bits.
+_PNG_MODES = {
+    (1, 0): ("1", "1"),
+    (2, 0): ("L", "L;2"),
+    (4, 0): ("L", "L;4"),
+    (8, 0): ("L", "L"),
+    (16, 0): ("I;16", "I;16B"),
+    (8, 2): ("RGB", "RGB"),
+    (16, 2): ("RGB", "RGB;16B"),
+    (1, 3): ("P", "P;1"),
+    (2, 3): ("P", "P;2"),
+    (4, 3): ("P", "P;4"),
+    (8, 3): ("P", "P"),
+    (8, 4): ("LA", "LA"),
+    (16, 4): ("RGBA", "LA;16B"),
+    (8, 6): ("RGBA", "RGBA"),
+    (16, 6): ("RGBA", "RGBA;16B"),
+}
+_JPEG_MODES = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}
+
+Pixels = tuple[UInt8, UInt8 | None]
+
+
+def decode_png(parts: PngParts) -> Pixels:
+    """A PNG's pixels; a key colour becomes alpha, except in 16-bit RGB, where it cannot be told any more."""
+    if (parts.bits, parts.colour_type) not in _PNG_MODES:
+        raise damaged(containers.PNG, f"{parts.bits} bits with colour type {parts.colour_type} do not exist")
+    mode, layout = _PNG_MODES[parts.bits, parts.colour_type]
+    picture = _strictly(
+        containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced
+    )
+    if mode == "P":
+        rgb, alpha = _from_palette(np.asarray(picture), parts.palette, parts.transparency)
+    elif mode in ("1", "L", "I;16"):
+        rgb, alpha = _from_grey(picture, parts)
+    else:
+        rgb, alpha = _from_colour(picture, parts)
+    return _upright(rgb, parts.orientation), None if alpha is None else _upright(alpha, parts.orientation)
+
+
+def decode_jpeg(parts: JpegParts) -> UInt8:
+    """A JPEG's rgb; CMYK is read as Adobe writes it, inverted."""
+    if parts.channels not in _JPEG_MODES:
+        raise damaged(containers.JPEG, f"it has {parts.channels} channels")
+    mode, layout = _JPEG_MODES[parts.channels]
+    picture = _strictly(containers.JPEG, mode, (parts.width, parts.height), parts.data, "jpeg", layout, "")
+    return _upright(np.asarray(picture.convert("RGB")), parts.orientation)
+
+
+def decode_gif(parts: GifParts) -> Pixels:
+    """A GIF's first frame on its canvas, transparent around the frame."""
+    left, top, width, height = parts.box
+    if not 1 <= parts.bits <= 8:
+        raise damaged(containers.GIF, f"it claims {parts.bits} bits a pixel")
+    frame = _strictly(
+        containers.GIF, "P", (width, height), parts.data, "gif", parts.bits, parts.interlaced, -1
+    )
+    palette = parts.palette or bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
+    key = b"" if parts.transparent is None else b"\xff" * parts.transparent + b"\0"
+    rgb, alpha = _from_palette(np.asarray(frame), palette, key)
+    if (width, height) == (parts.width, parts.height):
+        return rgb, alpha
+    box = np.s_[top : top + height, left : left + width]
+    canvas, cover = (
+        np.zeros((parts.height, parts.width, 3), np.uint8),
+        np.zeros((parts.height, parts.width), np.uint8),
+    )
+    canvas[box] = rgb
+    cover[box] = 255 if alpha is None else alpha
+    return canvas, cover
+
+
+def decode_webp(data: bytes, parts: WebpParts) -> Pixels:
+    """A WebP's first frame; libwebp refuses what is not whole."""
+    try:
+        picture = WebPImageFile(io.BytesIO(data))
+        picture.load()
+    except (SyntaxError, OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
+        raise damaged(containers.WEBP, "libwebp cannot decode it") from error
+    if picture.size != (parts.width, parts.height):
+        raise damaged(containers.WEBP, "its size is not the one its header states")
+    pixels = np.asarray(picture)
+    alpha = _upright(pixels[..., 3], parts.orientation) if pixels.shape[2] == 4 else None
+    return _upright(pixels[..., :3], parts.orientation), alpha
+
+
+def _strictly(
+    media_type: str, mode: str, size: tuple[int, int], data: bytes | memoryview, codec: str, *args: Any
+) -> Image.Image:
+    """Image.frombytes demands a whole picture, unlike Image.open, which a global switch can make lenient."""
+    try:
+        return Image.frombytes(mode, size, data, codec, args)
+    except ValueError as error:
+        if "not enough" in str(error):
+            raise truncated(media_type, "before its last row") from error
+        raise damaged(media_type, "its pixels cannot be decoded") from error
+    except (OSError, SyntaxError) as error:
+        raise damaged(media_type, "its pixels cannot be decoded") from error
+
+
+def _from_palette(indices: UInt8, palette: bytes, alphas: bytes) -> Pixels:
+    if not palette:
+        raise ImageError("The picture uses a palette but holds none. Save it anew.")
+    colours = np.zeros((256, 3), np.uint8)
+    known = np.frombuffer(palette[: 768 - 768 % 3], np.uint8)
+    known = known[: len(known) // 3 * 3].reshape(-1, 3)
+    colours[: len(known)] = known
+    if not alphas:
+        return colours[indices], None
+    opacity = np.full(256, 255, np.uint8)
+    opacity[: len(alphas)] = np.frombuffer(alphas[:256], np.uint8)
+    return colours[indices], opacity[indices]
+
+
+def _from_grey(picture: Image.Image, parts: PngParts) -> Pixels:
+    grey = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+    alpha = None
+    if len(parts.transparency) >= 2:
+        key = int.from_bytes(parts.transparency[:2], "big") & (1 << parts.bits) - 1
+        scale = 1 if parts.bits == 16 else 255 // ((1 << parts.bits) - 1)
+        alpha = np.where(grey == key * scale, 0, 255).astype(np.uint8)
+    if parts.bits == 16:
+        grey = grey >> 8
+    return np.repeat(grey.astype(np.uint8)[..., None], 3, axis=2), alpha
+
+
+def _from_colour(picture: Image.Image, parts: PngParts) -> Pixels:
+    pixels = np.asarray(picture.convert("RGBA") if picture.mode == "LA" else picture)
+    if pixels.shape[2] == 4:
+        return pixels[..., :3], pixels[..., 3]
+    if parts.bits == 8 and len(parts.transparency) >= 6:
+        key = np.frombuffer(parts.transparency[1:6:2], np.uint8)
+        return pixels, np.where((pixels == key).all(axis=2), 0, 255).astype(np.uint8)
+    return pixels, None
+
+
+def _upright(pixels: UInt8, orientation: int) -> UInt8:
+    """The pixels as a viewer shows them, by Exif orientation 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
