@@ -1,0 +1,73 @@
+"""`python -m kontext_bridge.standin`: the stand-in by hand, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from .faults import Faults, describe, parse
+from .records import Timing
+from .server import StandIn
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM. Exit status 0, 2 for a wrong command line."""
+    options = _options(argv)
+    if options.list_faults:
+        width = max(map(len, describe()))
+        print("\n".join(f"{name:{width}}  {does}" for name, does in describe().items()))
+        return 0
+    timing = Timing(options.queued, options.processing, options.keepalive, options.result_ttl)
+    stop, dump = threading.Event(), threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, lambda *_: dump.set())
+    faults = Faults(**dict(options.fault))
+    with StandIn(faults, timing, options.key, port=options.port) as server:
+        print(
+            f"Stand-in for Oxen.ai at {server.url} (not Kontext: it only tints and labels the picture)",
+            flush=True,
+        )
+        while not stop.wait(0.05):
+            if options.state and dump.is_set():
+                dump.clear()
+                server.write_state(options.state)
+        if options.state:
+            server.write_state(options.state)
+    return 0
+
+
+def _fault(text: str) -> tuple[str, object]:
+    try:
+        return parse(text)
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from e
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.standin", description=__doc__)
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--key", default="standin-key", help="the only key it knows")
+    parser.add_argument("--queued", type=float, default=Timing.queued_s, help="seconds a job is queued")
+    parser.add_argument("--processing", type=float, default=Timing.processing_s, help="seconds it then takes")
+    parser.add_argument("--keepalive", type=float, default=Timing.keepalive_s, help="seconds between keep-alives")
+    parser.add_argument("--result-ttl", type=float, default=Timing.result_ttl_s, help="seconds a result URL lives")
+    parser.add_argument(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="NAME[*TIMES][+AFTER][=VALUE]",
+        help="turn a switch on, for TIMES uses after the first AFTER",
+    )
+    parser.add_argument("--list-faults", action="store_true", help="say what each switch does, and stop")
+    parser.add_argument("--state", type=Path, help="write counts here as JSON on exit and on SIGUSR1")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

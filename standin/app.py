@@ -1,0 +1,138 @@
+"""Sockets and routes: which address answers what, on which connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from . import control, generating, history, models, repos, results
+from .gate import CONTROL, TRIPS, Handler, make_record, pass_gate, subject_of
+from .service import SERVICE, Service
+
+log = logging.getLogger(__name__)
+
+MAX_BODY = 256 * 2**20
+_FILE = "/api/repos/{namespace}/{repo}/file/{branch}/{path:.+}"
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """GET /api/events."""
+    service, subject = request.app[SERVICE], subject_of(request, request.app[SERVICE])
+    return await service.hub.serve(
+        request, lambda name: service.trip(name, subject, request[TRIPS]), service.timing.keepalive_s
+    )
+
+
+def routes() -> list[web.RouteDef]:
+    """Every API route, by the name that faults and records call it."""
+    return [
+        web.post("/api/ai/images/edit", generating.edit, name="edit"),
+        web.post("/api/ai/queue", generating.enqueue, name="enqueue"),
+        web.get("/api/ai/queue", generating.list_queue, name="queue"),
+        web.get("/api/ai/queue/{id}", generating.get_row, name="row"),
+        web.delete("/api/ai/queue/{id}", generating.cancel, name="cancel"),
+        web.get("/api/events", events, name="events"),
+        web.get("/api/ai/generations", history.history, name="history"),
+        web.get("/api/ai/generations/{id}", history.generation, name="generation"),
+        web.get("/api/ai/models", models.list_models, name="models"),
+        web.get("/api/ai/models/search", models.list_models, name="search"),
+        web.get("/api/ai/models/{id}", models.one_model, name="model"),
+        web.get("/api/users/me", repos.me, name="me"),
+        web.get("/api/authorize", repos.me, name="authorize"),
+        web.post("/api/repos", repos.new_repo, name="new_repo"),
+        web.post("/api/repos/", repos.new_repo, name="new_repo_slash"),
+        web.get("/api/repos/{namespace}/{repo}", repos.get_repo, name="repo"),
+        web.get("/api/repos/{namespace}/{repo}/files/{id}/{name}", results.result, name="result"),
+        web.post("/api/repos/{namespace}/{repo}/workbench/context", repos.add_context, name="context"),
+        web.get("/api/repos/{namespace}/{repo}/file/presigned_url/main/{path:.+}", repos.presign, name="presign"),
+        web.put(_FILE, repos.put_file, name="upload"),
+        web.get(_FILE, repos.get_file, name="file"),
+        web.delete(_FILE, repos.delete_file, name="delete_file"),
+    ]
+
+
+@dataclass(eq=False)
+class Site:
+    """The two listening sockets and what is behind them."""
+
+    service: Service
+    accepted: int = 0
+    _numbers: dict[RequestHandler, int] = field(default_factory=dict)
+    _control: set[int] = field(default_factory=set)
+    _runners: list[web.AppRunner] = field(default_factory=list)
+    _listeners: list[asyncio.Server] = field(default_factory=list)
+
+    @property
+    def connections(self) -> int:
+        """Accepted connections without those that came to a control route."""
+        return self.accepted - len(self._control)
+
+    async def open(self, port: int) -> None:
+        """Listen on 127.0.0.1:port, and for the other host on 127.0.0.2 or another port."""
+        app = web.Application(middlewares=[self._main], client_max_size=MAX_BODY)
+        app[SERVICE] = self.service
+        app.add_routes(routes())
+        app.add_routes(control.routes(self))
+        self.service.url = await self._listen(app, "127.0.0.1", port, count=True)
+        other = web.Application(middlewares=[self._other])
+        other[SERVICE] = self.service
+        other.router.add_get("/{id}", results.elsewhere)
+        try:
+            self.service.elsewhere_url = await self._listen(other, "127.0.0.2", 0, count=False)
+        except OSError:
+            # Only Linux answers on all of 127.0.0.0/8.
+            self.service.elsewhere_url = await self._listen(other, "127.0.0.1", 0, count=False)
+
+    async def _listen(self, app: web.Application, host: str, port: int, count: bool) -> str:
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        self._runners.append(runner)
+        server = runner.server
+        assert server is not None
+
+        def accept() -> RequestHandler:
+            handler = server()
+            if count:
+                self.accepted += 1
+                self._numbers[handler] = self.accepted
+                self.service.notify()
+            return handler
+
+        listener = await asyncio.get_running_loop().create_server(accept, host, port, backlog=512)
+        self._listeners.append(listener)
+        sock: socket.socket = listener.sockets[0]
+        return f"http://{host}:{sock.getsockname()[1]}"
+
+    @web.middleware
+    async def _main(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        number = self._numbers[request.protocol]
+        if request.path.startswith(CONTROL):
+            self._control.add(number)
+            return await handler(request)
+        unknown = request.match_info.http_exception is not None
+        route = "unknown" if unknown else (request.match_info.route.name or "unknown").removesuffix("_slash")
+        return await pass_gate(request, self.service, number, route, handler)
+
+    @web.middleware
+    async def _other(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        seen = len(self.service.elsewhere) + 1
+        record = make_record(request, self.service, seen, 0, "elsewhere", await request.read())
+        self.service.elsewhere.append(record)
+        self.service.notify()
+        return await handler(request)
+
+    async def close(self) -> None:
+        """Stop listening, end every stream and connection."""
+        for listener in self._listeners:
+            listener.close()
+        await self.service.stop()
+        for runner in self._runners:
+            if runner.server is not None:
+                runner.server.pre_shutdown()
+                await runner.server.shutdown(0.2)
+            await runner.cleanup()

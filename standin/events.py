@@ -1,0 +1,122 @@
+"""GET /api/events: the open event streams and everything that can go wrong on them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from . import replies
+from .faults import Fault
+from .records import Job, Status
+
+KEEP_ALIVE = b": keep-alive\n\n"
+Trip = Callable[[str], Fault | None]
+
+
+@dataclass(eq=False)
+class Stream:
+    """One open event stream; None in the queue closes it."""
+
+    trip: Trip
+    queue: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+
+
+class Hub:
+    """Every open event stream. Nothing is kept for those who come later."""
+
+    def __init__(self) -> None:
+        self._streams: set[Stream] = set()
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def publish(self, job: Job, trip: Trip, url: str | None) -> None:
+        """Send the job's end to every stream. Cancelled jobs have no event."""
+        if job.status is not Status.CANCELLED and not trip("events_lost"):
+            self.emit(frame(completion(job, job.status, url)))
+
+    def emit(self, raw: bytes) -> None:
+        """Put these bytes on every open stream as they are."""
+        for stream in self._streams:
+            stream.queue.put_nowait(raw)
+
+    def close(self) -> None:
+        """End every stream properly."""
+        for stream in self._streams:
+            stream.queue.put_nowait(None)
+
+    async def serve(self, request: web.Request, trip: Trip, keepalive_s: float) -> web.StreamResponse:
+        """One stream from headers to end."""
+        reply = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        stream = Stream(trip)
+        # Before the headers: who has seen them has subscribed.
+        self._streams.add(stream)
+        try:
+            await reply.prepare(request)
+            if fault := trip("events_long_line"):
+                await replies.pour(request, reply, b"data: ", b"a" * 1_000_000, int(fault.number(100)))
+            if not trip("events_closed"):
+                await self._feed(request, reply, stream, keepalive_s)
+        except ConnectionError:
+            pass
+        finally:
+            self._streams.discard(stream)
+        return reply
+
+    async def _feed(self, request: web.Request, reply: web.StreamResponse, stream: Stream, keepalive_s: float) -> None:
+        silent = stream.trip("events_silent") is not None
+        while True:
+            try:
+                raw = await asyncio.wait_for(stream.queue.get(), keepalive_s)
+            except asyncio.TimeoutError:
+                raw = KEEP_ALIVE
+            if raw is None:
+                return
+            if silent:
+                continue
+            if raw is not KEEP_ALIVE and stream.trip("events_cut"):
+                await reply.write(raw[: len(raw) // 2])
+                await asyncio.sleep(0.05)
+                replies.reset(request)
+                return
+            await _write(reply, raw if raw is KEEP_ALIVE else dressed(raw, stream.trip), stream.trip)
+
+
+async def _write(reply: web.StreamResponse, raw: bytes, trip: Trip) -> None:
+    if not trip("events_bytewise"):
+        await reply.write(raw)
+        return
+    for n in range(len(raw)):
+        await reply.write(raw[n : n + 1])
+        await asyncio.sleep(0)
+
+
+def completion(job: Job, status: Status, url: str | None) -> dict[str, Any]:
+    """The data of media_generation_completed, whose names differ from the row's."""
+    data: dict[str, Any] = {"generation_id": job.id, "status": status.value, "media_type": "image"}
+    if status is Status.SUCCEEDED:
+        return data | {"model": job.params.get("model"), "url": url}
+    return data | {"error": job.error_message}
+
+
+def frame(data: dict[str, Any], name: str = "media_generation_completed") -> bytes:
+    """One event as it goes over the wire."""
+    return f"event: {name}\ndata: {replies.dumps(data)}\n\n".encode()
+
+
+def dressed(raw: bytes, trip: Trip) -> bytes:
+    """The event with whatever the switches put around it."""
+    if trip("events_twice"):
+        raw = raw + raw
+    if trip("events_someone_else"):
+        stranger = {"generation_id": str(uuid.uuid4()), "status": "failed", "media_type": "image", "error": "x"}
+        raw = frame(stranger) + raw
+    if trip("events_foreign"):
+        deployed = frame({"deployment_id": str(uuid.uuid4()), "status": "live"}, "deployment_status")
+        raw = b": a comment\n\n" + deployed + b"data: no name\n\n" + raw + b"event: empty\n\n" + deployed
+    return raw.replace(b"\n", b"\r\n") if trip("events_crlf") else raw

@@ -1,0 +1,130 @@
+"""The paid routes: the synchronous edit and the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from typing import Any
+
+from aiohttp import web
+
+from . import replies
+from .gate import JOBS, TRIPS, body_json, record_of
+from .inputs import BadInput, fetch
+from .models import MODELS, TEXT_MODEL
+from .parameters import MODEL, complaint
+from .records import Job, Status
+from .rows import row, select
+from .service import SERVICE, Service
+
+MAX_GENERATIONS = 4
+
+
+async def edit(request: web.Request) -> web.StreamResponse:
+    """POST /api/ai/images/edit: everything is checked first; the answer waits for the picture."""
+    service, body = request.app[SERVICE], body_json(request)
+    if not isinstance(body, dict):
+        return replies.invalid("the body must be a JSON object")
+    if body.get("model") != MODEL:
+        return replies.model_not_found(str(body.get("model")))
+    if body.get("response_format", "url") not in ("url", "b64_json"):
+        return replies.invalid("response_format must be url or b64_json")
+    subject = f"{request.path} {body.get('prompt')}"
+    strict = service.trip("strict_fields", subject, request[TRIPS]) is not None
+    if wrong := complaint(body, strict_fields=strict):
+        return replies.invalid(wrong)
+    try:
+        await fetch(body.get("input_image"), service.own_file)
+    except BadInput as e:
+        return replies.invalid(str(e))
+    job = service.accept(body, record_of(request), request[TRIPS], sync=True)
+    request[JOBS].append(job)
+    await job.ended.wait()
+    if job.status is not Status.SUCCEEDED:
+        return _failed(job)
+    return web.json_response(_edit_reply(service, job), dumps=replies.dumps)
+
+
+def _failed(job: Job) -> web.Response:
+    text = job.error_message or "cancelled"
+    if text == "Insufficient credits":
+        return replies.out_of_credits()
+    if "model response error" in text:
+        return replies.envelope(500, "unknown_error", "Something went wrong", text)
+    return replies.invalid(text)
+
+
+def _edit_reply(service: Service, job: Job) -> dict[str, Any]:
+    trip = service.job_trip(job)
+    reply: dict[str, Any] = {"model": MODEL, "created": int(time.time())}
+    if trip("image_url_reply"):
+        return reply | {"image_url": service.result_url(job)}
+    wants_b64 = job.params.get("response_format") == "b64_json"
+    if trip("url_though_b64") if wants_b64 else trip("b64_though_url"):
+        wants_b64 = not wants_b64
+    if not wants_b64:
+        return reply | {"images": [{"url": service.result_url(job)}]}
+    text = base64.b64encode(job.result or b"").decode()
+    if trip("b64_garbage"):
+        text = "*" + text[1:]
+    return reply | {"images": [{"b64_json": text}]}
+
+
+async def enqueue(request: web.Request) -> web.StreamResponse:
+    """POST /api/ai/queue: model and number are checked, parameters are not."""
+    service, body = request.app[SERVICE], body_json(request)
+    if not isinstance(body, dict):
+        return replies.invalid("the body must be a JSON object")
+    name = body.get("model")
+    if name == TEXT_MODEL:
+        return web.json_response({"error": {"detail": ":unsupported_media_type"}}, status=400)
+    if name not in MODELS:
+        return replies.model_not_found(str(name))
+    count = body.get("num_generations", 1)
+    if type(count) is not int or not 1 <= count <= MAX_GENERATIONS:
+        detail = f"num_generations must be an integer between 1 and {MAX_GENERATIONS}"
+        return web.json_response({"error": {"type": "invalid_request", "detail": detail}}, status=400)
+    record, trips = record_of(request), request[TRIPS]
+    jobs = [service.accept(body, record, trips, sync=False) for _ in range(count)]
+    request[JOBS].extend(jobs)
+    if service.trip("event_before_answer", jobs[0].subject, trips):
+        await asyncio.gather(*(service.conclude(job) for job in jobs))
+        # The event is written in the stream's own task; let it leave first.
+        await asyncio.sleep(0.05)
+    queued = [{"generation_id": job.id, "status": "queued"} for job in jobs]
+    return web.json_response({"generations": queued}, dumps=replies.dumps)
+
+
+async def list_queue(request: web.Request) -> web.StreamResponse:
+    """GET /api/ai/queue: what is active, or what the filters ask for, newest first."""
+    service, wanted = request.app[SERVICE], request.query.get("status")
+    active = (Status.QUEUED, Status.PROCESSING)
+    jobs = [
+        job
+        for job in select(service, request.query)
+        if (job.status.value == wanted if wanted else job.status in active)
+    ]
+    rows = [row(service, job) for job in jobs]
+    return web.json_response({"count": len(rows), "generations": rows}, dumps=replies.dumps)
+
+
+async def get_row(request: web.Request) -> web.StreamResponse:
+    """GET /api/ai/queue/{id}: the bare row."""
+    service = request.app[SERVICE]
+    job = service.jobs.get(request.match_info["id"])
+    if job is None:
+        return replies.not_found()
+    return web.json_response(row(service, job), dumps=replies.dumps)
+
+
+async def cancel(request: web.Request) -> web.StreamResponse:
+    """DELETE /api/ai/queue/{id}: 200 whether or not there was anything left to cancel."""
+    service = request.app[SERVICE]
+    job = service.jobs.get(request.match_info["id"])
+    if job is None:
+        return replies.not_found()
+    if not job.status.terminal and service.job_trip(job, request[TRIPS])("cancel_loses"):
+        await service.conclude(job)
+    service.cancel(job)
+    return web.json_response({"status": "success", "generation_id": job.id})

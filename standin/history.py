@@ -1,0 +1,50 @@
+"""GET /api/ai/generations: what was made, and what it cost."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from aiohttp import web
+
+from . import replies
+from .rows import history_row, select
+from .service import SERVICE
+
+
+async def history(request: web.Request) -> web.StreamResponse:
+    """The list: every state unless `status` is given, newest first, in pages."""
+    service, query = request.app[SERVICE], request.query
+    try:
+        page, size = int(query.get("page", 1)), int(query.get("page_size", 50))
+    except ValueError:
+        return replies.invalid("page and page_size must be integers")
+    if page < 1 or not 1 <= size <= 1000:
+        return replies.invalid("page must be at least 1, page_size between 1 and 1000")
+    jobs = [job for job in select(service, query) if job.status.value == query.get("status", job.status.value)]
+    rows = [history_row(service, job) for job in jobs]
+    costs = [Decimal(r["cost"]) for r in rows if r["cost"] is not None]
+    shown = rows[(page - 1) * size : page * size]
+    reply = {
+        "count": len(shown),
+        "generations": shown,
+        "page_number": page,
+        "page_size": size,
+        "total_pages": max(1, -(-len(rows) // size)),
+        "total_entries": len(rows),
+        "total_cost": str(sum(costs, Decimal(0))) if costs else None,
+    }
+    return web.json_response(reply, dumps=replies.dumps)
+
+
+async def generation(request: web.Request) -> web.StreamResponse:
+    """One generation, wrapped, unlike the queue's row."""
+    service = request.app[SERVICE]
+    job = service.jobs.get(request.match_info["id"])
+    if job is None:
+        return replies.not_found()
+    reply = {
+        "generation": history_row(service, job),
+        "status": "success",
+        "status_message": "resource_found",
+    }
+    return web.json_response(reply, dumps=replies.dumps)

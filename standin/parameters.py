@@ -1,0 +1,109 @@
+"""The parameters of flux-kontext-dev as the service documents them: schema, defaults, and what is wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MODEL = "flux-kontext-dev"
+ASPECT_RATIOS = (
+    *("1:1", "16:9", "21:9", "3:2", "2:3", "4:5", "5:4", "3:4", "4:3", "9:16", "9:21"),
+    "match_input_image",
+)
+# Fields of the request that belong to the service, not to the model.
+LAYER_FIELDS = {"model", "response_format", "target_namespace", "num_generations", "target_repo", "target_directory"}
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "title": "Input",
+    "required": ["prompt", "input_image"],
+    "properties": {
+        "prompt": {
+            "type": "string",
+            "title": "Prompt",
+            "x-order": 0,
+            "x-workbench-default": "Give the ox a red hat",
+        },
+        "input_image": {
+            "type": "string",
+            "format": "uri",
+            "title": "Input Image",
+            "x-order": 1,
+            "x-workbench-default": "https://hub.oxen.ai/api/repos/ox/Oxen-Images/file/main/ox.jpg",
+        },
+        "aspect_ratio": {"type": "string", "enum": list(ASPECT_RATIOS), "default": "16:9", "x-order": 2},
+        "num_inference_steps": {"type": "integer", "minimum": 4, "maximum": 50, "default": 28, "x-order": 3},
+        "guidance": {"type": "number", "minimum": 0, "maximum": 10, "default": 2.5, "x-order": 4},
+        "seed": {"type": "integer", "nullable": True, "x-order": 5},
+        "output_format": {"type": "string", "enum": ["webp", "jpg", "png"], "default": "webp", "x-order": 6},
+        "output_quality": {"type": "integer", "minimum": 0, "maximum": 100, "default": 80, "x-order": 7},
+        "disable_safety_checker": {"type": "boolean", "default": False, "x-order": 8},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One edit with the service's defaults filled in; a missing seed is drawn at random."""
+
+    prompt: str
+    aspect_ratio: str
+    steps: int
+    guidance: float
+    seed: int
+    output_format: str
+    output_quality: int
+
+
+def complaint(params: Mapping[str, Any], strict_fields: bool = False) -> str | None:
+    """What is wrong with the parameters, naming the field; None where nothing is.
+
+    The picture itself is judged where it is fetched.
+    """
+    properties: dict[str, dict[str, Any]] = SCHEMA["properties"]
+    if not str(params.get("prompt") or "").strip():
+        return "Prompt cannot be empty"
+    if strict_fields and (extra := set(params) - set(properties) - LAYER_FIELDS):
+        return f"Invalid parameters: {', '.join(sorted(extra))}: not a parameter of {MODEL}"
+    for name, rule in properties.items():
+        if name == "input_image" or name not in params:
+            continue
+        value = params[name]
+        if value is None and rule.get("nullable"):
+            continue
+        if wrong := _broken_rule(value, rule):
+            return f"Invalid parameters: {name} {wrong}"
+    return None
+
+
+def _broken_rule(value: Any, rule: Mapping[str, Any]) -> str | None:
+    types: dict[str, tuple[type, ...]] = {
+        "string": (str,),
+        "integer": (int,),
+        "number": (int, float),
+        "boolean": (bool,),
+    }
+    kind = rule["type"]
+    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
+        return f"must be of type {kind}"
+    if "enum" in rule and value not in rule["enum"]:
+        return f"must be one of {', '.join(rule['enum'])}"
+    if "minimum" in rule and not rule["minimum"] <= value <= rule["maximum"]:
+        return f"must be between {rule['minimum']} and {rule['maximum']}"
+    return None
+
+
+def edit_of(params: Mapping[str, Any]) -> Edit:
+    """The edit that sound parameters ask for."""
+    seed = params.get("seed")
+    return Edit(
+        prompt=params["prompt"],
+        aspect_ratio=params.get("aspect_ratio", "16:9"),
+        steps=params.get("num_inference_steps", 28),
+        guidance=float(params.get("guidance", 2.5)),
+        seed=random.randrange(2**31) if seed is None else int(seed),
+        output_format=params.get("output_format", "webp"),
+        output_quality=params.get("output_quality", 80),
+    )

@@ -1,0 +1,93 @@
+"""Downloads of finished pictures, and the other host that a download may be redirected to."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from . import replies
+from .gate import TRIPS, is_authorized
+from .picture import bomb, media_type
+from .records import Job
+from .service import SERVICE, Service
+
+
+async def result(request: web.Request) -> web.StreamResponse:
+    """GET of a result_url: open to whoever has the signed address."""
+    service = request.app[SERVICE]
+    job = service.jobs.get(request.match_info["id"])
+    if job is None or job.result is None:
+        return replies.not_found()
+    if not service.signer.opens(request.path, request.query):
+        return _expired()
+    if (refusal := _refused(request, service, job)) is not None:
+        return refusal
+    return await send_picture(request, service, job)
+
+
+def _expired() -> web.Response:
+    return replies.envelope(403, "forbidden", "The signature is wrong or has expired.")
+
+
+def _refused(request: web.Request, service: Service, job: Job) -> web.StreamResponse | None:
+    """What comes instead of the picture; None where it comes."""
+    trip = service.job_trip(job, request.get(TRIPS))
+    if trip("result_expired"):
+        return _expired()
+    if trip("result_missing"):
+        return replies.not_found()
+    if not is_authorized(request) and (fault := trip("result_needs_bearer")):
+        return replies.envelope(int(fault.number(401)), "unauthenticated", "This file is private.")
+    if fault := trip("result_error"):
+        return replies.html(int(fault.number(503)))
+    if trip("result_html"):
+        return replies.html(200)
+    if trip("result_redirect_loop"):
+        return web.Response(status=302, headers={"Location": str(request.rel_url)})
+    if fault := trip("result_redirects"):
+        away = f"{service.elsewhere_url}/{job.id}"
+        return web.Response(status=302, headers={"Location": fault.text(away)})
+    return None
+
+
+async def send_picture(request: web.Request, service: Service, job: Job) -> web.StreamResponse:
+    """The picture, whole unless a switch says otherwise; a whole one counts as delivered."""
+    trip = service.job_trip(job, request.get(TRIPS))
+    data = job.result or b""
+    kind = media_type(data)
+    if fault := trip("result_wrong_type"):
+        kind = fault.text("text/plain")
+    if trip("result_cut"):
+        return await replies.cut_short(request, data, kind)
+    if trip("result_endless"):
+        return await replies.pour(request, web.StreamResponse(headers={"Content-Type": kind}), data[:64], bytes(65536))
+    if trip("result_hangs"):
+        reply = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(data))})
+        await reply.prepare(request)
+        await reply.write(data[:64])
+        await service.stopping.wait()
+        return reply
+    whole = data
+    if trip("result_truncated"):
+        data = data[: len(data) // 2]
+    elif trip("result_empty"):
+        data = b""
+    elif trip("result_bomb"):
+        data = await asyncio.to_thread(bomb)
+    reply = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(data))})
+    await reply.prepare(request)
+    await reply.write(data)
+    await reply.write_eof()
+    if data is whole and request.method == "GET":
+        service.deliver(job)
+    return reply
+
+
+async def elsewhere(request: web.Request) -> web.StreamResponse:
+    """The other host: serves what it is asked for, and has no business with the key."""
+    service = request.app[SERVICE]
+    job = service.jobs.get(request.match_info["id"])
+    if job is None or job.result is None:
+        return web.Response(status=404)
+    return await send_picture(request, service, job)
