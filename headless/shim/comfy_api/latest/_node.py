@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, ClassVar, Generic, TypeVar
 
-from ._schema import HiddenHolder, Schema
+from ._schema import Hidden, HiddenHolder, Schema
 
 T = TypeVar("T")
 
@@ -132,7 +132,7 @@ class ComfyNode:
     def PREPARE_CLASS_CLONE(cls, v3_data: Mapping[str, Any] | None) -> type[ComfyNode]:
         """A subclass with the run's hidden values, so that no run touches the class itself."""
         hidden = v3_data["hidden_inputs"] if v3_data else {}
-        values = {key.name: value for key, value in hidden.items()}
+        values = {Hidden(key).name: value for key, value in hidden.items()}
         return type(f"{cls.__name__}Clone", (cls,), {"hidden": HiddenHolder(**values)})
 
     @classmethod
@@ -144,9 +144,7 @@ class ComfyNode:
         return _normalized(await cls.execute(*args, **kwargs))
 
     FUNCTION = _ClassProperty(
-        lambda cls: (
-            "EXECUTE_NORMALIZED_ASYNC" if inspect.iscoroutinefunction(cls.execute) else "EXECUTE_NORMALIZED"
-        )
+        lambda cls: "EXECUTE_NORMALIZED_ASYNC" if inspect.iscoroutinefunction(cls.execute) else "EXECUTE_NORMALIZED"
     )
     RETURN_TYPES = _ClassProperty(lambda cls: [one.io_type for one in cls.GET_SCHEMA().outputs])
     RETURN_NAMES = _ClassProperty(lambda cls: cls.GET_SCHEMA().get_v1_info(cls).output_name)

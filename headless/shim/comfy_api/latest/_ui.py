@@ -83,9 +83,7 @@ class ImageSaveHelper:
         for index, image in enumerate(images):
             name = place.name.replace("%batch_num%", str(index))
             file = f"{name}_{place.counter + index:05}_.png"
-            _as_picture(image, index).save(
-                place.folder / file, pnginfo=metadata, compress_level=compress_level
-            )
+            _as_picture(image, index).save(place.folder / file, pnginfo=metadata, compress_level=compress_level)
             saved.append(SavedResult(file, place.subfolder, folder_type))
         return saved
 
@@ -97,17 +95,13 @@ class ImageSaveHelper:
         compress_level: int = 4,
     ) -> SavedImages:
         """Saves to the output folder and shows the pictures on the node."""
-        return SavedImages(
-            ImageSaveHelper.save_images(images, filename_prefix, FolderType.output, cls, compress_level)
-        )
+        return SavedImages(ImageSaveHelper.save_images(images, filename_prefix, FolderType.output, cls, compress_level))
 
 
 class PreviewImage(UIOutput):
     """Pictures shown on the node, saved to the temporary folder. Pass `cls` to embed the workflow."""
 
-    def __init__(
-        self, image: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None
-    ) -> None:
+    def __init__(self, image: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None) -> None:
         suffix = "".join(random.choices(string.ascii_lowercase, k=5))
         self.values = ImageSaveHelper.save_images(
             image, f"ComfyUI_temp_{suffix}", FolderType.temp, cls, compress_level=1
@@ -121,9 +115,7 @@ class PreviewImage(UIOutput):
 class PreviewMask(PreviewImage):
     """Masks (B, H, W) shown as grey pictures."""
 
-    def __init__(
-        self, mask: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None
-    ) -> None:
+    def __init__(self, mask: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None) -> None:
         height, width = mask.shape[-2:]
         super().__init__(mask.reshape(-1, height, width, 1).expand(-1, -1, -1, 3), animated, cls)
 

@@ -1,0 +1,148 @@
+"""Runs a workflow from the command line, or prints what ComfyUI would say of the pack's nodes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from .folders import RunFolders
+from .graph import WorkflowError, read_workflow
+from .report import TerminalReport
+from .run import NodeFailed, RunInterrupted, RunResult, node_table, run_workflow
+from .settings import SettingError, apply_setting
+
+if TYPE_CHECKING:
+    from comfy_api.latest import io
+
+# The folder that ComfyUI's manager installs the pack into.
+PYTHON_MODULE = "custom_nodes.kontext-bridge"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0, or 1 with the reason on stderr."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING)
+    classes = _pack_nodes()
+    if options.object_info:
+        print(json.dumps(object_info(classes), indent=2))
+        return 0
+    if options.workflow is None:
+        _parser().error("name a workflow, or ask for --object-info")
+    try:
+        result = _run(options, classes)
+    except (WorkflowError, SettingError, NodeFailed, RunInterrupted) as error:
+        if options.debug:
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(_summary(result), indent=2) if options.json else _told(result))
+    for id, message in result.blocked.items():
+        print(f"Node {id} ({result.nodes[id].class_type}) stopped here: {message}", file=sys.stderr)
+    return 1 if any(result.blocked.values()) else 0
+
+
+def object_info(classes: list[type[io.ComfyNode]]) -> dict[str, Any]:
+    """What ComfyUI answers to GET /object_info, for these nodes."""
+    info = {}
+    for node_class in classes:
+        node_class.RELATIVE_PYTHON_MODULE = PYTHON_MODULE
+        info[node_class.GET_SCHEMA().node_id] = node_class.GET_NODE_INFO_V1()
+    return info
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m kontext_bridge.headless",
+        description="Runs a workflow of this pack, exported from ComfyUI in API format, without ComfyUI.",
+    )
+    parser.add_argument("workflow", nargs="?", type=Path, metavar="WORKFLOW.json")
+    parser.add_argument("--output", type=Path, default=Path("output"), help="folder for pictures (output)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NODE.INPUT=VALUE",
+        dest="settings",
+        help="change an input; may be given several times",
+    )
+    parser.add_argument("--json", action="store_true", help="print texts, files and seconds as JSON")
+    parser.add_argument("--object-info", action="store_true", help="describe the pack's nodes and stop")
+    parser.add_argument("--debug", action="store_true", help="log more, and show where an error came from")
+    return parser
+
+
+def _pack_nodes() -> list[type[io.ComfyNode]]:
+    from ..nodes import KontextBridge
+
+    return asyncio.run(KontextBridge().get_node_list())
+
+
+def _run(options: argparse.Namespace, classes: list[type[io.ComfyNode]]) -> RunResult:
+    from .. import host
+
+    workflow = read_workflow(options.workflow)
+    for setting in options.settings:
+        apply_setting(workflow, node_table(classes), setting)
+    folders = RunFolders(source=options.workflow.resolve().parent, output=options.output.resolve())
+    report = TerminalReport(sys.stderr)
+    host.set_local(report)
+    try:
+        with signals_call(host.request_interrupt):
+            return run_workflow(workflow, classes, folders, report, host.interrupted)
+    finally:
+        report.close()
+
+
+@contextmanager
+def signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM calls `interrupt`, so that nodes cancel their remote jobs; a second kills."""
+    watched = (signal.SIGINT, signal.SIGTERM)
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        for one in watched:
+            signal.signal(one, signal.SIG_DFL)
+        interrupt()
+
+    before = {one: signal.signal(one, ask) for one in watched}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _summary(result: RunResult) -> dict[str, Any]:
+    nodes = {
+        id: {
+            "class_type": node.class_type,
+            "seconds": round(node.seconds, 3),
+            "texts": node.texts,
+            "ui_text": list(node.ui.get("text", ())),
+            "files": [str(path) for path in node.files],
+        }
+        for id, node in result.nodes.items()
+    }
+    return {"nodes": nodes, "blocked": result.blocked, "seconds": round(result.seconds, 3)}
+
+
+def _told(result: RunResult) -> str:
+    """The saved files, one a line, and the texts of the nodes that show one."""
+    lines = []
+    for node in result.nodes.values():
+        lines += [str(path) for path in node.files]
+        lines += [str(text) for text in node.ui.get("text", ())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""The few of ComfyUI's own nodes that a picture workflow cannot do without."""
+
+from __future__ import annotations
+
+import random
+import string
+from pathlib import Path
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from PIL import Image, ImageOps, ImageSequence
+
+from .folders import current
+
+_LARGEST_SIDE = 16384
+
+
+class LoadImage(io.ComfyNode):
+    """Here `image` is a path, absolute or beside the workflow; in ComfyUI it is a file of the input folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="LoadImage",
+            display_name="Load Image",
+            category="image",
+            inputs=[io.String.Input("image", tooltip="Path of the picture, absolute or beside the workflow.")],
+            outputs=[io.Image.Output(), io.Mask.Output()],
+        )
+
+    @classmethod
+    def validate_inputs(cls, image: str | None) -> bool | str:
+        if image is None or _path(image).is_file():
+            return True
+        return f"there is no picture {_path(image)}."
+
+    @classmethod
+    def execute(cls, image: str) -> io.NodeOutput:
+        try:
+            with Image.open(_path(image)) as file:
+                frames = [_tensors(ImageOps.exif_transpose(frame)) for frame in ImageSequence.Iterator(file)]
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ValueError(f"The picture {_path(image)} cannot be read: {error}") from error
+        # A batch has one size: frames of another are left out, as in ComfyUI.
+        pictures, masks = zip(*(pair for pair in frames if pair[0].shape == frames[0][0].shape), strict=True)
+        return io.NodeOutput(torch.stack(pictures), torch.stack(masks))
+
+
+class SaveImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SaveImage",
+            display_name="Save Image",
+            category="image",
+            inputs=[io.Image.Input("images"), io.String.Input("filename_prefix", default="ComfyUI")],
+            outputs=[io.Image.Output(display_name="images")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images: torch.Tensor, filename_prefix: str = "ComfyUI") -> io.NodeOutput:
+        return io.NodeOutput(images, ui=ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls))
+
+
+class PreviewImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PreviewImage",
+            display_name="Preview Image",
+            category="image",
+            inputs=[io.Image.Input("images")],
+            outputs=[io.Image.Output(display_name="images")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, images: torch.Tensor) -> io.NodeOutput:
+        prefix = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
+        saved = ui.ImageSaveHelper.save_images(images, prefix, io.FolderType.temp, cls, compress_level=1)
+        return io.NodeOutput(images, ui=ui.SavedImages(saved))
+
+
+class EmptyImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="EmptyImage",
+            display_name="EmptyImage",
+            category="image",
+            inputs=[
+                io.Int.Input("width", default=512, min=1, max=_LARGEST_SIDE, step=1),
+                io.Int.Input("height", default=512, min=1, max=_LARGEST_SIDE, step=1),
+                io.Int.Input("batch_size", default=1, min=1, max=4096),
+                io.Int.Input("color", default=0, min=0, max=0xFFFFFF, step=1),
+            ],
+            outputs=[io.Image.Output()],
+        )
+
+    @classmethod
+    def execute(cls, width: int, height: int, batch_size: int = 1, color: int = 0) -> io.NodeOutput:
+        channels = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
+        return io.NodeOutput(torch.tensor(channels).repeat(batch_size, height, width, 1))
+
+
+BUILTIN_NODES: tuple[type[io.ComfyNode], ...] = (LoadImage, SaveImage, PreviewImage, EmptyImage)
+
+
+def _path(image: str) -> Path:
+    # An exported workflow marks a file of ComfyUI's input folder so.
+    return current.get().source / image.removesuffix(" [input]")
+
+
+def _tensors(frame: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
+    """(H, W, 3) picture and mask, 0 to 1; the mask is (H, W), 1 where transparent, or (64, 64) zeros."""
+    if frame.mode.startswith("I"):
+        grey = torch.from_numpy(np.array(frame, np.float32)).div(65535).clamp(0, 1)
+        return grey.unsqueeze(-1).repeat(1, 1, 3), torch.zeros(64, 64)
+    # ComfyUI gives a palette picture a mask of its own size even where nothing is transparent.
+    if "A" in frame.getbands() or frame.mode == "P" or "transparency" in frame.info:
+        rgba = torch.from_numpy(np.array(frame.convert("RGBA"), np.float32)).div(255)
+        return rgba[..., :3], 1 - rgba[..., 3]
+    return torch.from_numpy(np.array(frame.convert("RGB"), np.float32)).div(255), torch.zeros(64, 64)

@@ -1,0 +1,46 @@
+"""`--set NODE.INPUT=VALUE`: changes a workflow's inputs from the command line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .graph import NodeClasses, Workflow
+from .inputs import InputSpec, input_specs, is_link
+
+
+class SettingError(Exception):
+    """A `--set` that names no input of the workflow, or that is not NODE.INPUT=VALUE."""
+
+
+def apply_setting(workflow: Workflow, classes: NodeClasses, setting: str) -> None:
+    """Carries out one setting in place. Raises SettingError, which names what could have been meant.
+
+    VALUE is JSON where it is JSON and the input is no text, else the text as it stands; a link,
+    ["4", 0], connects the input.
+    """
+    target, equals, value = setting.partition("=")
+    id, dot, name = target.partition(".")
+    if not equals or not dot:
+        raise SettingError(f"--set {setting}: write it as NODE.INPUT=VALUE, 6.prompt=... for one.")
+    node = workflow.nodes.get(id)
+    if node is None:
+        choices = ", ".join(f"{one.id} ({one.class_type})" for one in workflow.nodes.values())
+        raise SettingError(f"--set {target}: the workflow has no node {id}. It has: {choices}.")
+    specs = input_specs(classes[node.class_type]) if node.class_type in classes else {}
+    if name not in specs and name not in node.inputs:
+        choices = ", ".join(specs)
+        raise SettingError(f"--set {target}: {node.class_type} has no input {name}. It has: {choices}.")
+    node.inputs[name] = _value(value, specs.get(name))
+
+
+def _value(text: str, spec: InputSpec | None) -> Any:
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        return text
+    if is_link(parsed):
+        return parsed
+    # 1e3 as a prompt is those three characters, not 1000.0; and a choice may look like a number.
+    wants_text = spec is not None and (spec.type == "STRING" or text in (spec.choices or ()))
+    return text if wants_text and not isinstance(parsed, str) else parsed
