@@ -1,0 +1,246 @@
+"""The linear layer of the local side: FP8 or wider weights, three ways to multiply, LoRA beside them.
+
+The FP8 bytes are the file's, in every mode and on every device:
+
+* `Compute.FP8`: the input is quantised row by row as it comes and multiplied in FP8 (`torch._scaled_mm`).
+* `Compute.STORAGE`: FP8 is only how the weight is kept; it is widened for the product and the scale is applied
+  to the output, which is exact and cheaper than scaling the weight.
+* `Compute.REFERENCE`: the weight is written out in full first. What the other two are checked against.
+* `Compute.AUTO`: FP8 where the device can, else STORAGE.
+
+There is neither diffusers nor ComfyUI in here, so either can mount it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .errors import NonFinite, UnsupportedDevice
+from .fp8 import E4M3, FORMATS, dequantise, is_finite, quantise_rows
+
+logger = logging.getLogger(__name__)
+
+QuantisedRows = tuple[torch.Tensor, torch.Tensor]
+
+# `exact` widens at most this many numbers of a weight at a time.
+_EXACT_CHUNK = 16_000_000
+
+
+class Compute(Enum):
+    """How an FP8 weight is multiplied."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+    STORAGE = "storage"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One LoRA beside a layer: `x @ down.T @ up.T * strength`, added to `up.shape[0]` outputs from `offset` on.
+
+    down: [rank, inputs]. up: [rows, rank]. Both in the model's compute type.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    offset: int
+    strength: float
+
+    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Add this branch's output for the input `x` to `out`, in place."""
+        dtype = out.dtype
+        delta = functional.linear(functional.linear(x.to(dtype), self.down.to(dtype)), self.up.to(dtype))
+        out[..., self.offset : self.offset + self.up.shape[0]].add_(delta, alpha=self.strength)
+
+
+class Linear(nn.Module):
+    """`nn.Linear` whose weight may be FP8 with a scale, and which can carry LoRA branches.
+
+    weight: [N, K], FP8 or 16/32-bit float. scale: float32 of shape [] or [N], given exactly when weight is FP8.
+    bias: [N] or None. Moving the module moves everything; casting it casts all but FP8 weights and scales.
+    """
+
+    weight: torch.Tensor
+    scale: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        compute: Compute = Compute.AUTO,
+    ) -> None:
+        super().__init__()
+        if (weight.dtype in FORMATS) != (scale is not None):
+            raise ValueError(f"a weight of {weight.dtype} and a scale of {scale} do not belong together")
+        if scale is not None and scale.shape not in ((), weight.shape[:1]):
+            raise ValueError(f"a scale of shape {tuple(scale.shape)} fits no weight of shape {tuple(weight.shape)}")
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.compute = compute
+        self.branches: dict[str, list[Branch]] = {}
+
+    @property
+    def in_features(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.shape[0]
+
+    def extra_repr(self) -> str:
+        kind = FORMATS.get(self.weight.dtype, str(self.weight.dtype).removeprefix("torch."))
+        return f"{self.in_features} -> {self.out_features}, {kind}, {self.compute.value}"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Linear:
+        """Move or cast the module; `.to(dtype)` must neither widen FP8 bytes nor round their scales."""
+        kept = {}
+        if self.scale is not None:
+            device = fn(self.scale.new_empty(0)).device
+            kept = {name: self._buffers.pop(name) for name in ("weight", "scale")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, tensor in kept.items():
+            self._buffers[name] = None if tensor is None else tensor.to(device)
+        self.branches = {
+            name: [Branch(fn(b.down), fn(b.up), b.offset, b.strength) for b in branches]
+            for name, branches in self.branches.items()
+        }
+        return self
+
+    def forward(self, x: torch.Tensor, rows: QuantisedRows | None = None) -> torch.Tensor:
+        """The layer's output [..., N] for x [..., K], in x's type.
+
+        rows: x already quantised (see `project`). Raises UnsupportedDevice if Compute.FP8 was demanded of a
+        device that has none.
+        """
+        if self.scale is None:
+            bias = None if self.bias is None else self.bias.to(x.dtype)
+            out = functional.linear(x, self.weight.to(x.dtype), bias)
+        elif self.multiplies_fp8(x):
+            out = self._scaled_mm(x, rows or quantise_rows(x.reshape(-1, self.in_features)))
+        else:
+            out = self._widened(x)
+        for branches in self.branches.values():
+            for branch in branches:
+                branch.add_to(out, x)
+        return out
+
+    def multiplies_fp8(self, x: torch.Tensor) -> bool:
+        """Whether this layer multiplies x in FP8."""
+        if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not self._shape_fits():
+            return False
+        if self.compute is Compute.AUTO:
+            # On a CPU FP8 products are several times slower than widening the weight.
+            return x.is_cuda and multiplies_fp8_rows(x.device)
+        if not multiplies_fp8_rows(x.device):
+            raise UnsupportedDevice(
+                f"FP8 arithmetic was asked for, and {_device_name(x.device)} has none (NVIDIA GPUs have it from the "
+                "RTX 40 series on). Choose 'auto' or 'bf16'."
+            )
+        return True
+
+    def _shape_fits(self) -> bool:
+        # What CUDA demands of row-wise scaling and a CPU does not: e4m3 weights, sizes in multiples of 16,
+        # a second factor that is column-major, rows that start on 16 bytes.
+        n, k = self.weight.shape
+        aligned = self.weight.data_ptr() % 16 == 0 or not self.weight.is_cuda
+        return self.weight.dtype == E4M3 and n % 16 == 0 and k % 16 == 0 and self.weight.is_contiguous() and aligned
+
+    def _scaled_mm(self, x: torch.Tensor, rows: QuantisedRows) -> torch.Tensor:
+        assert self.scale is not None
+        quantised, row_scale = rows
+        # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
+        weight_scale = self.scale.expand(self.out_features).contiguous()[None, :]
+        # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
+        fused_bias = self.bias if self.bias is not None and self.bias.dtype == torch.bfloat16 else None
+        out = torch._scaled_mm(
+            quantised,
+            self.weight.t(),
+            scale_a=row_scale,
+            scale_b=weight_scale,
+            bias=fused_bias,
+            out_dtype=torch.bfloat16,
+        ).to(x.dtype)
+        if self.bias is not None and fused_bias is None:
+            out.add_(self.bias.to(out.dtype))
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def _widened(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.scale is not None
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        # Half floats end at 65504, which unscaled FP8 products pass easily: there the weight is scaled first.
+        if self.compute is Compute.REFERENCE or x.dtype == torch.float16:
+            return functional.linear(x, dequantise(self.weight, self.scale, x.dtype), bias)
+        out = functional.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
+        return out if bias is None else out.add_(bias)
+
+    def exact(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output in float32, a few rows of the weight at a time, whatever `compute` says.
+
+        x: [M, K] float32, on any device; the weight follows it there piece by piece and stays where it is.
+        """
+        out = x.new_empty(x.shape[0], self.out_features)
+        step = max(1, _EXACT_CHUNK // self.in_features)
+        for start in range(0, self.out_features, step):
+            rows = slice(start, start + step)
+            torch.mm(x, self.weight[rows].to(x.device).to(x.dtype).t(), out=out[:, rows])
+        if self.scale is not None:
+            out.mul_(self.scale.to(x.device))
+        if self.bias is not None:
+            out.add_(self.bias.to(x.device, x.dtype))
+        for branches in self.branches.values():
+            for branch in branches:
+                there = Branch(branch.down.to(x.device), branch.up.to(x.device), branch.offset, branch.strength)
+                there.add_to(out, x)
+        return out
+
+
+def project(x: torch.Tensor, *linears: Linear) -> list[torch.Tensor]:
+    """What each layer makes of the same x, which is quantised at most once for all of them."""
+    rows: QuantisedRows | None = None
+    outputs = []
+    for linear in linears:
+        if rows is None and linear.multiplies_fp8(x):
+            rows = quantise_rows(x.reshape(-1, x.shape[-1]))
+        outputs.append(linear(x, rows))
+    return outputs
+
+
+def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
+    """The tensor itself. Raises NonFinite, naming `what`, if it holds NaN or infinity."""
+    if not is_finite(tensor):
+        raise NonFinite(f"{what} holds NaN or infinity: the file is damaged. Download it again.")
+    return tensor
+
+
+@functools.cache
+def multiplies_fp8_rows(device: torch.device) -> bool:
+    """Whether the device multiplies FP8 with row-wise scales; found out by doing it once."""
+    if device.type == "cuda":
+        if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 9):
+            return False
+    elif device.type != "cpu":
+        return False
+    one = torch.ones(16, 16, device=device).to(E4M3)
+    scale = torch.ones(16, 1, device=device)
+    try:
+        out = torch._scaled_mm(one, one.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.bfloat16)
+    except (RuntimeError, AttributeError) as error:
+        logger.info("No row-wise FP8 products on %s, so FP8 is only storage there: %s", device, error)
+        return False
+    return bool((out == 16).all())
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device.type!r}"

@@ -1,0 +1,151 @@
+"""The FP8 linear: its modes agree with the numbers the bytes stand for, and it never touches the bytes."""
+
+import pytest
+import torch
+from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
+from kontext_bridge.kontext.fp8 import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows
+from kontext_bridge.kontext.linear import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
+from torch.nn import functional
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm()).item()
+
+
+def make(n=48, k=64, by_row=False, dtype=E4M3, compute=Compute.STORAGE, bias=True, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    weight = (torch.randn(n, k, generator=g) * 40).to(dtype)
+    scale = torch.rand(n, generator=g) * 0.01 + 1e-3 if by_row else torch.tensor(0.0037)
+    return Linear(weight, scale, torch.randn(n, generator=g) if bias else None, compute)
+
+
+def expected(linear, x):
+    return functional.linear(x, dequantise(linear.weight, linear.scale, x.dtype), linear.bias)
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2])
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("compute", [Compute.AUTO, Compute.STORAGE, Compute.REFERENCE])
+def test_on_a_cpu_every_exact_mode_is_the_dequantised_layer(dtype, by_row, bias, compute):
+    linear = make(by_row=by_row, dtype=dtype, compute=compute, bias=bias)
+    x = torch.randn(2, 5, 64)
+    assert relative(linear(x), expected(linear, x)) < 1e-6
+    assert relative(linear.exact(x[0]), expected(linear, x[0])) < 1e-6
+
+
+def test_the_exact_product_does_not_depend_on_its_chunks(monkeypatch):
+    linear = make(n=50)
+    x = torch.randn(3, 64)
+    whole = linear.exact(x)
+    monkeypatch.setattr("kontext_bridge.kontext.linear._EXACT_CHUNK", 64 * 7)
+    assert relative(linear.exact(x), whole) < 1e-6
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_fp8_products_differ_only_by_the_rounding_of_the_input(by_row):
+    linear = make(by_row=by_row, compute=Compute.FP8)
+    x = torch.randn(2, 5, 64)
+    q, scale = quantise_rows(x.reshape(-1, 64))
+    rounded = (q.float() * scale).view(2, 5, 64)
+    assert relative(linear(x), expected(linear, rounded)) < 4e-3  # bfloat16 output
+    assert 5e-3 < relative(linear(x), expected(linear, x)) < 5e-2
+
+
+def test_a_hundredfold_outlier_row_does_not_blur_the_others():
+    linear = make(compute=Compute.FP8)
+    x = torch.randn(8, 64)
+    alone = linear(x)
+    x[3] *= 1e4
+    together = linear(x)
+    assert torch.equal(alone[:3], together[:3]) and torch.equal(alone[4:], together[4:])
+
+
+def test_rows_of_zeros_and_of_huge_numbers_stay_finite():
+    rows = torch.cat([torch.zeros(1, 32), torch.full((1, 32), 3e38), torch.full((1, 32), 1e-30)])
+    q, scale = quantise_rows(rows)
+    assert is_finite(q) and bool(torch.isfinite(scale).all())
+    assert (q[0].float() == 0).all()
+    assert (q[1].float() == MAX_E4M3).all()
+
+
+def test_fp8_products_are_not_tried_where_cuda_would_refuse_them():
+    x = torch.randn(4, 64)
+    assert make(compute=Compute.FP8).multiplies_fp8(x)
+    assert not make(n=50, compute=Compute.FP8).multiplies_fp8(x)
+    assert not make(k=72, compute=Compute.FP8).multiplies_fp8(torch.randn(4, 72))
+    assert not make(dtype=E5M2, compute=Compute.FP8).multiplies_fp8(x)
+    assert not make(compute=Compute.AUTO).multiplies_fp8(x)
+
+
+def test_a_device_without_fp8_says_so_instead_of_failing_in_a_kernel():
+    assert not multiplies_fp8_rows(torch.device("meta"))
+    linear = make(compute=Compute.FP8).to("meta")
+    with pytest.raises(UnsupportedDevice, match="RTX 40"):
+        linear(torch.empty(2, 64, device="meta"))
+
+
+def test_half_precision_does_not_overflow_on_unscaled_products():
+    linear = make(n=16, k=1024)
+    linear.weight = torch.full((16, 1024), 400.0).to(E4M3)
+    x = torch.full((1, 1024), 1.0, dtype=torch.float16)
+    out = linear(x)
+    assert bool(torch.isfinite(out).all())
+    assert relative(out.float(), expected(linear, x.float())) < 1e-2
+
+
+@pytest.mark.parametrize("cast", [torch.bfloat16, torch.float16, torch.float64])
+def test_casting_a_model_leaves_fp8_bytes_and_scales_alone(cast):
+    linear = make()
+    linear.branches["l"] = [Branch(torch.randn(2, 64), torch.randn(48, 2), 0, 1.0)]
+    before = linear.weight.view(torch.uint8).clone()
+    linear.to(cast)
+    assert linear.weight.dtype == E4M3 and linear.scale.dtype == torch.float32
+    assert torch.equal(linear.weight.view(torch.uint8), before)
+    assert linear.bias.dtype == cast and linear.branches["l"][0].down.dtype == cast
+
+
+def test_one_quantisation_serves_all_layers_that_share_an_input():
+    first, second, wide = make(compute=Compute.FP8), make(seed=1, compute=Compute.FP8), make(seed=2)
+    x = torch.randn(2, 5, 64)
+    for got, linear in zip(project(x, first, wide, second), (first, wide, second), strict=True):
+        assert torch.equal(got, linear(x))
+
+
+@pytest.mark.parametrize("compute", [Compute.FP8, Compute.STORAGE])
+def test_a_lora_branch_adds_its_product_to_its_rows_only(compute):
+    linear = make(compute=compute)
+    x = torch.randn(3, 64)
+    plain = linear(x)
+    down, up = torch.randn(4, 64), torch.randn(16, 4)
+    linear.branches["style"] = [Branch(down, up, 16, 0.5)]
+    with_branch = linear(x)
+    assert relative(with_branch[:, 16:32] - plain[:, 16:32], 0.5 * x @ down.T @ up.T) < 1e-5
+    assert torch.equal(with_branch[:, :16], plain[:, :16]) and torch.equal(with_branch[:, 32:], plain[:, 32:])
+    assert relative(linear.exact(x)[:, 16:32] - make().exact(x)[:, 16:32], 0.5 * x @ down.T @ up.T) < 1e-5
+    del linear.branches["style"]
+    assert torch.equal(linear(x), plain)
+
+
+def test_a_wide_layer_is_nn_linear():
+    weight, bias, x = torch.randn(6, 5), torch.randn(6), torch.randn(2, 5)
+    assert torch.equal(Linear(weight, None, bias)(x), functional.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("dtype", [E4M3, E5M2])
+def test_every_nonfinite_byte_is_found_and_no_other(dtype):
+    for byte in range(256):
+        tensor = torch.tensor([0, byte, 1], dtype=torch.uint8).view(dtype)
+        assert is_finite(tensor) == bool(torch.isfinite(tensor.float()).all()), byte
+
+
+def test_a_damaged_weight_is_named():
+    with pytest.raises(NonFinite, match=r"double_blocks\.3"):
+        require_finite(torch.tensor([1.0, float("nan")]), "double_blocks.3")
+
+
+def test_weight_and_scale_must_belong_together():
+    with pytest.raises(ValueError, match="do not belong together"):
+        Linear(torch.zeros(4, 4).to(E4M3))
+    with pytest.raises(ValueError, match="fits no weight"):
+        Linear(torch.zeros(4, 4).to(E4M3), torch.ones(4, 1))
