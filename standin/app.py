@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from . import control, generating, history, models, repos, results
-from .gate import CONTROL, TRIPS, Handler, make_record, pass_gate, subject_of
+from .call import Handler, call_of, make_record
+from .gate import pass_gate
 from .service import SERVICE, Service
 
 log = logging.getLogger(__name__)
@@ -22,9 +23,9 @@ _FILE = "/api/repos/{namespace}/{repo}/file/{branch}/{path:.+}"
 
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /api/events."""
-    service, subject = request.app[SERVICE], subject_of(request, request.app[SERVICE])
+    service, call = request.app[SERVICE], call_of(request)
     return await service.hub.serve(
-        request, lambda name: service.trip(name, subject, request[TRIPS]), service.timing.keepalive_s
+        request, lambda name: service.trip(name, call.record.path, call.own), service.timing.keepalive_s
     )
 
 
@@ -66,6 +67,7 @@ class Site:
     _control: set[int] = field(default_factory=set)
     _runners: list[web.AppRunner] = field(default_factory=list)
     _listeners: list[asyncio.Server] = field(default_factory=list)
+    _door: tuple[Callable[[], RequestHandler], str, int] = field(init=False)
 
     @property
     def connections(self) -> int:
@@ -104,14 +106,26 @@ class Site:
             return handler
 
         listener = await asyncio.get_running_loop().create_server(accept, host, port, backlog=512)
+        port = listener.sockets[0].getsockname()[1]
         self._listeners.append(listener)
-        sock: socket.socket = listener.sockets[0]
-        return f"http://{host}:{sock.getsockname()[1]}"
+        if count:
+            self._door = accept, host, port
+        return f"http://{host}:{port}"
+
+    async def shut(self) -> None:
+        """Refuse new connections; those that are open stay."""
+        self._listeners[0].close()
+
+    async def reopen(self) -> None:
+        """Accept connections again, on the same port."""
+        accept, host, port = self._door
+        loop = asyncio.get_running_loop()
+        self._listeners[0] = await loop.create_server(accept, host, port, backlog=512)
 
     @web.middleware
     async def _main(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         number = self._numbers[request.protocol]
-        if request.path.startswith(CONTROL):
+        if request.path.startswith(control.PREFIX):
             self._control.add(number)
             return await handler(request)
         unknown = request.match_info.http_exception is not None

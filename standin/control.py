@@ -16,6 +16,8 @@ from .records import Status
 if TYPE_CHECKING:
     from .app import Site
 
+PREFIX = "/_standin/"
+
 
 def state(site: Site) -> dict[str, Any]:
     """Counts and lists as JSON values; never the key, a picture or a header."""

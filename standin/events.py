@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
 from . import replies
-from .faults import Fault
+from .faults import Trip
 from .records import Job, Status
 
 KEEP_ALIVE = b": keep-alive\n\n"
-Trip = Callable[[str], Fault | None]
 
 
 @dataclass(eq=False)
@@ -71,10 +70,7 @@ class Hub:
     async def _feed(self, request: web.Request, reply: web.StreamResponse, stream: Stream, keepalive_s: float) -> None:
         silent = stream.trip("events_silent") is not None
         while True:
-            try:
-                raw = await asyncio.wait_for(stream.queue.get(), keepalive_s)
-            except asyncio.TimeoutError:
-                raw = KEEP_ALIVE
+            raw = await _next(request, stream, keepalive_s)
             if raw is None:
                 return
             if silent:
@@ -85,6 +81,20 @@ class Hub:
                 replies.reset(request)
                 return
             await _write(reply, raw if raw is KEEP_ALIVE else dressed(raw, stream.trip), stream.trip)
+
+
+async def _next(request: web.Request, stream: Stream, keepalive_s: float) -> bytes | None:
+    """The next bytes to send: an event's, a keep-alive, None to end. Notices a client that has gone."""
+    deadline = time.monotonic() + keepalive_s
+    while request.transport is not None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return KEEP_ALIVE
+        try:
+            return await asyncio.wait_for(stream.queue.get(), min(left, 0.1))
+        except asyncio.TimeoutError:
+            continue
+    return None
 
 
 async def _write(reply: web.StreamResponse, raw: bytes, trip: Trip) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, get_type_hints
 
@@ -42,6 +42,8 @@ class Fault:
 
 
 Switch = Value | Fault | None
+# Asks for a switch by name, where whom it concerns is settled: the fault if this use is to misbehave.
+Trip = Callable[[str], Fault | None]
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,8 @@ class Faults:
     cancel_loses: Annotated[Switch, "cancel: the job finishes first; 200, and the row says succeeded"] = False
     cancel_error: Annotated[Switch, "cancel: 500 (or the value) with an HTML body; the job goes on"] = False
     cancel_never_answers: Annotated[Switch, "cancel: never answered; the job goes on"] = False
-    list_error: Annotated[Switch, "queue and history lists: 500 (or the value) with an HTML body"] = False
-    list_lags: Annotated[Switch, "queue and history lists: jobs younger than 1 s (or the value) are not in them"] = (
-        False
-    )
+    list_error: Annotated[Switch, "queue list, history and its details: 500 (or the value) with an HTML body"] = False
+    list_lags: Annotated[Switch, "queue and history lists: without jobs younger than 1 s (or the value)"] = False
     history_without_sync: Annotated[Switch, "edits made by the synchronous route are in no list"] = False
 
     events_unauthorized: Annotated[Switch, "event stream: 401"] = False
@@ -117,9 +117,7 @@ class Faults:
     events_twice: Annotated[Switch, "event stream: every event comes twice"] = False
     events_crlf: Annotated[Switch, "event stream: CRLF line ends"] = False
     events_bytewise: Annotated[Switch, "event stream: one byte a write"] = False
-    event_before_answer: Annotated[Switch, "enqueue: the job ends, its event included, before the answer leaves"] = (
-        False
-    )
+    event_before_answer: Annotated[Switch, "enqueue: the job ends, event and all, before the answer leaves"] = False
 
     image_url_reply: Annotated[Switch, "sync: `image_url` at the top level instead of `images`"] = False
     url_though_b64: Annotated[Switch, "sync: a url although b64_json was asked for"] = False
@@ -227,11 +225,14 @@ class Trips:
         fault = self._faults.fault(name)
         return fault.route if fault else ""
 
-    def take(self, name: str, subject: str = "") -> Fault | None:
-        """The fault if this use of the switch is to misbehave, and count the use."""
+    def take(self, name: str, subject: str = "", concerns: Callable[[Fault], bool] | None = None) -> Fault | None:
+        """The fault if this use of the switch is to misbehave, and count the use.
+
+        A use that does not match, or that `concerns` denies, is none.
+        """
         with self._lock:
             fault = self._faults.fault(name)
-            if fault is None or fault.match not in subject:
+            if fault is None or fault.match not in subject or (concerns and not concerns(fault)):
                 return None
             use = self._uses[name]
             self._uses[name] += 1

@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from . import replies
-from .gate import JOBS, TRIPS, body_json, record_of
+from .call import Call, call_of
 from .inputs import BadInput, fetch
 from .models import MODELS, TEXT_MODEL
 from .parameters import MODEL, complaint
@@ -23,27 +23,27 @@ MAX_GENERATIONS = 4
 
 async def edit(request: web.Request) -> web.StreamResponse:
     """POST /api/ai/images/edit: everything is checked first; the answer waits for the picture."""
-    service, body = request.app[SERVICE], body_json(request)
+    service, call = request.app[SERVICE], call_of(request)
+    body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
     if body.get("model") != MODEL:
         return replies.model_not_found(str(body.get("model")))
     if body.get("response_format", "url") not in ("url", "b64_json"):
         return replies.invalid("response_format must be url or b64_json")
-    subject = f"{request.path} {body.get('prompt')}"
-    strict = service.trip("strict_fields", subject, request[TRIPS]) is not None
+    strict = service.trip("strict_fields", call.subject(), call.own) is not None
     if wrong := complaint(body, strict_fields=strict):
         return replies.invalid(wrong)
     try:
         await fetch(body.get("input_image"), service.own_file)
     except BadInput as e:
         return replies.invalid(str(e))
-    job = service.accept(body, record_of(request), request[TRIPS], sync=True)
-    request[JOBS].append(job)
+    job = service.accept(body, call.record, call.own, sync=True)
+    call.jobs.append(job)
     await job.ended.wait()
     if job.status is not Status.SUCCEEDED:
         return _failed(job)
-    return web.json_response(_edit_reply(service, job), dumps=replies.dumps)
+    return web.json_response(_edit_reply(service, job, call), dumps=replies.dumps)
 
 
 def _failed(job: Job) -> web.Response:
@@ -55,7 +55,7 @@ def _failed(job: Job) -> web.Response:
     return replies.invalid(text)
 
 
-def _edit_reply(service: Service, job: Job) -> dict[str, Any]:
+def _edit_reply(service: Service, job: Job, call: Call) -> dict[str, Any]:
     trip = service.job_trip(job)
     reply: dict[str, Any] = {"model": MODEL, "created": int(time.time())}
     if trip("image_url_reply"):
@@ -67,13 +67,15 @@ def _edit_reply(service: Service, job: Job) -> dict[str, Any]:
         return reply | {"images": [{"url": service.result_url(job)}]}
     text = base64.b64encode(job.result or b"").decode()
     if trip("b64_garbage"):
-        text = "*" + text[1:]
+        return reply | {"images": [{"b64_json": "*" + text[1:]}]}
+    call.carries = job
     return reply | {"images": [{"b64_json": text}]}
 
 
 async def enqueue(request: web.Request) -> web.StreamResponse:
     """POST /api/ai/queue: model and number are checked, parameters are not."""
-    service, body = request.app[SERVICE], body_json(request)
+    service, call = request.app[SERVICE], call_of(request)
+    body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
     name = body.get("model")
@@ -85,10 +87,9 @@ async def enqueue(request: web.Request) -> web.StreamResponse:
     if type(count) is not int or not 1 <= count <= MAX_GENERATIONS:
         detail = f"num_generations must be an integer between 1 and {MAX_GENERATIONS}"
         return web.json_response({"error": {"type": "invalid_request", "detail": detail}}, status=400)
-    record, trips = record_of(request), request[TRIPS]
-    jobs = [service.accept(body, record, trips, sync=False) for _ in range(count)]
-    request[JOBS].extend(jobs)
-    if service.trip("event_before_answer", jobs[0].subject, trips):
+    jobs = [service.accept(body, call.record, call.own, sync=False) for _ in range(count)]
+    call.jobs.extend(jobs)
+    if service.job_trip(jobs[0])("event_before_answer"):
         await asyncio.gather(*(service.conclude(job) for job in jobs))
         # The event is written in the stream's own task; let it leave first.
         await asyncio.sleep(0.05)
@@ -124,7 +125,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     job = service.jobs.get(request.match_info["id"])
     if job is None:
         return replies.not_found()
-    if not job.status.terminal and service.job_trip(job, request[TRIPS])("cancel_loses"):
+    if not job.status.terminal and service.job_trip(job, call_of(request).own)("cancel_loses"):
         await service.conclude(job)
     service.cancel(job)
     return web.json_response({"status": "success", "generation_id": job.id})

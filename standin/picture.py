@@ -19,6 +19,8 @@ _PORTRAIT = (
 )
 SIZES = tuple(dict.fromkeys(size for w, h in _PORTRAIT for size in ((w, h), (h, w))))
 MAX_INPUT_PIXELS = 64_000_000
+# zlib's strategy for runs: quicker than level 1's own and no larger on photographs.
+_Z_RLE = 3
 
 
 class BadPicture(Exception):
@@ -92,10 +94,10 @@ def _frame(canvas: Image.Image, colour: tuple[int, int, int]) -> None:
 def _label(canvas: Image.Image, edit: Edit) -> None:
     width, height = canvas.size
     margin, pad = 22, 14
-    large, small = ImageFont.load_default(28), ImageFont.load_default(19)
+    large, small = _font(28), _font(19)
     room = width - 2 * (margin + pad)
     prompt = " ".join(edit.prompt.split())
-    lines = textwrap.wrap(f"“{prompt}”", width=max(10, room // 10), max_lines=3, placeholder=" …")
+    lines = textwrap.wrap(f"“{prompt}”", width=max(10, room // 11), max_lines=3, placeholder=" …")
     lines.append(f"seed {edit.seed} · steps {edit.steps} · guidance {edit.guidance:g} · {edit.aspect_ratio}")
     band = pad * 2 + 36 + 25 * len(lines)
     top = height - margin - band
@@ -107,10 +109,18 @@ def _label(canvas: Image.Image, edit: Edit) -> None:
         pen.text((margin + pad, top + pad + 38 + 25 * n), line, font=small, fill=(225, 225, 225))
 
 
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    try:
+        # Pillow's own font has few letters beyond ASCII; this one is on most Linux machines.
+        return ImageFont.truetype("DejaVuSans.ttf", size)
+    except OSError:
+        return ImageFont.load_default(size)
+
+
 def _encode(canvas: Image.Image, edit: Edit) -> bytes:
     out = io.BytesIO()
     if edit.output_format == "png":
-        canvas.save(out, "PNG", compress_level=1)
+        canvas.save(out, "PNG", compress_level=1, compress_type=_Z_RLE)
     elif edit.output_format == "jpg":
         canvas.save(out, "JPEG", quality=max(1, edit.output_quality))
     else:

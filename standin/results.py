@@ -7,7 +7,8 @@ import asyncio
 from aiohttp import web
 
 from . import replies
-from .gate import TRIPS, is_authorized
+from .call import Call, call_of
+from .faults import Trip
 from .picture import bomb, media_type
 from .records import Job
 from .service import SERVICE, Service
@@ -19,25 +20,27 @@ async def result(request: web.Request) -> web.StreamResponse:
     job = service.jobs.get(request.match_info["id"])
     if job is None or job.result is None:
         return replies.not_found()
-    if not service.signer.opens(request.path, request.query):
+    call = call_of(request)
+    if request.raw_path in service.expired or not service.signer.opens(request.path, request.query):
         return _expired()
-    if (refusal := _refused(request, service, job)) is not None:
+    if (refusal := _refused(request, service, job, call)) is not None:
         return refusal
-    return await send_picture(request, service, job)
+    return await send_picture(request, service, job, service.job_trip(job, call.own))
 
 
 def _expired() -> web.Response:
     return replies.envelope(403, "forbidden", "The signature is wrong or has expired.")
 
 
-def _refused(request: web.Request, service: Service, job: Job) -> web.StreamResponse | None:
+def _refused(request: web.Request, service: Service, job: Job, call: Call) -> web.StreamResponse | None:
     """What comes instead of the picture; None where it comes."""
-    trip = service.job_trip(job, request.get(TRIPS))
+    trip = service.job_trip(job, call.own)
     if trip("result_expired"):
+        service.expired.add(request.raw_path)
         return _expired()
     if trip("result_missing"):
         return replies.not_found()
-    if not is_authorized(request) and (fault := trip("result_needs_bearer")):
+    if not call.authorized and (fault := trip("result_needs_bearer")):
         return replies.envelope(int(fault.number(401)), "unauthenticated", "This file is private.")
     if fault := trip("result_error"):
         return replies.html(int(fault.number(503)))
@@ -51,9 +54,8 @@ def _refused(request: web.Request, service: Service, job: Job) -> web.StreamResp
     return None
 
 
-async def send_picture(request: web.Request, service: Service, job: Job) -> web.StreamResponse:
+async def send_picture(request: web.Request, service: Service, job: Job, trip: Trip) -> web.StreamResponse:
     """The picture, whole unless a switch says otherwise; a whole one counts as delivered."""
-    trip = service.job_trip(job, request.get(TRIPS))
     data = job.result or b""
     kind = media_type(data)
     if fault := trip("result_wrong_type"):
@@ -90,4 +92,4 @@ async def elsewhere(request: web.Request) -> web.StreamResponse:
     job = service.jobs.get(request.match_info["id"])
     if job is None or job.result is None:
         return web.Response(status=404)
-    return await send_picture(request, service, job)
+    return await send_picture(request, service, job, service.job_trip(job))

@@ -154,6 +154,14 @@ class StandIn:
         """Let jobs go on by themselves."""
         self._loop.call_soon_threadsafe(self._service.release)
 
+    def refuse_connections(self) -> None:
+        """Refuse new connections until `accept_connections`; those that are open stay."""
+        self._call(self._running.shut())
+
+    def accept_connections(self) -> None:
+        """Accept connections again, on the same port."""
+        self._call(self._running.reopen())
+
     def finish(self, generation_id: str) -> None:
         """End the job now as it would have ended, and wait until it has."""
         self._call(self._service.conclude(self.jobs[generation_id]))

@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aiohttp import web
 
-from .events import Hub, Trip, completion, frame
-from .faults import Fault, Faults, Trips
+from .events import Hub, completion, frame
+from .faults import Fault, Faults, Trip, Trips
 from .files import USERNAME, Files
 from .inputs import BadInput, client_error, fetch
 from .parameters import complaint, edit_of
@@ -45,6 +45,7 @@ class Service:
         self.shown: Counter[str] = Counter()
         self.files = Files()
         self.signer = Signer()
+        self.expired: set[str] = set()
         self.hub = Hub()
         self.changed = threading.Condition()
         self.stopping = asyncio.Event()
@@ -61,9 +62,11 @@ class Service:
                 return fault
         return None
 
-    def take(self, trips: Trips, name: str, subject: str) -> Fault | None:
+    def take(
+        self, trips: Trips, name: str, subject: str, concerns: Callable[[Fault], bool] | None = None
+    ) -> Fault | None:
         """`Trips.take`, counted in `shown`."""
-        fault = trips.take(name, subject)
+        fault = trips.take(name, subject, concerns)
         if fault is not None:
             self.shown[name] += 1
             self.notify()

@@ -18,7 +18,7 @@ class Signer:
 
     def sign(self, path: str, seconds: float) -> str:
         """The path, quoted, with the query that opens it for so many seconds."""
-        expires = f"{time.time() + seconds:.3f}"
+        expires = f"{time.time() + seconds:.6f}"
         return f"{quote(path)}?oxen_signature={self._signature(path, expires)}&oxen_expires={expires}"
 
     def opens(self, path: str, query: Mapping[str, str]) -> bool | None:
