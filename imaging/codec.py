@@ -84,13 +84,11 @@ class Stacked:
     resized: tuple[int, ...]
 
 
-def encode(
-    pixels: UInt8, format: ImageFormat = DEFAULT_FORMAT, quality: int = 90, threads: int = 1
-) -> EncodedImage:
+def encode(pixels: UInt8, format: ImageFormat = DEFAULT_FORMAT, quality: int = 90) -> EncodedImage:
     """One picture's 8-bit pixels [H,W,C], C 1, 3 or 4, as the bytes of a file.
 
-    quality: 1 to 100, for JPEG and lossy WebP. threads: how many a single PNG may use. A WebP side ends at
-    16383 pixels: a longer picture becomes a PNG, which the log and the media type say.
+    quality: 1 to 100, for JPEG and lossy WebP. A WebP side ends at 16383 pixels: a longer picture becomes a
+    PNG, which the log and the media type say.
     Raises ImageError for transparency in a JPEG (an alpha that is opaque throughout is dropped), and for a
     quality out of range.
     """
@@ -103,7 +101,7 @@ def encode(
         )
         format = ImageFormat.PNG
     if format is ImageFormat.PNG:
-        return EncodedImage(write_png(np.ascontiguousarray(pixels), threads), containers.PNG, width, height)
+        return EncodedImage(write_png(pixels), containers.PNG, width, height)
     if format is ImageFormat.JPEG:
         return EncodedImage(_write_jpeg(pixels, quality), containers.JPEG, width, height)
     return EncodedImage(
@@ -121,21 +119,19 @@ def encode_batch(
 ) -> list[EncodedImage]:
     """Every picture of an IMAGE [B,H,W,C] as bytes, in order, encoded side by side in threads.
 
-    mask [B,H,W] or [1,H,W], 1 = transparent, becomes the alpha (see with_alpha). workers: threads in all, by
-    default one a core. Raises ImageError as check_image, with_alpha and encode do, naming the picture.
+    mask [B,H,W] or [1,H,W], 1 = transparent, becomes the alpha (see with_alpha). workers: threads, by default one a
+    core. Raises ImageError as check_image, with_alpha and encode do, naming the picture.
     """
     image = with_alpha(image, mask)
     count = image.shape[0]
-    workers = workers or _cores()
-    threads = max(1, workers // count)
 
     def one(index: int) -> EncodedImage:
         try:
-            return encode(to_uint8(image[index]), format, quality, threads)
+            return encode(to_uint8(image[index]), format, quality)
         except ImageError as error:
             raise _named(error, index, count) from error
 
-    return _side_by_side(one, count, workers)
+    return _side_by_side(one, count, workers or _cores())
 
 
 def decode(data: bytes, limits: Limits | None = None) -> DecodedImage:
