@@ -12,6 +12,7 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +25,17 @@ def ensure_comfy_api() -> None:
     A tree named by COMFYUI_PATH that this Python cannot import (its requirements are missing) is left
     alone with a warning, and the shim is used.
     """
-    if "comfy_api.latest" in sys.modules or find_spec("comfy_api") is not None:
-        return
     tree = os.environ.get("COMFYUI_PATH")
-    if tree and not _import_from(Path(tree)):
-        log.warning("ComfyUI in %s cannot be imported by %s; running without it.", tree, sys.executable)
-    if "comfy_api.latest" not in sys.modules:
-        sys.path.append(str(SHIM))
+    if _is_importable() or (tree and _import_from(Path(tree))):
+        return
+    sys.path.append(str(SHIM))
+
+
+def _is_importable() -> bool:
+    try:
+        return find_spec("comfy_api.latest") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _import_from(tree: Path) -> bool:
@@ -40,11 +45,11 @@ def _import_from(tree: Path) -> bool:
         _prefer_cpu_where_there_is_no_gpu()
         importlib.import_module("comfy_api.latest")
     except ImportError as error:
-        log.warning("%s", error)
+        log.warning("ComfyUI in %s is left out, this Python cannot import it: %s.", tree, error)
         sys.path.remove(str(tree))
         # What did load would keep the shim's modules of the same names from loading.
         for name in set(sys.modules) - before:
-            if _lies_in(tree, getattr(sys.modules[name], "__file__", None)):
+            if _lies_in(tree, sys.modules[name]):
                 del sys.modules[name]
         return False
     return True
@@ -60,8 +65,10 @@ def _prefer_cpu_where_there_is_no_gpu() -> None:
         cli_args.args.cpu = True
 
 
-def _lies_in(tree: Path, file: str | None) -> bool:
-    return file is not None and Path(file).is_relative_to(tree)
+def _lies_in(tree: Path, module: ModuleType) -> bool:
+    # ComfyUI's packages have no file where they are namespace packages.
+    places = [vars(module).get("__file__"), *vars(module).get("__path__", ())]
+    return any(place is not None and Path(place).is_relative_to(tree) for place in places)
 
 
 ensure_comfy_api()

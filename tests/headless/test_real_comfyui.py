@@ -1,0 +1,191 @@
+"""The headless side against a real ComfyUI: what both say of a node, and what both make of a workflow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import REFUSED, RUNS, Workflow, node
+from comfy_server import REPOSITORY, ComfyServer, comfyui
+from kontext_bridge.headless.__main__ import object_info
+from kontext_bridge.headless.folders import RunFolders
+from kontext_bridge.headless.run import RunResult
+from PIL import Image
+
+pytestmark = pytest.mark.comfyui
+Run = Callable[..., RunResult]
+
+
+def assert_same_info(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    ours = json.loads(json.dumps(ours))
+    for id in ours:
+        assert list(ours[id]) == list(theirs[id]), id
+        for key in ours[id]:
+            # As text: the order of inputs is the order of widgets, and dicts compare without it.
+            assert json.dumps(ours[id][key]) == json.dumps(theirs[id][key]), (id, key)
+
+
+def test_both_say_the_same_of_every_node_of_the_pack(comfy_server: ComfyServer) -> None:
+    from kontext_bridge.nodes import KontextBridge
+
+    nodes = asyncio.run(KontextBridge().get_node_list())
+    ours = object_info(nodes)
+    theirs = comfy_server.get("/object_info")
+    loaded = {id for id, one in theirs.items() if one["python_module"] == "custom_nodes.kontext-bridge"}
+    assert set(ours) == loaded
+    assert_same_info(ours, theirs)
+
+
+def test_both_say_the_same_of_every_kind_of_input(comfy_server: ComfyServer, sample_pack: ModuleType) -> None:
+    ours = object_info(sample_pack.NODES)
+    for one in ours.values():
+        one["python_module"] = "custom_nodes.sample-pack"
+    assert_same_info(ours, comfy_server.get("/object_info"))
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_comfyui_refuses_what_is_refused_here(case: str, comfy_server: ComfyServer) -> None:
+    workflow, kinds = REFUSED[case]
+    status, reply = comfy_server.post("/prompt", {"prompt": workflow})
+    assert status == 400
+    node_kinds = {error["type"] for one in reply["node_errors"].values() for error in one["errors"]}
+    assert (node_kinds or {reply["error"]["type"]}) == kinds
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_comfyui_shows_what_is_shown_here(case: str, comfy_server: ComfyServer) -> None:
+    workflow, texts = RUNS[case]
+    outputs = comfy_server.run(workflow)["outputs"]
+    assert {id: one["text"] for id, one in outputs.items() if "text" in one} == texts
+
+
+def pictures(folder: Path) -> dict[str, Any]:
+    found = {}
+    for path in sorted(folder.rglob("*.png")):
+        with Image.open(path) as picture:
+            embedded = {key: json.loads(value) for key, value in picture.info.items()}
+            for one in embedded["prompt"].values():
+                # ComfyUI's note to its own cache, which a headless run has none of.
+                one.pop("is_changed", None)
+            found[path.name] = (picture.mode, np.asarray(picture).tolist(), embedded)
+    return found
+
+
+def test_both_save_the_same_pictures_under_the_same_names(
+    comfy_server: ComfyServer, run: Run, folders: RunFolders
+) -> None:
+    rng = np.random.default_rng(1)
+    rgba = rng.integers(0, 256, (6, 9, 4), np.uint8)
+    for folder in (folders.source, comfy_server.base / "input"):
+        Image.fromarray(rgba).save(folder / "alpha.png")
+        Image.fromarray(rgba[..., :3]).save(folder / "plain.png")
+    workflow: Workflow = {
+        "1": node("LoadImage", image="alpha.png"),
+        "2": node("LoadImage", image="plain.png"),
+        "3": node("EmptyImage", width="5", height=4, batch_size=2, color=0x0A141E),
+        "4": node("SaveImage", images=["1", 0], filename_prefix="parity/%width%x%height%"),
+        "5": node("SaveImage", images=["2", 0], filename_prefix="parity/plain"),
+        "6": node("SaveImage", images=["3", 0], filename_prefix="parity/empty"),
+    }
+    ours = run(workflow)
+    assert comfy_server.run(workflow)["status"]["status_str"] == "success"
+    assert pictures(folders.output / "parity") == pictures(comfy_server.base / "output" / "parity")
+    assert len(pictures(folders.output / "parity")) == 4
+    assert {len(one.files) for one in ours.nodes.values()} == {0, 1, 2}
+
+
+def test_a_failing_node_is_reported_with_the_same_words(comfy_server: ComfyServer) -> None:
+    status = comfy_server.run({"1": node("SampleFail", text="no credits left")})["status"]
+    error = next(data for event, data in status["messages"] if event == "execution_error")
+    assert (error["node_id"], error["exception_message"].strip()) == ("1", "no credits left")
+
+
+def real_python(script: str, **environment: str) -> str:
+    """What a script prints in the Python that runs ComfyUI, with this pack importable."""
+    _, python = comfyui()
+    links = REPOSITORY / ".venv" / "typecheck"
+    assert (links / "kontext_bridge").is_dir()
+    done = subprocess.run(
+        [python, "-c", script],
+        env={**os.environ, "PYTHONPATH": str(links), "PYTHONDONTWRITEBYTECODE": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_where_comfyui_is_importable_its_own_api_is_used() -> None:
+    tree, _ = comfyui()
+    script = "import kontext_bridge.headless, comfy_api.latest as api; print(api.__file__)"
+    assert Path(real_python(script).strip()).is_relative_to(tree)
+
+
+def test_the_shim_has_no_name_and_no_argument_that_comfyui_lacks() -> None:
+    from comfy_api.latest import io, ui
+
+    assert "shim" in str(io.__file__)
+    wanted = {
+        f"{module}.{name}": sorted(_arguments(getattr(api, name)))
+        for module, api in (("io", io), ("ui", ui))
+        for name in api.__all__
+    }
+    script = "\n".join(
+        [
+            "import inspect, json, kontext_bridge.headless",
+            "from comfy_api.latest import io, ui",
+            "def arguments(thing):",
+            "    found = set()",
+            "    for one in (thing, getattr(thing, 'Input', None), getattr(thing, 'Output', None)):",
+            "        if isinstance(one, type) and not issubclass(one, str):",
+            "            found |= set(inspect.signature(one.__init__).parameters)",
+            "    return sorted(found)",
+            f"names = {sorted(wanted)!r}",
+            "apis = {'io': io, 'ui': ui}",
+            "split = {full: full.split('.') for full in names}",
+            "print(json.dumps({f: arguments(getattr(apis[m], n)) for f, (m, n) in split.items()}))",
+        ]
+    )
+    theirs = json.loads(real_python(script))
+    lacking = {full: set(mine) - set(theirs[full]) for full, mine in wanted.items()}
+    assert {full: names for full, names in lacking.items() if names} == {}
+
+
+def _arguments(thing: Any) -> set[str]:
+    import inspect
+
+    found: set[str] = set()
+    for one in (thing, getattr(thing, "Input", None), getattr(thing, "Output", None)):
+        if isinstance(one, type) and not issubclass(one, str):
+            found |= set(inspect.signature(one.__init__).parameters)
+    return found - {"args", "kwargs", "_"}
+
+
+def test_a_headless_run_with_comfyuis_own_api_makes_the_same_of_a_workflow(tmp_path: Path) -> None:
+    script = f"""
+import json, sys
+sys.path[:0] = [{str(REPOSITORY / "tests" / "headless")!r}]
+import kontext_bridge.headless
+from pathlib import Path
+from cases import RUNS, node
+from kontext_bridge.headless.folders import RunFolders
+from kontext_bridge.headless.run import run_workflow
+import sample_pack
+folders = RunFolders(Path({str(tmp_path)!r}), Path({str(tmp_path / "out")!r}))
+for name, (workflow, texts) in RUNS.items():
+    result = run_workflow(workflow, sample_pack.NODES, folders)
+    assert {{id: one.ui["text"] for id, one in result.nodes.items() if "text" in one.ui}} == texts, name
+picture = node("EmptyImage", width=4, height=4, batch_size=1, color=255)
+saved = run_workflow({{"1": picture, "2": node("SaveImage", images=["1", 0], filename_prefix="x")}}, [], folders)
+print(saved.nodes["2"].files[0])
+"""
+    assert Path(real_python(script).strip()).parent == tmp_path / "out"
