@@ -1,0 +1,18 @@
+"""diffusers and transformers, imported when first needed; absent ones raise MissingPackage with the remedy."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from .errors import MissingPackage
+
+
+def load(package: str) -> Any:
+    """The package's module."""
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        if error.name is not None and error.name.partition(".")[0] != package:
+            raise
+        raise MissingPackage(package) from error
