@@ -57,9 +57,9 @@ def _import_from(tree: Path) -> bool:
 
 def _prefer_cpu_where_there_is_no_gpu() -> None:
     # ComfyUI asks CUDA for a device at import unless it was started with --cpu.
+    cli_args = importlib.import_module("comfy.cli_args")
     import torch
 
-    cli_args = importlib.import_module("comfy.cli_args")
     accelerators = (torch.cuda, torch.backends.mps, getattr(torch, "xpu", None))
     if not any(one is not None and one.is_available() for one in accelerators):
         cli_args.args.cpu = True

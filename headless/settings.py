@@ -27,14 +27,17 @@ def apply_setting(workflow: Workflow, classes: NodeClasses, setting: str) -> Non
     if node is None:
         choices = ", ".join(f"{one.id} ({one.class_type})" for one in workflow.nodes.values())
         raise SettingError(f"--set {target}: the workflow has no node {id}. It has: {choices}.")
-    specs = input_specs(classes[node.class_type]) if node.class_type in classes else {}
-    if name not in specs and name not in node.inputs:
+    if node.class_type not in classes:
+        # The run refuses such a node, and says what it does know.
+        return
+    specs = input_specs(classes[node.class_type])
+    if name not in specs:
         choices = ", ".join(specs)
         raise SettingError(f"--set {target}: {node.class_type} has no input {name}. It has: {choices}.")
-    node.inputs[name] = _value(value, specs.get(name))
+    node.inputs[name] = _value(value, specs[name])
 
 
-def _value(text: str, spec: InputSpec | None) -> Any:
+def _value(text: str, spec: InputSpec) -> Any:
     try:
         parsed = json.loads(text)
     except ValueError:
@@ -42,5 +45,5 @@ def _value(text: str, spec: InputSpec | None) -> Any:
     if is_link(parsed):
         return parsed
     # 1e3 as a prompt is those three characters, not 1000.0; and a choice may look like a number.
-    wants_text = spec is not None and (spec.type == "STRING" or text in (spec.choices or ()))
+    wants_text = spec.type == "STRING" or text in (spec.choices or ())
     return text if wants_text and not isinstance(parsed, str) else parsed
