@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,11 +10,9 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from . import control, generating, history, models, repos, results
-from .call import Handler, call_of, make_record
+from .call import Handler, current_call, make_record
 from .gate import pass_gate
 from .service import SERVICE, Service
-
-log = logging.getLogger(__name__)
 
 MAX_BODY = 256 * 2**20
 _FILE = "/api/repos/{namespace}/{repo}/file/{branch}/{path:.+}"
@@ -23,7 +20,7 @@ _FILE = "/api/repos/{namespace}/{repo}/file/{branch}/{path:.+}"
 
 async def events(request: web.Request) -> web.StreamResponse:
     """GET /api/events."""
-    service, call = request.app[SERVICE], call_of(request)
+    service, call = request.app[SERVICE], current_call()
     return await service.hub.serve(
         request, lambda name: service.trip(name, call.record.path, call.own), service.timing.keepalive_s
     )
@@ -130,7 +127,11 @@ class Site:
             return await handler(request)
         unknown = request.match_info.http_exception is not None
         route = "unknown" if unknown else (request.match_info.route.name or "unknown").removesuffix("_slash")
-        return await pass_gate(request, self.service, number, route, handler)
+        try:
+            return await pass_gate(request, self.service, number, route, handler)
+        except ConnectionError:
+            # The client has gone, which is nobody's mistake; nothing can be sent any more.
+            return web.Response(status=499)
 
     @web.middleware
     async def _other(self, request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,15 +43,17 @@ class Call:
         return f"{self.record.path} {prompt} {job.prompt if job else ''}"
 
 
-def attach(request: web.Request, call: Call) -> None:
-    """Make `call_of` answer for this request."""
-    request["call"] = call
+_current: ContextVar[Call] = ContextVar("call")
 
 
-def call_of(request: web.Request) -> Call:
-    """The call that the request was attached to."""
-    call: Call = request["call"]
-    return call
+def attach(call: Call) -> None:
+    """Make this the call that `current_call` gives, for the task that answers the request."""
+    _current.set(call)
+
+
+def current_call() -> Call:
+    """The call being answered."""
+    return _current.get()
 
 
 def make_record(

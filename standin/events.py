@@ -103,7 +103,7 @@ async def _write(reply: web.StreamResponse, raw: bytes, trip: Trip) -> None:
         return
     for n in range(len(raw)):
         await reply.write(raw[n : n + 1])
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.0005)
 
 
 def completion(job: Job, status: Status, url: str | None) -> dict[str, Any]:

@@ -32,7 +32,12 @@ async def pass_gate(
     if route in PAID and service.trip("reset_before_body", request.path):
         _note(request, service, connection, route, b"")
         return replies.reset(request)
-    call = _note(request, service, connection, route, await request.read())
+    try:
+        body = await request.read()
+    except ConnectionError:
+        _note(request, service, connection, route, b"")
+        raise
+    call = _note(request, service, connection, route, body)
     if service.behaviour and (own := service.behaviour(call.record)) is not None:
         call.own = Trips(own)
     if passes_for_an_old_cli(request.headers.get("User-Agent", "")):
@@ -47,7 +52,7 @@ async def pass_gate(
 def _note(request: web.Request, service: Service, connection: int, route: str, body: bytes) -> Call:
     number = len(service.requests) + 1
     call = Call(make_record(request, service, number, connection, route, body), body)
-    attach(request, call)
+    attach(call)
     service.requests.append(call.record)
     service.notify()
     return call

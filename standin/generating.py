@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from . import replies
-from .call import Call, call_of
+from .call import Call, current_call
 from .inputs import BadInput, fetch
 from .models import MODELS, TEXT_MODEL
 from .parameters import MODEL, complaint
@@ -23,7 +23,7 @@ MAX_GENERATIONS = 4
 
 async def edit(request: web.Request) -> web.StreamResponse:
     """POST /api/ai/images/edit: everything is checked first; the answer waits for the picture."""
-    service, call = request.app[SERVICE], call_of(request)
+    service, call = request.app[SERVICE], current_call()
     body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
@@ -74,7 +74,7 @@ def _edit_reply(service: Service, job: Job, call: Call) -> dict[str, Any]:
 
 async def enqueue(request: web.Request) -> web.StreamResponse:
     """POST /api/ai/queue: model and number are checked, parameters are not."""
-    service, call = request.app[SERVICE], call_of(request)
+    service, call = request.app[SERVICE], current_call()
     body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
@@ -125,7 +125,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     job = service.jobs.get(request.match_info["id"])
     if job is None:
         return replies.not_found()
-    if not job.status.terminal and service.job_trip(job, call_of(request).own)("cancel_loses"):
+    if not job.status.terminal and service.job_trip(job, current_call().own)("cancel_loses"):
         await service.conclude(job)
     service.cancel(job)
     return web.json_response({"status": "success", "generation_id": job.id})

@@ -144,9 +144,7 @@ async def answer(request: web.Request, service: Service, call: Call, handler: Ha
         for name, (usual, spoil) in SPOILT.items():
             if fault := _taken(service, call, name, usual, subject):
                 reply = await _settled(spoil(Hit(request, service, fault), reply))
-    if reply is whole and call.carries is not None:
-        await reply.prepare(request)
-        await reply.write_eof()
+    if reply is whole and call.carries is not None and await replies.send_whole(request, reply):
         service.deliver(call.carries)
     return reply
 

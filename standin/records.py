@@ -36,6 +36,7 @@ class Bearer(str, Enum):
 class Request:
     """One request as it arrived. The key itself is withheld from path and headers; `bearer` judges it.
 
+    body_bytes is 0 where the body was not read to its end, which also means that nothing was accepted.
     number counts from 1, connection is the accepted connection's number from 1, arrived is Unix time.
     carries_key: the key's text was somewhere in the path, the headers or the body.
     """

@@ -130,6 +130,22 @@ async def cut_short(request: web.Request, body: bytes, content_type: str) -> web
     return reply
 
 
+async def send_whole(request: web.Request, reply: web.StreamResponse, data: bytes = b"") -> bool:
+    """Send the reply, with this body where it has none of its own, and say whether all of it left.
+
+    What the kernel has taken counts as having left.
+    """
+    transport = request.transport
+    if transport is None:
+        return False
+    transport.set_write_buffer_limits(0)
+    await reply.prepare(request)
+    if data:
+        await reply.write(data)
+    await reply.write_eof()
+    return not transport.is_closing()
+
+
 def body_of(reply: web.StreamResponse) -> bytes:
     """The bytes of an ordinary response."""
     body: Any = reply.body if isinstance(reply, web.Response) else b""

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .call import call_of
+from .call import current_call
 from .files import USERNAME, multipart
 from .picture import media_type
 from .service import SERVICE, Service
@@ -43,7 +43,7 @@ def _repo(request: web.Request) -> tuple[str, str]:
 
 def _visible(request: web.Request, service: Service) -> bool:
     public = service.files.repos.get(_repo(request))
-    return public is not None and (public or call_of(request).authorized)
+    return public is not None and (public or current_call().authorized)
 
 
 def _described(repo: tuple[str, str], public: bool) -> dict[str, Any]:
@@ -60,7 +60,7 @@ async def get_repo(request: web.Request) -> web.StreamResponse:
 
 async def new_repo(request: web.Request) -> web.StreamResponse:
     """POST /api/repos: private unless `is_public` or `visibility` say otherwise."""
-    service, body = request.app[SERVICE], call_of(request).record.json
+    service, body = request.app[SERVICE], current_call().record.json
     if not isinstance(body, dict) or not body.get("name"):
         return _status(400, "bad_request", "name is required")
     repo = (str(body.get("namespace") or USERNAME), str(body["name"]))
@@ -79,7 +79,7 @@ async def put_file(request: web.Request) -> web.StreamResponse:
     if repo not in service.files.repos or request.match_info["branch"] != "main":
         return _missing("repository or branch")
     try:
-        parts = multipart(call_of(request).body, request.headers.get("Content-Type", ""))
+        parts = multipart(current_call().body, request.headers.get("Content-Type", ""))
     except ValueError as e:
         return _status(400, "bad_request", str(e))
     single = [part for part in parts if part[0] == "file"]
@@ -134,7 +134,7 @@ async def add_context(request: web.Request) -> web.StreamResponse:
     if repo not in service.files.repos:
         return _missing("repository")
     try:
-        parts = multipart(call_of(request).body, request.headers.get("Content-Type", ""))
+        parts = multipart(current_call().body, request.headers.get("Content-Type", ""))
     except ValueError as e:
         return _status(400, "bad_request", str(e))
     files = [part for part in parts if part[0] == "file"]

@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import web
 
 from . import replies
-from .call import Call, call_of
+from .call import Call, current_call
 from .faults import Trip
 from .picture import bomb, media_type
 from .records import Job
@@ -20,7 +20,7 @@ async def result(request: web.Request) -> web.StreamResponse:
     job = service.jobs.get(request.match_info["id"])
     if job is None or job.result is None:
         return replies.not_found()
-    call = call_of(request)
+    call = current_call()
     if request.raw_path in service.expired or not service.signer.opens(request.path, request.query):
         return _expired()
     if (refusal := _refused(request, service, job, call)) is not None:
@@ -78,10 +78,8 @@ async def send_picture(request: web.Request, service: Service, job: Job, trip: T
     elif trip("result_bomb"):
         data = await asyncio.to_thread(bomb)
     reply = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(data))})
-    await reply.prepare(request)
-    await reply.write(data)
-    await reply.write_eof()
-    if data is whole and request.method == "GET":
+    left = await replies.send_whole(request, reply, data)
+    if left and data is whole and request.method == "GET":
         service.deliver(job)
     return reply
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 import time
 from collections import Counter
@@ -17,8 +16,6 @@ from .app import Site
 from .faults import Faults, Switch
 from .records import Bill, Job, Request, Status, Timing
 from .service import Behaviour, Service
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -78,6 +75,12 @@ class StandIn:
     def _call(self, work: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
+    async def _settled(self) -> set[str]:
+        # Who has just received the last byte may ask before the task that sent it has noted it.
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return set(self._service.delivered)
+
     @property
     def _running(self) -> Site:
         if self._site is None:
@@ -116,7 +119,7 @@ class StandIn:
     @property
     def delivered(self) -> set[str]:
         """What was downloaded whole at least once: generation ids and "sync-N"."""
-        return set(self._service.delivered)
+        return self._call(self._settled())
 
     @property
     def elsewhere(self) -> list[Request]:
