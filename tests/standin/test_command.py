@@ -1,0 +1,146 @@
+"""`python -m kontext_bridge.standin`, from another process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+import requests
+from kontext_bridge.standin import Fault, faults
+from kontext_bridge.standin.faults import Trips
+
+from .conftest import data_uri
+
+COMMAND = [sys.executable, "-m", "kontext_bridge.standin"]
+KEY = "a-key-that-must-not-show"
+AUTH = {"Authorization": f"Bearer {KEY}"}
+
+
+@contextmanager
+def running(*options):
+    process = subprocess.Popen(
+        [*COMMAND, "--key", KEY, "--queued", "0", "--processing", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        try:
+            first = process.stdout.readline()
+            yield process, first, re.search(r"http://[\d.:]+", first)[0]
+        finally:
+            process.kill()
+
+
+def edit(url, **changes):
+    body = {"model": "flux-kontext-dev", "prompt": "a hat", "input_image": data_uri(), "output_format": "jpg"}
+    return requests.post(f"{url}/api/ai/images/edit", json=body | changes, headers=AUTH, timeout=5)
+
+
+def written(path):
+    deadline = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return json.loads(path.read_text())
+
+
+def test_it_says_where_it_is_and_what_it_is_not_and_writes_its_state(tmp_path):
+    file = tmp_path / "state.json"
+    with running("--state", str(file), "--fault", "rate_limited*1=2") as (process, first, url):
+        assert first.startswith(f"Stand-in for Oxen.ai at {url} (not Kontext:")
+        assert edit(url).headers["Retry-After"] == "2"
+        requests.get(edit(url).json()["images"][0]["url"], timeout=5)
+        process.send_signal(signal.SIGUSR1)
+        state = written(file)
+        assert [bill["what"] for bill in state["billed"]] == state["delivered"] == ["sync-1"]
+        assert state["by_route"] == {"edit": 2, "result": 1}
+        file.unlink()
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert written(file)["shown"] == {"rate_limited": 1}
+    assert KEY not in first + output + file.read_text()
+    assert output == ""
+
+
+def test_another_process_can_set_faults_and_steer_jobs():
+    with running() as (_, _, url):
+
+        def control(path, body):
+            return requests.post(f"{url}/_standin/{path}", json=body, timeout=5)
+
+        state = control("faults", {"out_of_credits": {"times": 1}}).json()
+        assert state["requests"] == 0
+        assert [edit(url).status_code for _ in range(2)] == [402, 200]
+        assert control("faults", {"nonsense": True}).status_code == 400
+        assert control("faults", {"rate_limited": [1]}).status_code == 400
+        assert control("faults", {"rate_limited": {"often": 1}}).status_code == 400
+        assert control("steer", {"hold": "processing"}).ok
+        body = {"model": "flux-kontext-dev", "prompt": "", "input_image": data_uri()}
+        reply = requests.post(f"{url}/api/ai/queue", json=body, headers=AUTH, timeout=5)
+        job = reply.json()["generations"][0]["generation_id"]
+        state = control("steer", {"fail": {"id": job, "message": "no"}}).json()
+        assert state["jobs"][job] == "failed"
+        assert control("steer", {"finish": "unknown"}).status_code == 400
+        assert control("steer", {"jump": 1}).status_code == 400
+        assert control("steer", {"release": True, "emit": "x"}).ok
+        assert requests.get(f"{url}/_standin/state", timeout=5).json()["connections"] == 3
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child there")
+def test_interrupting_it_with_open_streams_ends_it_quietly():
+    with running() as (process, _, url):
+        stream = requests.get(f"{url}/api/events", headers=AUTH, stream=True, timeout=5)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=10)
+        stream.close()
+    assert (process.returncode, output) == (0, "")
+
+
+def test_every_switch_is_listed():
+    output = subprocess.run([*COMMAND, "--list-faults"], capture_output=True, text=True, check=True).stdout
+    assert [line.split()[0] for line in output.splitlines()] == list(faults.NAMES)
+
+
+def test_a_misspelt_fault_is_refused_on_the_command_line():
+    done = subprocess.run([*COMMAND, "--fault", "rate_limit"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "'rate_limit' is no fault" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("stuck", Fault()),
+        ("rate_limited=2", Fault(2)),
+        ("answer_delayed=0.5", Fault(0.5)),
+        ("run_fails*2+1=a=b c*3", Fault("a=b c*3", times=2, after=1)),
+        ("rate_limited=date:2", Fault("date:2")),
+        ("poll_unauthorized+3", Fault(after=3)),
+    ],
+)
+def test_a_fault_is_read_as_it_is_spelt(text, fault):
+    assert faults.parse(text) == (re.match(r"\w+", text)[0], fault)
+
+
+@pytest.mark.parametrize("text", ["", "=1", "stuck*", "stuck*x", "unknown=1", "stuck +1"])
+def test_a_fault_spelt_wrong_is_named(text):
+    with pytest.raises(ValueError, match="is no fault"):
+        faults.parse(text)
+
+
+def test_uses_are_counted_after_the_good_ones_and_start_again_when_set():
+    trips = Trips(faults.Faults(stuck=Fault(times=2, after=1)))
+    assert [trips.take("stuck") is not None for _ in range(5)] == [False, True, True, False, False]
+    trips.set({"stuck": Fault(times=1)})
+    assert [trips.take("stuck") is not None for _ in range(2)] == [True, False]
+    trips.set({"stuck": None})
+    assert trips.take("stuck") is None
