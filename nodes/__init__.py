@@ -1,1 +1,29 @@
+"""The nodes of the pack: a schema each, and a few lines that call the rooms below."""
 
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .history import KontextHistory
+from .images import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
+from .queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
+from .remote import KontextEdit, KontextModelInfo
+
+NODES: list[type[io.ComfyNode]] = [
+    KontextEdit,
+    KontextSubmit,
+    KontextCollect,
+    KontextQueueStatus,
+    KontextCancel,
+    KontextHistory,
+    KontextModelInfo,
+    KontextImageToURI,
+    KontextURIToImage,
+    KontextEncodeImage,
+    KontextDecodeImage,
+]
+
+
+class KontextBridge(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES

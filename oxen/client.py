@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+import copy
 from typing import Any
 from urllib.parse import quote
 
@@ -32,21 +32,24 @@ _ENQUEUE_SECONDS = 60.0
 
 
 class Client:
-    """One account's routes over one connection pool; a context manager.
+    """One account's routes over one connection pool; `close` it at the end.
 
     Every method raises the errors of `transport.Transport.send` besides those it names.
     """
 
     def __init__(self, account: Account, control: Control | None = None) -> None:
+        self.account = account
         self.control = control or Control()
         self.transport = Transport(account, self.control)
 
-    def __enter__(self) -> Client:
-        return self
+    def for_cleanup(self) -> Client:
+        """The same connections under a `Control` of their own, for what is still to be said once a run was stopped."""
+        other = copy.copy(self)
+        other.control = Control()
+        other.transport = Transport(self.account, other.control, self.transport.session)
+        return other
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self.transport.close()
 
     def edit(
@@ -70,8 +73,11 @@ class Client:
         return read_generation_ids(reply.json())[0]
 
     def row(self, generation_id: str) -> Row:
-        """A job's row; raises GenerationNotFound where the service does not know the id."""
-        return read_row(self._about(generation_id, "GET", "/api/ai/queue/"))
+        """A job's row, from the queue or else the history; raises GenerationNotFound where neither knows the id."""
+        try:
+            return read_row(self._about(generation_id, "GET", "/api/ai/queue/"))
+        except GenerationNotFound:
+            return self.past(generation_id)
 
     def cancel(self, generation_id: str) -> None:
         """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""

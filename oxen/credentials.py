@@ -46,10 +46,11 @@ class Account:
         """The key; raises Misconfigured with every place to put one where there is none."""
         if self.key:
             return self.key
+        host = urlsplit(self.base_url).netloc
         raise Misconfigured(
             f"No Oxen.ai API key was found, nothing was sent. Get one at {KEY_PAGE}, then set the environment "
-            f"variable {KEY_VARIABLE} before ComfyUI starts, or run `oxen config --auth {urlsplit(self.base_url).netloc} "
-            f"KEY`, or write it to the file {KEY_FILE} in the user/__kontext_bridge folder (chmod 600)."
+            f"variable {KEY_VARIABLE} before ComfyUI starts, or run `oxen config --auth {host} KEY`, or write it to "
+            f"the file {KEY_FILE} in the user/__kontext_bridge folder (chmod 600)."
         )
 
 

@@ -14,7 +14,7 @@ OxenError
  │    ├── GenerationCancelled
  │    ├── GenerationNotFound    404 for a generation id
  │    └── ResultUnavailable     finished and paid, but its picture could not be downloaded
- ├── BatchFailed                some edits of a batch failed; carries what succeeded
+ ├── SomeFailed                 some edits of a batch; the others are kept
  ├── SpendLimitReached          refused here, before sending
  ├── UrlRefused                 a URL that must not be fetched
  └── ReplyError                 the service answered, and not with what was asked for
@@ -32,11 +32,10 @@ do next. No text holds the key, a data URI or the query of a presigned URL.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import copy
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from .edits import Outcome
+Self = TypeVar("Self", bound="OxenError")
 
 
 class OxenError(Exception):
@@ -57,6 +56,13 @@ class OxenError(Exception):
         self.message = message
         self.status = status
         self.generation_id = generation_id
+
+    def reworded(self: Self, message: str) -> Self:
+        """The same error with another text."""
+        other = copy.copy(self)
+        other.message = message
+        other.args = (message,)
+        return other
 
 
 class Misconfigured(OxenError):
@@ -111,12 +117,8 @@ class ResultUnavailable(GenerationError):
     retryable = True
 
 
-class BatchFailed(OxenError):
-    """Some edits of a batch failed; `outcomes` holds all of them in order, good and bad."""
-
-    def __init__(self, message: str, outcomes: Sequence[Outcome]) -> None:
-        super().__init__(message)
-        self.outcomes = tuple(outcomes)
+class SomeFailed(OxenError):
+    pass
 
 
 class SpendLimitReached(OxenError):

@@ -38,7 +38,7 @@ class EventStream:
         self._transport = transport
         self._silent_seconds = silent_seconds
         self._events: OrderedDict[str, JobEvent] = OrderedDict()
-        self._settled = threading.Event()
+        self._settled = False
         self._closed = threading.Event()
         self._response: requests.Response | None = None
         self._connected = False
@@ -55,10 +55,10 @@ class EventStream:
     def connected(self) -> bool:
         return self._connected
 
-    def wait_until_settled(self, seconds: float) -> bool:
-        """Wait until the first subscription stands or has failed; whether it stands."""
-        self._settled.wait(seconds)
-        return self._connected
+    @property
+    def settled(self) -> bool:
+        """Whether the first subscription stands or has failed; the run's `Control` wakes when it does."""
+        return self._settled
 
     def get(self, generation_id: str) -> JobEvent | None:
         """The completion event of a generation, if it has come."""
@@ -90,7 +90,7 @@ class EventStream:
                 logger.debug("Event stream broke: %s", type(error).__name__)
             finally:
                 self._connected = False
-                self._settled.set()
+                self._settle()
             if self._closed.wait(pause):
                 return
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -113,7 +113,7 @@ class EventStream:
                 raise UnexpectedReply("the service answered with something that is no event stream.")
             self._response = response
             self._connected = True
-            self._settled.set()
+            self._settle()
             decoder = Decoder()
             while not self._closed.is_set():
                 chunk = _read_some(response)
@@ -123,6 +123,10 @@ class EventStream:
                     if event.name == EVENT_NAME:
                         self._keep(event.data)
         return True
+
+    def _settle(self) -> None:
+        self._settled = True
+        self._transport.control.notify()
 
     def _keep(self, data: str) -> None:
         event = read_event(data)

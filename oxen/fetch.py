@@ -6,6 +6,7 @@ after it refused a request without, and never over a redirect to another host.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
@@ -37,13 +38,18 @@ class Limits:
 
 
 class Fetcher:
-    """Fetches URLs for one run; `account` names the one origin that may get the key and may be private."""
+    """Fetches URLs for one run.
+
+    account: names the one origin that may get the key, and that may be private. home: a session to that origin to
+    share; the fetcher opens and closes its own where there is none.
+    """
 
     def __init__(
         self,
         control: Control,
         *,
         account: Account | None = None,
+        home: requests.Session | None = None,
         allow_private: bool = False,
         limits: Limits | None = None,
     ) -> None:
@@ -52,12 +58,19 @@ class Fetcher:
         self._allow_private = allow_private
         self._limits = limits or Limits()
         self._redact = Redactor(account.key if account else None)
-        self._home = new_session(account.base_url, 8) if account else None
+        self._home = home or (new_session(account.base_url, 8) if account else None)
+        self._owns_home = home is None
         self._outside = _outside_session(allow_private)
+
+    def under(self, control: Control) -> Fetcher:
+        """The same sessions under another `Control`."""
+        other = copy.copy(self)
+        other._control = control
+        return other
 
     def close(self) -> None:
         self._outside.close()
-        if self._home is not None:
+        if self._home is not None and self._owns_home:
             self._home.close()
 
     def fetch(self, url: str) -> bytes:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import InvalidParameters
 
@@ -14,6 +14,8 @@ SEED_RANGE = 2**31
 STEPS = (4, 50)
 GUIDANCE = (0.0, 10.0)
 QUALITY = (0, 100)
+
+Member = TypeVar("Member", bound=Enum)
 
 
 class AspectRatio(str, Enum):
@@ -68,8 +70,8 @@ class EditParameters:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise InvalidParameters("The prompt is empty: say in a sentence what to change. Nothing was sent.")
-        object.__setattr__(self, "aspect_ratio", _member(AspectRatio, self.aspect_ratio, "aspect_ratio"))
-        object.__setattr__(self, "output_format", _member(OutputFormat, self.output_format, "output_format"))
+        object.__setattr__(self, "aspect_ratio", member_of(AspectRatio, self.aspect_ratio, "aspect_ratio"))
+        object.__setattr__(self, "output_format", member_of(OutputFormat, self.output_format, "output_format"))
         object.__setattr__(self, "namespace", (self.namespace or "").strip() or None)
         _within("steps", self.steps, STEPS)
         _within("guidance", self.guidance, GUIDANCE)
@@ -81,6 +83,10 @@ class EditParameters:
     def seed_sent(self) -> int:
         """The seed reduced to 0 … 2^31 - 1, which any 32-bit service takes; the service states no range."""
         return self.seed % SEED_RANGE
+
+    def with_seed(self, seed: int) -> EditParameters:
+        """The same edit with another seed."""
+        return replace(self, seed=seed)
 
     def body(self) -> dict[str, Any]:
         """The JSON fields of the request except the picture.
@@ -103,7 +109,8 @@ class EditParameters:
         return fields
 
 
-def _member(kind: type[Enum], value: object, name: str) -> Enum:
+def member_of(kind: type[Member], value: object, name: str) -> Member:
+    """The member of an enum by its value; raises InvalidParameters listing the choices."""
     try:
         return kind(value)
     except ValueError:

@@ -52,6 +52,7 @@ MAX_RETRY_AFTER = 60.0
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
 _CHUNK = 1 << 16
+_POOL_SIZE = 16
 _MODERATION = ("content policy", "flagged", "moderat", "nsfw", "safety")
 
 
@@ -83,11 +84,11 @@ class KeyAuth(AuthBase):
 class Transport:
     """A connection pool to one account's service, shared by the threads of one run."""
 
-    def __init__(self, account: Account, control: Control, *, pool_size: int = 16) -> None:
+    def __init__(self, account: Account, control: Control, session: requests.Session | None = None) -> None:
         self.account = account
         self.control = control
         self.redact = Redactor(account.key)
-        self.session = new_session(account.base_url, pool_size)
+        self.session = session or new_session(account.base_url, _POOL_SIZE)
 
     def close(self) -> None:
         self.session.close()
@@ -176,8 +177,7 @@ class Transport:
             )
         if paid:
             return OutcomeUnknown(f"The connection to {host} broke after the request was sent: {why}.")
-        failed = ConnectionFailed(f"{method} {path} at {host} broke off: {why}. Run again to go on.")
-        return failed
+        return ConnectionFailed(f"{method} {path} at {host} broke off: {why}. Run again to go on.")
 
     def error_for(self, reply: Reply) -> OxenError:
         """The error that a reply outside 2xx stands for, with what to do next."""

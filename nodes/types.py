@@ -1,0 +1,22 @@
+"""The socket types of this pack: a submitted job, and pictures as file bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from comfy_api.latest import io
+
+from ..imaging.codec import EncodedImage
+
+KontextJob = io.Custom("KONTEXT_JOB")
+KontextBytes = io.Custom("KONTEXT_BYTES")
+
+Bytes = tuple[EncodedImage, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Edits that were submitted, in order: their records in the ledger, and the generation ids known."""
+
+    records: tuple[int, ...]
+    generation_ids: tuple[str, ...]

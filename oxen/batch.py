@@ -1,0 +1,113 @@
+"""Many edits side by side: in order out, and nothing lost when some fail."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from .edits import Edit, Editor, Outcome, Terms, WaitMode
+from .errors import (
+    ClientRefused,
+    Interrupted,
+    Misconfigured,
+    ModelNotFound,
+    OutOfCredits,
+    OxenError,
+    SpendLimitReached,
+    Unauthenticated,
+)
+from .events import EventStream
+from .ledger import Record, State
+from .parallel import for_each
+from .progress import Progress, Stage
+from .session import Session
+from .spend import SpendGuard
+
+Picture = TypeVar("Picture")
+
+# What no other edit of the batch can escape, so that none of those not yet sent is sent.
+_HOPELESS = (ClientRefused, Misconfigured, ModelNotFound, OutOfCredits, SpendLimitReached, Unauthenticated)
+_SUBSCRIBE_SECONDS = 3.0
+
+
+class Batch(Generic[Picture]):
+    """The edits of one run.
+
+    decode: file bytes to picture; raises ValueError for damaged ones. run_id: names the run of the whole graph, for
+    the spend limit.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        decode: Callable[[bytes], Picture],
+        terms: Terms | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        self._session = session
+        self._decode = decode
+        self._terms = terms or Terms()
+        self._guard = SpendGuard(session.client, session.ledger, session.settings, run_id or uuid.uuid4().hex)
+
+    def edit(self, edits: Sequence[Edit], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
+        """The outcomes of all edits, in their order; one that failed carries its error.
+
+        At most `max_in_flight` of the settings are under way at once. The spend limits are held against all that
+        are new before the first is sent. Raises SpendLimitReached, Misconfigured, Interrupted.
+        """
+        progress = progress or Progress(len(edits))
+        with contextlib.ExitStack() as stack:
+            stream = EventStream(self._session.client.transport)
+            editor = self._editor(stream, progress)
+            found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
+            new = [edit for edit, record in zip(edits, found, strict=True) if record is None]
+            if new:
+                self._session.client.account.require_key()
+            for model, count in Counter(edit.parameters.model for edit in new).items():
+                self._guard.check(count, model)
+            self._subscribe(stack, stream, found)
+            return self._side_by_side(len(edits), lambda i: editor.edit(i, edits[i]), progress)
+
+    def collect(self, records: Sequence[Record], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
+        """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises Interrupted."""
+        progress = progress or Progress(len(records))
+        with contextlib.ExitStack() as stack:
+            stream = EventStream(self._session.client.transport)
+            editor = self._editor(stream, progress)
+            self._subscribe(stack, stream, records)
+            return self._side_by_side(len(records), lambda i: editor.collect(i, records[i]), progress)
+
+    def _editor(self, stream: EventStream, progress: Progress) -> Editor[Picture]:
+        return Editor(self._session, self._guard, self._decode, self._terms, stream, progress)
+
+    def _subscribe(self, stack: contextlib.ExitStack, stream: EventStream, records: Sequence[Record | None]) -> None:
+        """Listen before anything is sent, where there is something to wait for."""
+        waits = any(record is None or record.state is not State.DONE for record in records)
+        if waits and self._terms.wait is WaitMode.EVENTS and not self._terms.submit_only:
+            stack.enter_context(stream)
+            self._session.control.wait_for(lambda: stream.settled, _SUBSCRIBE_SECONDS)
+
+    def _side_by_side(
+        self, count: int, one: Callable[[int], Outcome[Picture]], progress: Progress
+    ) -> tuple[Outcome[Picture], ...]:
+        outcomes: list[Outcome[Picture]] = [Outcome()] * count
+        hopeless: list[OxenError] = []
+
+        def work(index: int) -> None:
+            try:
+                if hopeless:
+                    raise hopeless[0]
+                outcomes[index] = one(index)
+            except Interrupted:
+                raise
+            except OxenError as error:
+                if isinstance(error, _HOPELESS):
+                    hopeless.append(error)
+                outcomes[index] = Outcome(error=error)
+                progress.at(index, Stage.FAILED)
+
+        for_each(count, self._session.settings.max_in_flight, work)
+        return tuple(outcomes)

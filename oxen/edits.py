@@ -1,0 +1,331 @@
+"""Edits that are paid once and never lost.
+
+One edit goes through these steps, alone with its key: look into the ledger; hand back what is there, go on waiting
+for what is under way, look up at the service what was lost; only then write a record, send, note the id, wait,
+download, keep. Whatever stops the run between two steps, the next run goes on from the record.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, TypeVar
+
+from .control import Deadline
+from .errors import (
+    GenerationCancelled,
+    GenerationError,
+    GenerationFailed,
+    GenerationNotFound,
+    Interrupted,
+    OutcomeUnknown,
+    OxenError,
+    ResultUnavailable,
+    SpendLimitReached,
+    UnexpectedReply,
+    Upstream,
+)
+from .events import EventStream
+from .ledger import Record, State, request_key
+from .lookup import find_lost
+from .progress import Progress, Stage
+from .replies import JobStatus
+from .request import EditParameters
+from .results import Results
+from .session import Session
+from .slots import slot
+from .spend import SpendGuard
+from .waiting import wait_for_row
+
+logger = logging.getLogger(__name__)
+
+Picture = TypeVar("Picture")
+
+_LOOKUP_PAUSES = (0.0, 0.5, 1.5)
+
+
+class WaitMode(str, Enum):
+    EVENTS = "events and polling"
+    POLLING = "polling"
+    BLOCKING = "one blocking request"
+
+
+class How(str, Enum):
+    """How a picture was come by; only NEW was paid for in this run."""
+
+    NEW = "new"
+    REUSED = "reused"
+    RESUMED = "resumed"
+    FOUND = "found again"
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One picture to edit.
+
+    pixels: a digest of the decoded pixels. input_image: makes the data URI, or the URL that the service can
+    download; called only when the edit is really sent, so that nothing is encoded or uploaded in vain.
+    """
+
+    parameters: EditParameters
+    pixels: str
+    input_image: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Picture]):
+    """What became of one edit: a picture, or (submitted only) neither, or an error. `seconds` is what it took."""
+
+    record: Record | None = None
+    how: How | None = None
+    picture: Picture | None = field(default=None, repr=False)
+    error: OxenError | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How edits are run. reuse: hand back a picture that was paid for before. seconds: patience for one edit."""
+
+    wait: WaitMode = WaitMode.EVENTS
+    reuse: bool = True
+    seconds: float = 300.0
+    submit_only: bool = False
+
+
+class Editor(Generic[Picture]):
+    """Does one edit at a time; `batch.Batch` runs many of these side by side."""
+
+    def __init__(
+        self,
+        session: Session,
+        guard: SpendGuard,
+        decode: Callable[[bytes], Picture],
+        terms: Terms,
+        stream: EventStream,
+        progress: Progress,
+    ) -> None:
+        self._client = session.client
+        self._ledger = session.ledger
+        self._settings = session.settings
+        self._guard = guard
+        self._results = Results(session.client, session.fetcher, decode)
+        self._terms = terms
+        self._stream = stream
+        self._progress = progress
+
+    def key(self, edit: Edit) -> str:
+        return request_key(self._client.account.base_url, edit.parameters, edit.pixels)
+
+    def record_to_go_on_from(self, key: str) -> Record | None:
+        """The record that answers a request under these terms, so that nothing new is paid."""
+        return self._ledger.usable(key) if self._terms.reuse else self._ledger.owed(key)
+
+    def edit(self, index: int, edit: Edit) -> Outcome[Picture]:
+        """Do one edit, or find that it is done; raises OxenError."""
+        since = time.monotonic()
+        key = self.key(edit)
+        with self._ledger.hold(key, self._client.control):
+            claim = None
+            while claim is None:
+                claim = self._attempt(index, key, edit)
+            record = claim.record
+            if claim.picture is not None:
+                record = self._ledger.collected(record)
+                self._progress.at(index, Stage.DONE)
+        return Outcome(record, claim.how, claim.picture, seconds=time.monotonic() - since)
+
+    def collect(self, index: int, record: Record) -> Outcome[Picture]:
+        """Wait for a job that was submitted earlier and get its picture; raises OxenError."""
+        since = time.monotonic()
+        with self._ledger.hold(record.key, self._client.control):
+            record = self._ledger.by_id(record.id) or record
+            picture = self._kept(record)
+            how = How.RESUMED if picture is None or record.collected_at is None else How.REUSED
+            if picture is None:
+                record, picture = self._finish(index, record)
+            record = self._ledger.collected(record)
+        self._progress.at(index, Stage.DONE)
+        return Outcome(record, how, picture, seconds=time.monotonic() - since)
+
+    def _attempt(self, index: int, key: str, edit: Edit) -> _Claim[Picture] | None:
+        """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
+        claim = self._take_up(key)
+        if claim is not None and (claim.picture is not None or self._terms.submit_only):
+            return claim
+        with slot(self._settings.max_in_flight, self._client.control):
+            if claim is None:
+                claim = self._send(index, key, edit)
+            if claim.picture is not None or self._terms.submit_only:
+                return claim
+            try:
+                record, picture = self._finish(index, claim.record)
+            except (GenerationNotFound, ResultUnavailable) as error:
+                if not self._may_pay_again(claim, error):
+                    raise
+                self._ledger.ended(claim.record, State.GONE, error.message)
+                return None
+        return _Claim(record, claim.how, picture)
+
+    def _take_up(self, key: str) -> _Claim[Picture] | None:
+        """What is there already for a key: a picture, or a job to wait for; None where the edit is to be sent."""
+        while (found := self.record_to_go_on_from(key)) is not None:
+            if found.state is State.SENDING:
+                # nobody else holds the key: a run was stopped between its record and its answer
+                row = find_lost(self._client, self._ledger, found)
+                if row is not None:
+                    return _Claim(self._ledger.sent(found, generation_id=row.generation_id), How.FOUND)
+                self._ledger.ended(found, State.REFUSED, "The service knows no such job.")
+                continue
+            picture = self._kept(found)
+            if picture is None and found.state is State.DONE and found.generation_id is None:
+                self._ledger.ended(found, State.GONE, "Its file was pruned.")
+                continue
+            return _Claim(found, How.REUSED if found.collected_at else How.RESUMED, picture)
+        return None
+
+    def _kept(self, record: Record) -> Picture | None:
+        """The picture that this machine holds of a record."""
+        data = self._ledger.picture(record) if record.state is State.DONE else None
+        if data is None:
+            return None
+        try:
+            return self._results.decode(data)
+        except ValueError as error:
+            logger.warning("The kept file of generation %s is damaged: %s", record.generation_id, error)
+            return None
+
+    def _may_pay_again(self, claim: _Claim[Picture], error: GenerationError) -> bool:
+        """Whether a record that leads nowhere is closed and the edit sent anew.
+
+        So where its picture was handed over before and has been pruned since, or where the artist asked for a new
+        one; otherwise the error goes to the artist, and nothing is paid a second time.
+        """
+        gone = isinstance(error, GenerationNotFound) or error.status is not None
+        delivered = claim.record.state is State.DONE
+        return gone and claim.how is not How.NEW and (delivered or not self._terms.reuse)
+
+    def _send(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
+        """Write the record, then send the request, once."""
+        self._progress.at(index, Stage.SENDING)
+        input_image = edit.input_image()
+        limit = self._settings.usd_per_day
+        record = self._ledger.open(key, edit.parameters, input_image, self._guard.price, limit)
+        if record is None:
+            raise SpendLimitReached(
+                f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
+            )
+        try:
+            if self._terms.wait is WaitMode.BLOCKING and not self._terms.submit_only:
+                return self._edit_at_once(record, edit.parameters, input_image)
+            generation_id = self._client.enqueue(edit.parameters, input_image)
+            return _Claim(self._ledger.sent(record, generation_id=generation_id), How.NEW)
+        except (OutcomeUnknown, Upstream, UnexpectedReply) as error:
+            return _Claim(self._look_up(record, error), How.FOUND)
+        except OxenError as error:
+            billed = isinstance(error, GenerationError) and (error.status or 0) >= 500
+            self._ledger.ended(record, State.FAILED if billed else State.REFUSED, error.message)
+            raise
+
+    def _edit_at_once(self, record: Record, parameters: EditParameters, input_image: str) -> _Claim[Picture]:
+        """One blocking request; its answer is the picture, or the address of it."""
+        image = self._client.edit(parameters, input_image, seconds=self._terms.seconds)[0]
+        if image.data is None:
+            return _Claim(self._ledger.sent(record, result_url=image.url), How.NEW)
+        try:
+            picture = self._results.decode(image.data)
+        except ValueError as error:
+            raise UnexpectedReply(f"The picture in the service's answer cannot be read: {error}") from None
+        return _Claim(self._keep(record, image.data), How.NEW, picture)
+
+    def _look_up(self, record: Record, error: OxenError) -> Record:
+        """The record with the id of the job that it became although its answer was lost; raises where it is none."""
+        for pause in _LOOKUP_PAUSES:
+            self._client.control.sleep(pause)
+            try:
+                row = find_lost(self._client, self._ledger, record)
+            except Interrupted:
+                raise
+            except OxenError as failed:
+                logger.info("The look-up of a lost answer failed: %s", failed)
+                continue
+            if row is not None:
+                logger.info("Generation %s was found again after its answer was lost.", row.generation_id)
+                return self._ledger.sent(record, generation_id=row.generation_id)
+        raise error.reworded(
+            f"{error.message} Oxen.ai lists no job for it. It was not sent again; the next run looks it up once more "
+            "before anything is sent."
+        ) from error
+
+    def _finish(self, index: int, record: Record) -> tuple[Record, Picture]:
+        """Wait for a sent job, download its picture and keep it."""
+        try:
+            url = record.result_url
+            if record.generation_id is not None:
+                row = wait_for_row(
+                    self._client,
+                    record.generation_id,
+                    Deadline(self._terms.seconds),
+                    stream=self._stream,
+                    on_row=lambda row: self._progress.at_status(index, row.status),
+                    first_look_now=time.time() - record.created_at > 1.0,
+                )
+                url = row.result_url
+            self._progress.at(index, Stage.DOWNLOADING)
+            data, picture = self._results.download(url, record.generation_id)
+        except GenerationCancelled as error:
+            self._ledger.ended(record, State.CANCELLED, error.message)
+            raise
+        except GenerationFailed as error:
+            self._ledger.ended(record, State.FAILED, error.message)
+            raise
+        except Interrupted:
+            if self._client.control.cancel_remotely:
+                self._cancel(record)
+            raise
+        return self._note_cost(self._keep(record, data)), picture
+
+    def _keep(self, record: Record, data: bytes) -> Record:
+        suffix = str(record.parameters.get("output_format", "image"))
+        return self._ledger.done(record, data, suffix)
+
+    def _note_cost(self, record: Record) -> Record:
+        """Ask the history what the job cost; the only place that tells, and not worth failing for."""
+        if record.generation_id is None:
+            return record
+        try:
+            cost = self._client.past(record.generation_id).cost
+        except OxenError as error:
+            logger.debug("No cost for generation %s: %s", record.generation_id, error)
+            return record
+        return record if cost is None else self._ledger.note_cost(record, cost)
+
+    def _cancel(self, record: Record) -> None:
+        """Cancel a job at the service; where that comes too late, keep the picture that was paid for."""
+        if record.generation_id is None:
+            return
+        client = self._client.for_cleanup()
+        try:
+            client.cancel(record.generation_id)
+            row = client.row(record.generation_id)
+            if row.status is JobStatus.CANCELLED:
+                self._ledger.ended(record, State.CANCELLED, "Cancelled.")
+            elif row.status is JobStatus.FAILED:
+                self._ledger.ended(record, State.FAILED, row.error_message or "Failed.")
+            elif row.status is JobStatus.SUCCEEDED:
+                data, _ = self._results.under(client).download(row.result_url, row.generation_id)
+                self._keep(record, data)
+        except OxenError as error:
+            logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
+
+
+@dataclass(frozen=True)
+class _Claim(Generic[Picture]):
+    """A record that answers an edit, and its picture where it is at hand."""
+
+    record: Record
+    how: How
+    picture: Picture | None = None

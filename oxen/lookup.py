@@ -1,0 +1,59 @@
+"""Finding a job whose answer was lost, so that it is never paid a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .client import Client
+from .ledger import Ledger, Record, text_digest
+from .replies import Row
+
+# How far the service's clock and this machine's may differ, in seconds.
+CLOCK_SKEW = 300.0
+_PAGE_SIZE = 100
+_MAX_PAGES = 10
+
+
+def find_lost(client: Client, ledger: Ledger, record: Record) -> Row | None:
+    """The row of the job that `record` became, from the queue and then the history; None where it became none.
+
+    A row is taken where every parameter that it echoes equals what was sent, the prompt and the seed among them,
+    and no other record owns it. Where the service does not echo the picture, only a single candidate is taken.
+    Raises what the requests raise.
+    """
+    candidates = [row for row in _rows(client, record) if _same_request(row, record)]
+    known = ledger.known_generations([row.generation_id for row in candidates])
+    free = {row.generation_id: row for row in candidates if row.generation_id not in known}
+    certain = [row for row in free.values() if _same_picture(row, record)]
+    if certain:
+        return min(certain, key=lambda row: row.enqueued_at)
+    unsure = [row for row in free.values() if "input_image" not in row.parameters]
+    return unsure[0] if len(unsure) == 1 else None
+
+
+def _rows(client: Client, record: Record) -> Iterator[Row]:
+    model = str(record.parameters["model"])
+    namespace = record.parameters.get("target_namespace")
+    since = record.created_at - CLOCK_SKEW
+    yield from _since(client.active(model=model, namespace=namespace), since)
+    for page in range(1, _MAX_PAGES + 1):
+        history = client.history(page=page, page_size=_PAGE_SIZE, model=model, namespace=namespace)
+        yield from _since(history.rows, since)
+        if page >= history.pages or any(row.enqueued_at < since for row in history.rows):
+            return
+
+
+def _since(rows: Iterable[Row], since: float) -> Iterator[Row]:
+    return (row for row in rows if row.enqueued_at >= since)
+
+
+def _same_request(row: Row, record: Record) -> bool:
+    sent = record.parameters
+    if any(row.parameters.get(name) != sent[name] for name in ("prompt", "seed")):
+        return False
+    return all(row.parameters[name] == value for name, value in sent.items() if name in row.parameters)
+
+
+def _same_picture(row: Row, record: Record) -> bool:
+    picture = row.parameters.get("input_image")
+    return isinstance(picture, str) and text_digest(picture) == record.input_digest

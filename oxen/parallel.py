@@ -1,0 +1,32 @@
+"""Side by side on daemon threads, which never keep a stopped program alive."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+
+
+def for_each(count: int, width: int, work: Callable[[int], None]) -> None:
+    """`work(0)` … `work(count - 1)`, started in order, at most `width` at once; returns when all have ended.
+
+    `work` deals with its own errors; one that escapes is raised here after the others have ended.
+    """
+    numbers = itertools.count()
+    failures: list[BaseException] = []
+
+    def take_turns() -> None:
+        while (index := next(numbers)) < count:
+            try:
+                work(index)
+            except BaseException as error:  # raised again below, in the caller's thread
+                failures.append(error)
+                return
+
+    threads = [threading.Thread(target=take_turns, daemon=True) for _ in range(min(width, count))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

@@ -1,0 +1,77 @@
+"""How far a run of edits is, as one number and one line of text."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from enum import Enum
+
+from .replies import JobStatus
+
+
+class Stage(Enum):
+    """Where one edit stands, with the share of the bar that it has earned by then.
+
+    The service tells no percentage, so the bar moves by stage and nothing in it is guessed.
+    """
+
+    WAITING = ("waiting", 0.0)
+    SENDING = ("sending", 0.05)
+    QUEUED = ("queued", 0.15)
+    PROCESSING = ("processing", 0.35)
+    DOWNLOADING = ("downloading", 0.85)
+    DONE = ("done", 1.0)
+    FAILED = ("failed", 1.0)
+
+    def __init__(self, word: str, share: float) -> None:
+        self.word = word
+        self.share = share
+
+
+_BY_STATUS = {JobStatus.QUEUED: Stage.QUEUED, JobStatus.PROCESSING: Stage.PROCESSING}
+
+
+class Progress:
+    """The stages of a run's edits; written by its threads, read by whoever shows it."""
+
+    def __init__(self, edits: int) -> None:
+        self._stages = [Stage.WAITING] * edits
+        self._guard = threading.Lock()
+        self._since = time.monotonic()
+
+    def at(self, index: int, stage: Stage) -> None:
+        """Move one edit on; it never moves back, so that the bar does not."""
+        with self._guard:
+            if stage.share >= self._stages[index].share:
+                self._stages[index] = stage
+
+    def at_status(self, index: int, status: JobStatus) -> None:
+        stage = _BY_STATUS.get(status)
+        if stage is not None:
+            self.at(index, stage)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._since
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1; 1 only when every edit has ended."""
+        with self._guard:
+            return sum(stage.share for stage in self._stages) / max(1, len(self._stages))
+
+    @property
+    def text(self) -> str:
+        """For example "2 of 8 done · 5 processing · 1 queued · 12 s"."""
+        with self._guard:
+            counts = Counter(self._stages)
+        total = sum(counts.values())
+        seconds = f"{self.seconds:.0f} s"
+        if total == 1:
+            return f"{next(iter(counts)).word} · {seconds}"
+        parts = [f"{counts[Stage.DONE]} of {total} done"]
+        order = (Stage.FAILED, Stage.DOWNLOADING, Stage.PROCESSING, Stage.QUEUED, Stage.SENDING, Stage.WAITING)
+        parts += [f"{counts[stage]} {stage.word}" for stage in order if counts[stage]]
+        return " · ".join([*parts, seconds])

@@ -1,0 +1,58 @@
+"""Getting the picture of a finished job, whole, however often it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Generic, TypeVar
+
+from .client import Client
+from .errors import ConnectionFailed, ResultUnavailable, UrlRefused
+from .fetch import Fetcher, with_retries
+
+Picture = TypeVar("Picture")
+
+_TRIES = 4
+_ROUNDS = 3
+
+
+class Results(Generic[Picture]):
+    """Downloads results and decodes them.
+
+    decode: bytes to picture; raises ValueError for bytes that are no whole picture, so that a damaged download is
+    noticed while it can still be repeated.
+    """
+
+    def __init__(self, client: Client, fetcher: Fetcher, decode: Callable[[bytes], Picture]) -> None:
+        self._client = client
+        self._fetcher = fetcher
+        self.decode = decode
+
+    def under(self, client: Client) -> Results[Picture]:
+        """The same downloads under another client's control, for what is still to be fetched after a stop."""
+        return Results(client, self._fetcher.under(client.control), self.decode)
+
+    def download(self, url: str | None, generation_id: str | None) -> tuple[bytes, Picture]:
+        """The file bytes and the picture behind a result URL.
+
+        A presigned URL may have expired: the row, where there is one, is read again for a fresh one.
+        Raises ResultUnavailable saying that it is paid for and how to get it; Interrupted.
+        """
+        why = "the service gives no address for it"
+        for _ in range(_ROUNDS):
+            if url is not None:
+                try:
+                    data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))
+                    return data, self.decode(data)
+                except (ConnectionFailed, ResultUnavailable, UrlRefused) as error:
+                    why = error.message
+                except ValueError as error:
+                    why = str(error)
+            if generation_id is not None:
+                url = self._client.row(generation_id).result_url
+        name = f"Generation {generation_id}" if generation_id else "The edit"
+        raise ResultUnavailable(
+            f"{name} is finished and paid for, but its picture could not be downloaded: {why} It is remembered: run "
+            "again to download it, it is not paid a second time.",
+            generation_id=generation_id,
+        )
