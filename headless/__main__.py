@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from .folders import RunFolders
 from .graph import WorkflowError, read_workflow
 from .report import TerminalReport
-from .run import NodeFailed, RunInterrupted, RunResult, node_table, run_workflow
+from .results import RunResult
+from .run import NodeFailed, RunInterrupted, node_table, run_workflow
 from .settings import SettingError, apply_setting
 
 if TYPE_CHECKING:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .builtin import BUILTIN_NODES
-from .calls import Blocked, call, cancelled, settled
+from .calls import call, cancelled, settled
 from .folders import RunFolders, in_folders
 from .graph import Node, NodeClasses, Workflow, parse_workflow
 from .inputs import hidden_names, input_specs, overrides
 from .report import Report
+from .results import RunResult, blocking, node_result
 from .validate import validate
 
 if TYPE_CHECKING:
@@ -35,30 +35,6 @@ class NodeFailed(Exception):
 
 class RunInterrupted(Exception):
     """The run was stopped from outside before it was through."""
-
-
-@dataclass
-class NodeResult:
-    """What one node gave. `outputs` holds, for each output, the list of its values (most often one)."""
-
-    class_type: str
-    seconds: float = 0.0
-    outputs: list[list[Any]] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    ui: dict[str, list[Any]] = field(default_factory=dict)
-    files: list[Path] = field(default_factory=list)
-
-
-@dataclass
-class RunResult:
-    """What a run gave, by node id, in the order in which the nodes finished.
-
-    `blocked` holds the message of each node that blocked what follows it.
-    """
-
-    nodes: dict[str, NodeResult]
-    blocked: dict[str, str]
-    seconds: float
 
 
 def node_table(node_classes: Iterable[type[io.ComfyNode]]) -> dict[str, type[io.ComfyNode]]:
@@ -105,7 +81,7 @@ class _Run:
         self.folders = folders
         self.report = report
         self.interrupted = interrupted
-        self.result = RunResult({}, {}, 0.0)
+        self.result = RunResult()
         self.outputs: list[str] = []
         self.started: dict[str, float] = {}
         # Node id to the ids it needs first; a node leaves when it has finished.
@@ -221,54 +197,18 @@ class _Run:
     async def _finish(self, node: Node, results: list[Any]) -> None:
         try:
             returned = await settled(results)
-            result = self._result(node, returned)
+            schema = self._class(node).GET_SCHEMA()
+            result = node_result(node.class_type, schema, returned, self.folders)
         except BaseException as error:
             raise self._failure(node, error) from error
         result.seconds = time.monotonic() - self.started[node.id]
         self.result.nodes[node.id] = result
+        if reasons := blocking(returned):
+            self.result.blocked[node.id] = "\n".join(reasons)
         del self.needs[node.id]
         for needed in self.needs.values():
             needed.discard(node.id)
         self.report.finished(node.id, result.seconds)
-
-    def _result(self, node: Node, returned: list[Any]) -> NodeResult:
-        schema = self._class(node).GET_SCHEMA()
-        result = NodeResult(node.class_type)
-        rows = [self._values(node, one, len(schema.outputs)) for one in returned]
-        for index, output in enumerate(schema.outputs):
-            column = [row[index] for row in rows if row]
-            if output.is_output_list:
-                column = [one for value in column for one in ([value] if isinstance(value, Blocked) else value)]
-            if any(rows):
-                result.outputs.append(column)
-            if output.io_type == "STRING":
-                texts = [str(value) for value in column if not isinstance(value, Blocked)]
-                if texts:
-                    result.texts[output.display_name or str(output.id)] = "\n".join(texts)
-        for one in returned:
-            shown = {} if isinstance(one, Blocked) or one.ui is None else one.ui
-            for key, values in (shown if isinstance(shown, dict) else shown.as_dict()).items():
-                result.ui.setdefault(key, []).extend(values)
-        result.files = [
-            self.folders.path_of(one)
-            for values in result.ui.values()
-            for one in values
-            if isinstance(one, dict) and {"filename", "subfolder", "type"} <= one.keys()
-        ]
-        return result
-
-    def _values(self, node: Node, returned: Any, declared: int) -> tuple[Any, ...]:
-        if isinstance(returned, Blocked):
-            return (returned,) * declared
-        if returned.expand is not None:
-            raise TypeError("It expands into other nodes, which a headless run does not do.")
-        values: tuple[Any, ...] = returned.result or ()
-        if returned.block_execution is not None:
-            self.result.blocked[node.id] = returned.block_execution
-            values = (Blocked(returned.block_execution),) * declared
-        if values and len(values) != declared:
-            raise ValueError(f"It gave {len(values)} values but declares {declared} outputs.")
-        return values
 
     def _failure(self, node: Node, error: BaseException) -> BaseException:
         """What the run raises for what a node raised: an interruption is not an Exception in ComfyUI."""

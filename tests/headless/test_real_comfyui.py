@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from cases import REFUSED, RUNS, Workflow, node
 from comfy_server import REPOSITORY, ComfyServer, comfyui
 from kontext_bridge.headless.__main__ import object_info
 from kontext_bridge.headless.folders import RunFolders
-from kontext_bridge.headless.run import RunResult
+from kontext_bridge.headless.results import RunResult
 from PIL import Image
 
 pytestmark = pytest.mark.comfyui
@@ -108,29 +109,30 @@ def test_a_failing_node_is_reported_with_the_same_words(comfy_server: ComfyServe
     assert (error["node_id"], error["exception_message"].strip()) == ("1", "no credits left")
 
 
-def real_python(script: str, **environment: str) -> str:
-    """What a script prints in the Python that runs ComfyUI, with this pack importable."""
+@pytest.fixture
+def real_python(tmp_path: Path) -> Callable[[str], str]:
+    """Runs a script in the Python that runs ComfyUI, with this pack importable; gives what it prints."""
     _, python = comfyui()
-    links = REPOSITORY / ".venv" / "typecheck"
-    assert (links / "kontext_bridge").is_dir()
-    done = subprocess.run(
-        [python, "-c", script],
-        env={**os.environ, "PYTHONPATH": str(links), "PYTHONDONTWRITEBYTECODE": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "kontext_bridge").symlink_to(REPOSITORY, target_is_directory=True)
+    paths = {"PYTHONPATH": str(tmp_path / "packages"), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run_script(script: str) -> str:
+        command = [python, "-c", script]
+        done = subprocess.run(command, env={**os.environ, **paths}, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run_script
 
 
-def test_where_comfyui_is_importable_its_own_api_is_used() -> None:
+def test_where_comfyui_is_importable_its_own_api_is_used(real_python: Callable[[str], str]) -> None:
     tree, _ = comfyui()
     script = "import kontext_bridge.headless, comfy_api.latest as api; print(api.__file__)"
     assert Path(real_python(script).strip()).is_relative_to(tree)
 
 
-def test_the_shim_has_no_name_and_no_argument_that_comfyui_lacks() -> None:
+def test_the_shim_has_no_name_and_no_argument_that_comfyui_lacks(real_python: Callable[[str], str]) -> None:
     from comfy_api.latest import io, ui
 
     assert "shim" in str(io.__file__)
@@ -161,8 +163,6 @@ def test_the_shim_has_no_name_and_no_argument_that_comfyui_lacks() -> None:
 
 
 def _arguments(thing: Any) -> set[str]:
-    import inspect
-
     found: set[str] = set()
     for one in (thing, getattr(thing, "Input", None), getattr(thing, "Output", None)):
         if isinstance(one, type) and not issubclass(one, str):
@@ -170,7 +170,9 @@ def _arguments(thing: Any) -> set[str]:
     return found - {"args", "kwargs", "_"}
 
 
-def test_a_headless_run_with_comfyuis_own_api_makes_the_same_of_a_workflow(tmp_path: Path) -> None:
+def test_a_headless_run_with_comfyuis_own_api_makes_the_same_of_a_workflow(
+    tmp_path: Path, real_python: Callable[[str], str]
+) -> None:
     script = f"""
 import json, sys
 sys.path[:0] = [{str(REPOSITORY / "tests" / "headless")!r}]

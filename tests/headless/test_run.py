@@ -11,7 +11,8 @@ from cases import RUNS, echo, node
 from comfy_api.latest import io
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.report import Report
-from kontext_bridge.headless.run import NodeFailed, RunInterrupted, RunResult, run_workflow
+from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.run import NodeFailed, RunInterrupted, run_workflow
 
 Run = Callable[..., RunResult]
 FAILSAFE_S = 20
@@ -42,20 +43,17 @@ def test_a_node_is_given_and_shows_what_it_is_in_comfyui(case: str, run: Run) ->
 def test_nodes_that_wait_do_so_side_by_side(folders: RunFolders) -> None:
     arrived: set[str] = set()
 
-    async def meet(cls: type[io.ComfyNode], n: int = 0) -> io.NodeOutput:
-        arrived.add(str(cls.hidden.unique_id))
+    async def everyone() -> None:
         while len(arrived) < 3:
             await asyncio.sleep(0.001)
+
+    async def meet(cls: type[io.ComfyNode], n: int = 0) -> io.NodeOutput:
+        arrived.add(str(cls.hidden.unique_id))
+        await asyncio.wait_for(everyone(), FAILSAFE_S)
         return io.NodeOutput("met")
 
-    workflow = {id: node("Meet", n=1) for id in "abc"}
-
-    async def limited() -> RunResult:
-        return await asyncio.wait_for(
-            asyncio.to_thread(run_workflow, workflow, [output_node("Meet", meet)], folders), FAILSAFE_S
-        )
-
-    assert set(asyncio.run(limited()).nodes) == {"a", "b", "c"}
+    result = run_workflow({id: node("Meet") for id in "abc"}, [output_node("Meet", meet)], folders)
+    assert set(result.nodes) == {"a", "b", "c"}
 
 
 def test_a_node_starts_as_soon_as_its_own_source_is_through(folders: RunFolders) -> None:
@@ -169,6 +167,14 @@ def test_too_few_values_are_an_error_of_the_node_that_gave_them(folders: RunFold
 
     with pytest.raises(NodeFailed, match=r"Node 1 \(Two\): It gave 2 values but declares 1 outputs"):
         run_workflow({"1": node("Two")}, [output_node("Two", two)], folders)
+
+
+def test_a_block_without_placeholders_is_refused_since_comfyui_fails_on_it(folders: RunFolders) -> None:
+    def block(cls: type[io.ComfyNode], n: int = 0) -> io.NodeOutput:
+        return io.NodeOutput(block_execution="stop")
+
+    with pytest.raises(NodeFailed, match="It gave 0 values but declares 1 outputs"):
+        run_workflow({"1": node("Block")}, [output_node("Block", block)], folders)
 
 
 def test_a_linked_output_that_was_not_given_is_an_error_and_not_none(folders: RunFolders) -> None:
