@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from .. import comfy_entrypoint, host
 from .folders import RunFolders
 from .graph import WorkflowError, read_workflow
 from .report import TerminalReport
@@ -32,8 +33,11 @@ PYTHON_MODULE = "custom_nodes.kontext-bridge"
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 1 with the reason on stderr."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.DEBUG if options.debug else logging.WARNING)
-    classes = _pack_nodes()
+    logging.basicConfig(level=logging.WARNING)
+    if options.debug:
+        # The pack's own log only: other libraries write whole request lines at this level.
+        logging.getLogger(__package__.partition(".")[0]).setLevel(logging.DEBUG)
+    classes = asyncio.run(pack_nodes())
     if options.object_info:
         print(json.dumps(object_info(classes), indent=2))
         return 0
@@ -82,15 +86,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _pack_nodes() -> list[type[io.ComfyNode]]:
-    from ..nodes import KontextBridge
-
-    return asyncio.run(KontextBridge().get_node_list())
+async def pack_nodes() -> list[type[io.ComfyNode]]:
+    """The pack's node classes, loaded as ComfyUI loads them."""
+    extension = await comfy_entrypoint()
+    await extension.on_load()
+    return await extension.get_node_list()
 
 
 def _run(options: argparse.Namespace, classes: list[type[io.ComfyNode]]) -> RunResult:
-    from .. import host
-
     workflow = read_workflow(options.workflow)
     for setting in options.settings:
         apply_setting(workflow, node_table(classes), setting)

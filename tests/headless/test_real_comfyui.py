@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from cases import REFUSED, RUNS, Workflow, node
 from comfy_server import REPOSITORY, ComfyServer, comfyui
-from kontext_bridge.headless.__main__ import object_info
+from kontext_bridge.headless.__main__ import object_info, pack_nodes
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.results import RunResult
 from PIL import Image
@@ -35,10 +35,7 @@ def assert_same_info(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
 
 
 def test_both_say_the_same_of_every_node_of_the_pack(comfy_server: ComfyServer) -> None:
-    from kontext_bridge.nodes import KontextBridge
-
-    nodes = asyncio.run(KontextBridge().get_node_list())
-    ours = object_info(nodes)
+    ours = object_info(asyncio.run(pack_nodes()))
     theirs = comfy_server.get("/object_info")
     loaded = {id for id, one in theirs.items() if one["python_module"] == "custom_nodes.kontext-bridge"}
     assert set(ours) == loaded
