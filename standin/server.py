@@ -43,11 +43,13 @@ class StandIn:
         self.key = key
         self._port = port
         self._setup = faults or Faults(), timing or Timing(), key, behaviour
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="stand-in", daemon=True)
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: threading.Thread
         self._site: Site | None = None
 
     def __enter__(self) -> StandIn:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stand-in", daemon=True)
         self._thread.start()
         try:
             self._site = self._call(self._open())
@@ -68,6 +70,8 @@ class StandIn:
         return site
 
     def _end_loop(self) -> None:
+        # A picture still being drawn reports to the loop when it is done.
+        self._call(self._loop.shutdown_default_executor())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

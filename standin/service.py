@@ -128,8 +128,13 @@ class Service:
         drawing = asyncio.ensure_future(self._draw(job))
         if not job.sync and trip("events_early"):
             self.hub.emit(frame(completion(job, Status.SUCCEEDED, self.result_url(job))))
-        await self._stage(job, Status.PROCESSING, self.timing.processing_s, stuck=trip("stuck") is not None)
-        result, error = await drawing
+        try:
+            await self._stage(job, Status.PROCESSING, self.timing.processing_s, stuck=trip("stuck") is not None)
+            if job.status.terminal:
+                return
+            result, error = await drawing
+        finally:
+            drawing.cancel()
         if job.status.terminal:
             return
         job.error_message = error if job.verdict is None else job.verdict
