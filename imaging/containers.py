@@ -8,6 +8,7 @@ so a bomb in one of them is never unpacked. Formats: PNG (ISO 15948), JPEG (ITU 
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -49,6 +50,8 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
 # A real file has a few thousand chunks or a few dozen scans; more only serve to burn time.
 _MAX_PNG_CHUNKS = 1 << 16
 _MAX_JPEG_SCANS = 200
+# Inside a scan 0xFF is followed by 0 (a byte of data) or by a restart mark; anything else ends the scan.
+_JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,18 @@ class PngParts:
 
 @dataclass(frozen=True)
 class JpegParts:
-    """A JPEG's essentials; `data` is the file rebuilt from the segments that were seen, without metadata."""
+    """A JPEG's essentials; `data` is the file rebuilt from the segments that were seen, without metadata.
+
+    end: where in `data` its end mark is. is_huffman: not arithmetically coded.
+    """
 
     width: int
     height: int
     channels: int
+    is_huffman: bool
     orientation: int
     data: bytes
+    end: int
 
 
 @dataclass(frozen=True)
@@ -189,21 +197,20 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
-    """A JPEG's parts, with the segments before its first scan walked as libjpeg does."""
-    if data.count(b"\xff\xda") > _MAX_JPEG_SCANS:
-        raise damaged(JPEG, f"it has more than {_MAX_JPEG_SCANS} scans")
-    frame, exif = b"", b""
+    """A JPEG's parts, with its segments walked as libjpeg does; the file must reach its end mark."""
+    frame, exif, is_huffman = b"", b"", True
     kept = [b"\xff\xd8"]
     for marker, start, body in _jpeg_segments(data):
         if marker == 0xDA:
             if not frame:
                 raise damaged(JPEG, "a scan comes before its size")
-            kept.append(data[start:])
+            end = _jpeg_end(data, start)
+            kept.append(data[start : end + 2])
             break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame or len(body) < 6:
                 raise damaged(JPEG, "its size is stated wrongly or twice")
-            frame = body
+            frame, is_huffman = body, marker < 0xC8
             limits.check_size(*_jpeg_size(frame), media_type=JPEG)
         if marker == 0xE1 and body.startswith(b"Exif\0\0") and not exif:
             exif = body[6:]
@@ -211,12 +218,27 @@ def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
         if not is_metadata:
             kept += (bytes((0xFF, marker)), struct.pack(">H", len(body) + 2), body)
     width, height = _jpeg_size(frame)
-    return JpegParts(width, height, frame[5], orientation(exif), b"".join(kept))
+    rebuilt = b"".join(kept)
+    return JpegParts(width, height, frame[5], is_huffman, orientation(exif), rebuilt, len(rebuilt) - 2)
 
 
 def _jpeg_size(frame: bytes) -> tuple[int, int]:
     height, width = struct.unpack_from(">HH", frame, 1)
     return width, height
+
+
+def _jpeg_end(data: bytes, start: int) -> int:
+    """Where the end mark is, from the start of the first scan's header."""
+    scans, at = 0, start
+    while mark := _JPEG_SCAN_END.search(data, at):
+        at = mark.start()
+        if data[at + 1] == 0xD9:
+            return at
+        scans += data[at + 1] == 0xDA
+        if scans > _MAX_JPEG_SCANS:
+            raise damaged(JPEG, f"it has more than {_MAX_JPEG_SCANS} scans")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    raise truncated(JPEG, "before its end mark")
 
 
 def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -9,6 +9,7 @@ Each takes a file's parts and gives rgb [H,W,3] and alpha [H,W] or None, 8 bits,
 from __future__ import annotations
 
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ _PNG_MODES = {
 }
 _JPEG_MODES = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}
 
+_FILLER = b"\x55\xaa\x33\xcc" * 64
+_INFLATE_STEP = 1 << 14
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+
 Pixels = tuple[UInt8, UInt8 | None]
 
 
@@ -48,6 +53,7 @@ def decode_png(parts: PngParts) -> Pixels:
     if (parts.bits, parts.colour_type) not in _PNG_MODES:
         raise damaged(containers.PNG, f"{parts.bits} bits with colour type {parts.colour_type} do not exist")
     mode, layout = _PNG_MODES[parts.bits, parts.colour_type]
+    _check_rows(parts)
     picture = _strictly(
         containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced
     )
@@ -61,11 +67,22 @@ def decode_png(parts: PngParts) -> Pixels:
 
 
 def decode_jpeg(parts: JpegParts) -> UInt8:
-    """A JPEG's rgb; CMYK is read as Adobe writes it, inverted."""
+    """A JPEG's rgb; CMYK is read as Adobe writes it, inverted.
+
+    libjpeg fills up a scan that an end mark closes too early, and only warns where nobody hears it. Bytes put in
+    front of the end mark are skipped in a whole file, but become pixels in such a one: so it is told apart. A
+    progressive file that lacks later scans is a whole but coarser picture, and passes.
+    """
     if parts.channels not in _JPEG_MODES:
         raise damaged(containers.JPEG, f"it has {parts.channels} channels")
     mode, layout = _JPEG_MODES[parts.channels]
-    picture = _strictly(containers.JPEG, mode, (parts.width, parts.height), parts.data, "jpeg", layout, "")
+    size = parts.width, parts.height
+    picture = _strictly(containers.JPEG, mode, size, parts.data, "jpeg", layout, "")
+    # Arithmetic coding does without its last zeros, so there the bytes would change a whole picture as well.
+    if parts.is_huffman:
+        longer = parts.data[: parts.end] + _FILLER + parts.data[parts.end :]
+        if _strictly(containers.JPEG, mode, size, longer, "jpeg", layout, "") != picture:
+            raise truncated(containers.JPEG, "before its last pixel, though it has an end mark")
     return _upright(np.asarray(picture.convert("RGB")), parts.orientation)
 
 
@@ -104,6 +121,24 @@ def decode_webp(data: bytes, parts: WebpParts) -> Pixels:
     pixels = np.asarray(picture)
     alpha = _upright(pixels[..., 3], parts.orientation) if pixels.shape[2] == 4 else None
     return _upright(pixels[..., :3], parts.orientation), alpha
+
+
+def _check_rows(parts: PngParts) -> None:
+    """Raise ImageError where the zlib stream ends before the last row: Pillow leaves the rest black unsaid."""
+    bits = parts.bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[parts.colour_type]
+    missing = 0
+    for left, top, across, down in _ADAM7 if parts.interlaced else ((0, 0, 1, 1),):
+        columns, rows = -((left - parts.width) // across), -((top - parts.height) // down)
+        missing += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
+    inflater = zlib.decompressobj()
+    for at in range(0, len(parts.data), _INFLATE_STEP):
+        try:
+            missing -= len(inflater.decompress(parts.data[at : at + _INFLATE_STEP]))
+        except zlib.error as error:
+            raise damaged(containers.PNG, "its pixels cannot be decoded") from error
+        if missing <= 0:
+            return
+    raise truncated(containers.PNG, "before its last row")
 
 
 def _strictly(
