@@ -1,0 +1,274 @@
+"""The picture an edit is cut from and put back onto.
+
+prepare makes what the model sees: the picture, or the region around a mask, scaled evenly to a size the model
+was made for and filled up by reflection, never stretched and never cropped. restore undoes it on the edit.
+
+Undoing a change of scale cannot give back the source's own pixels, so restore does not try to: it takes the
+edit only where there is one. A pixel counts as edited where the edit differs at all from what prepare gave;
+everywhere else, and outside the mask and its feather, the source's pixels come back bit for bit. The limit of
+this: a model that passes a picture through its VAE changes every pixel a little, so without a mask its whole
+picture is the edit, scaled back to the source's size.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import ImageError
+from .pixels import check_image, check_mask, fit_mask
+
+_MEGAPIXEL = 1024 * 1024
+# A picture this near to the size asked for is only filled up, not scaled: its own pixels are worth more.
+_NEAR = 1.25
+# A service may answer in the nearest of its own sizes; beyond this it has reframed the picture.
+_SAME_ASPECT = 1.06
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in pixels: left and top edge, width and height."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def rows(self) -> slice:
+        """Its rows, to index a tensor with."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Its columns, to index a tensor with."""
+        return slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """How a prepared picture lies on its source.
+
+    source [B,H,W,C] and prepared [B,h,w,3], both 0..1. region: what was cut from the source. content: where it
+    lies in the prepared picture; the rest is reflection. mask: the region's MASK [B,height,width], or None.
+    feather: source pixels over which an edit fades out.
+    """
+
+    source: Tensor
+    prepared: Tensor
+    region: Box
+    content: Box
+    mask: Tensor | None
+    feather: int
+
+    @property
+    def affine(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """From a point in the prepared picture to the source: x' = a x + c, y' = e y + f (pixel edges)."""
+        across, down = self.region.width / self.content.width, self.region.height / self.content.height
+        return (
+            (across, 0.0, self.region.left - across * self.content.left),
+            (0.0, down, self.region.top - down * self.content.top),
+        )
+
+
+def grid_size(width: int, height: int, megapixels: float = 1.0, multiple: int = 16) -> tuple[int, int]:
+    """The (width, height) to sample at: the picture's aspect, multiples of 16, about one megapixel (1024 x 1024).
+
+    A picture within a quarter of that area keeps its size, rounded up to the multiple; so a size this function
+    gave is given again. Raises ImageError for sizes that are not positive.
+    """
+    if min(width, height, megapixels, multiple) <= 0:
+        raise ImageError(f"{width}x{height} at {megapixels} megapixels is no size: all must be above zero.")
+    target = megapixels * _MEGAPIXEL
+    kept = math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple
+    if 1 / _NEAR <= kept[0] * kept[1] / target <= _NEAR:
+        return kept
+    aspect = width / height
+    across = _nearest(math.sqrt(target * aspect), multiple)
+    down = _nearest(math.sqrt(target / aspect), multiple)
+    candidates = (across, _nearest(across / aspect, multiple)), (_nearest(down * aspect, multiple), down)
+    return min(candidates, key=lambda size: abs(math.log(size[0] / size[1] / aspect)))
+
+
+def pick_size(
+    aspect_ratio: str, width: int, height: int, megapixels: float = 1.0, multiple: int = 16
+) -> tuple[int, int]:
+    """The (width, height) for an aspect ratio such as "16:9", or the picture's own for "match_input_image".
+
+    width, height: the picture's. Raises ImageError for anything else than those two forms.
+    """
+    if aspect_ratio == "match_input_image":
+        return grid_size(width, height, megapixels, multiple)
+    across, _, down = aspect_ratio.partition(":")
+    if not (across.isdecimal() and down.isdecimal() and int(across) and int(down)):
+        raise ImageError(
+            f"The aspect ratio {aspect_ratio!r} is not known: use two numbers such as 16:9, or match_input_image."
+        )
+    return grid_size(int(across), int(down), megapixels, multiple)
+
+
+def prepare(
+    image: Tensor,
+    mask: Tensor | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    megapixels: float = 1.0,
+    multiple: int = 16,
+    margin: int = 64,
+    feather: int = 16,
+) -> Canvas:
+    """The canvas for an IMAGE [B,H,W,C]; its `prepared` is what to edit.
+
+    mask [B,H,W] or [1,H,W], 1 = to be edited: the box around every masked pixel of the batch is cut out, with
+    `margin` source pixels (at least `feather`) around it. A mask that is zero everywhere is no mask: LoadImage
+    gives one where the file has no alpha. size: (width, height) to fit to instead of grid_size's.
+    Raises ImageError as check_image does, for a mask of another size, and for a negative margin or feather.
+    """
+    image = check_image(image)
+    if margin < 0 or feather < 0:
+        raise ImageError(f"Margin {margin} and feather {feather} must not be negative.")
+    mask = None if mask is None else check_mask(mask)
+    if mask is not None and not (mask > 0).any():
+        mask = None
+    region = Box(0, 0, image.shape[2], image.shape[1])
+    if mask is not None:
+        mask = fit_mask(mask, image)
+        region = _around(mask, max(margin, feather))
+        mask = mask[:, region.rows, region.columns].to(torch.float32).clamp(0, 1)
+    width, height = size or grid_size(region.width, region.height, megapixels, multiple)
+    content = _fit(region, width, height, multiple)
+    picture = _resize(_colour(image[:, region.rows, region.columns]), content.width, content.height)
+    columns = _reflected(-content.left, width - content.left, content.width)
+    rows = _reflected(-content.top, height - content.top, content.height)
+    prepared = picture.index_select(1, rows.to(picture.device)).index_select(2, columns.to(picture.device))
+    return Canvas(image, prepared, region, content, mask, feather)
+
+
+def restore(edit: Tensor, canvas: Canvas) -> Tensor:
+    """The edit put back: an IMAGE of the source's size, type and alpha.
+
+    edit [B,h,w,C] is the edited `canvas.prepared`, one for each source picture, or any number for a single
+    source. Of another size (a service may choose its own) it is scaled to the prepared one's, and then counts as
+    edited throughout. Raises ImageError where its aspect shows that it was reframed, or the counts differ.
+    """
+    edit = _colour(check_image(edit))
+    source = canvas.source.to(edit.device)
+    count = _count(len(edit), len(source))
+    height, width = canvas.prepared.shape[1:3]
+    is_same_size = tuple(edit.shape[1:3]) == (height, width)
+    if not is_same_size:
+        _check_aspect(edit, canvas)
+        edit = _resize(edit, width, height)
+    region, content = canvas.region, canvas.content
+    weight = torch.ones(count, region.height, region.width, device=edit.device)
+    if is_same_size:
+        weight = _edited(edit, canvas)
+    if canvas.mask is not None:
+        weight = weight * _feathered(canvas.mask.to(edit.device), canvas.feather)
+    patch = _resize(edit[:, content.rows, content.columns], region.width, region.height)
+    base = source.expand(count, -1, -1, -1)
+    result = base.expand(-1, -1, -1, 3).clone() if base.shape[3] == 1 else base.clone()
+    under = result[:, region.rows, region.columns, :3]
+    blended = torch.lerp(under.to(torch.float32), patch, weight.unsqueeze(-1)).to(under.dtype)
+    result[:, region.rows, region.columns, :3] = torch.where(weight.unsqueeze(-1) > 0, blended, under)
+    return result
+
+
+def _nearest(length: float, multiple: int) -> int:
+    return max(1, round(length / multiple)) * multiple
+
+
+def _around(mask: Tensor, margin: int) -> Box:
+    """The box around every masked pixel of the batch, grown by the margin within the picture."""
+    masked = (mask > 0).any(dim=0)
+    height, width = masked.shape
+    rows, columns = masked.any(dim=1).nonzero(), masked.any(dim=0).nonzero()
+    top, bottom = max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + 1 + margin)
+    left, right = max(0, int(columns[0]) - margin), min(width, int(columns[-1]) + 1 + margin)
+    return Box(left, top, right - left, bottom - top)
+
+
+def _fit(region: Box, width: int, height: int, multiple: int) -> Box:
+    """Where the region lies in width x height: scaled evenly to touch two sides, or as it is if nearly that size."""
+    spare = width - region.width, height - region.height
+    if all(0 <= pixels < multiple for pixels in spare):
+        across, down = region.width, region.height
+    else:
+        scale = min(width / region.width, height / region.height)
+        across, down = max(1, round(region.width * scale)), max(1, round(region.height * scale))
+    return Box((width - across) // 2, (height - down) // 2, across, down)
+
+
+def _reflected(start: int, stop: int, length: int) -> Tensor:
+    """Indices start..stop-1 folded back into 0..length-1 at the first and last pixel, as often as it takes."""
+    if length == 1:
+        return torch.zeros(stop - start, dtype=torch.long)
+    period = 2 * (length - 1)
+    folded = torch.arange(start, stop).remainder(period)
+    return torch.minimum(folded, period - folded)
+
+
+def _resize(picture: Tensor, width: int, height: int) -> Tensor:
+    """[B,H,W,3] at another size, fp32, in 0..1; at the same size untouched."""
+    picture = picture.to(torch.float32)
+    if tuple(picture.shape[1:3]) == (height, width):
+        return picture
+    channels_first = picture.permute(0, 3, 1, 2)
+    scaled = F.interpolate(channels_first, (height, width), mode="bicubic", antialias=True)
+    return scaled.clamp_(0, 1).permute(0, 2, 3, 1).contiguous()
+
+
+def _edited(edit: Tensor, canvas: Canvas) -> Tensor:
+    """[B,height,width] over the region: 1 where the edit differs from what was prepared, 0 away from it."""
+    content, region = canvas.content, canvas.region
+    differs = (edit != canvas.prepared.to(edit)).any(dim=-1)[:, content.rows, content.columns]
+    if differs.all():
+        return torch.ones(len(edit), region.height, region.width, device=edit.device)
+    # A source pixel is edited where any of the prepared pixels that it became is.
+    at_source = F.adaptive_max_pool2d(differs.to(torch.float32).unsqueeze(1), (region.height, region.width))
+    return _feathered(at_source.squeeze(1), canvas.feather)
+
+
+def _feathered(mask: Tensor, feather: int) -> Tensor:
+    """The mask [B,H,W] falling off to exactly 0 over `feather` pixels outside it; inside not less than it was."""
+    if feather == 0:
+        return mask
+    blur = feather // 2
+    weight = mask.unsqueeze(1)
+    for radius in ((feather - blur, 0), (0, feather - blur)):
+        weight = F.max_pool2d(weight, _window(radius), stride=1, padding=radius)
+    for radius in ((blur, 0), (0, blur)):
+        weight = F.avg_pool2d(weight, _window(radius), stride=1, padding=radius, count_include_pad=False)
+    return torch.maximum(weight.squeeze(1), mask)
+
+
+def _window(radius: tuple[int, int]) -> tuple[int, int]:
+    return 2 * radius[0] + 1, 2 * radius[1] + 1
+
+
+def _check_aspect(edit: Tensor, canvas: Canvas) -> None:
+    (height, width), (was_height, was_width) = edit.shape[1:3], canvas.prepared.shape[1:3]
+    change = (width / height) / (was_width / was_height)
+    if not 1 / _SAME_ASPECT <= change <= _SAME_ASPECT:
+        raise ImageError(
+            f"The edit is {width}x{height} but its canvas {was_width}x{was_height}: it was reframed and cannot be "
+            "put back. Edit with the aspect ratio match_input_image."
+        )
+
+
+def _count(edits: int, sources: int) -> int:
+    if sources not in (1, edits):
+        raise ImageError(
+            f"There are {edits} edits for a canvas of {sources} pictures. "
+            "Give one edit for each picture, or use a canvas of one."
+        )
+    return edits
+
+
+def _colour(image: Tensor) -> Tensor:
+    """[B,H,W,3] of an IMAGE with 1, 3 or 4 channels."""
+    return image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image[..., :3]
