@@ -27,6 +27,7 @@ KEY_VARIABLE = "OXEN_API_KEY"
 BASE_VARIABLE = "OXEN_BASE_URL"
 KEY_FILE = "oxen_api_key"
 KEY_PAGE = "https://oxen.ai/settings/profile"
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -77,17 +78,19 @@ def find_account(user_folder: Path, environ: Mapping[str, str] = os.environ) -> 
 def normalise_base_url(text: str) -> str:
     """Scheme and host of a base URL given as https://host, …/api or …/api/ai.
 
-    Raises Misconfigured unless it is https, or http to a loopback address.
+    The scheme's own port is left out, so that one service has one name. Raises Misconfigured unless it is https, or
+    http to a loopback address.
     """
-    parts = urlsplit(text.strip())
+    unusable = Misconfigured(f"{BASE_VARIABLE} must be a URL such as {DEFAULT_BASE_URL}, without user name or path.")
     try:
+        parts = urlsplit(text.strip())
         port = parts.port
     except ValueError:
-        port = -1
+        raise unusable from None
     path = parts.path.rstrip("/")
-    usable = parts.hostname and port != -1 and path in {"", "/api", "/api/ai"} and "@" not in parts.netloc
-    if not usable or parts.query or parts.fragment or parts.scheme not in {"http", "https"}:
-        raise Misconfigured(f"{BASE_VARIABLE} must be a URL such as {DEFAULT_BASE_URL}, without user name or path.")
+    usable = parts.hostname and path in {"", "/api", "/api/ai"} and "@" not in parts.netloc
+    if not usable or parts.query or parts.fragment or parts.scheme not in _PORTS:
+        raise unusable
     assert parts.hostname is not None
     if parts.scheme == "http" and not is_loopback_name(parts.hostname):
         raise Misconfigured(
@@ -95,7 +98,7 @@ def normalise_base_url(text: str) -> str:
             "for a loopback address)."
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")
+    return f"{parts.scheme}://{host}" + ("" if port in {None, _PORTS[parts.scheme]} else f":{port}")
 
 
 def is_loopback_name(host: str) -> bool:
@@ -124,13 +127,15 @@ def _key_in_config(path: Path, host: str) -> str | None:
     if not path.is_file():
         return None
     try:
-        config: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         logger.warning("Oxen's auth_config.toml cannot be read and is ignored.")
         return None
     entries = config.get("host_configs", [])
     for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and entry.get("host") == host and isinstance(entry.get("auth_token"), str):
+        if not isinstance(entry, dict) or not isinstance(entry.get("auth_token"), str):
+            continue
+        if str(entry.get("host")).lower() == host:
             return str(entry["auth_token"]).strip() or None
     return None
 
@@ -138,4 +143,7 @@ def _key_in_config(path: Path, host: str) -> str | None:
 def _read_private(path: Path) -> str:
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Misconfigured(f"The key file {path.name} can be read by other users; run `chmod 600` on it.")
-    return path.read_text(encoding="utf-8").strip()
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise Misconfigured(f"The key file {path.name} cannot be read; write the key into it as plain text.") from None

@@ -70,6 +70,12 @@ class EditParameters:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise InvalidParameters("The prompt is empty: say in a sentence what to change. Nothing was sent.")
+        try:
+            self.prompt.encode()
+        except UnicodeEncodeError:
+            raise InvalidParameters(
+                "The prompt holds half of a character, which no text may; type it again. Nothing was sent."
+            ) from None
         object.__setattr__(self, "aspect_ratio", member_of(AspectRatio, self.aspect_ratio, "aspect_ratio"))
         object.__setattr__(self, "output_format", member_of(OutputFormat, self.output_format, "output_format"))
         object.__setattr__(self, "namespace", (self.namespace or "").strip() or None)

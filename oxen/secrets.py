@@ -6,8 +6,8 @@ import re
 
 _PIECE = 12
 _HIDDEN = "[hidden]"
-_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*[^\s\"'<>]{0,40}?,[A-Za-z0-9+/=%_-]{16,}")
-_URL_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+")
+_DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*[^\s\"'<>]{0,40}?,[A-Za-z0-9+/=%_-]{16,}", re.I)
+_URL_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+", re.I)
 
 
 class Redactor:

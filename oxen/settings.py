@@ -22,16 +22,26 @@ ENVIRONMENT_PREFIX = "KONTEXT_BRIDGE_"
 _REPOSITORY_PARTS = 2
 
 
+def _whole(value: Any) -> int | None:
+    """The whole number that a TOML value or a variable's text stands for, None where it is none."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _in_flight(value: Any) -> int:
-    number = int(value)
-    if not 1 <= number <= 8:
+    number = _whole(value)
+    if number is None or not 1 <= number <= 8:
         raise ValueError("a whole number from 1 to 8")
     return number
 
 
 def _positive(value: Any) -> int:
-    number = int(value)
-    if number < 1:
+    number = _whole(value)
+    if number is None or number < 1:
         raise ValueError("a whole number above 0")
     return number
 
@@ -116,7 +126,7 @@ def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
             raise Misconfigured(f"{where} is not a setting. Known settings: {', '.join(_READERS)}.")
         try:
             values[name] = _READERS[name](value)
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise Misconfigured(f"{where} is {value!r}; it takes {error}.") from None
     return Settings(**values)
 
