@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from kontext_bridge.oxen.errors import InvalidParameters
+from kontext_bridge.oxen.ledger import request_key
+from kontext_bridge.oxen.request import AspectRatio, EditParameters, OutputFormat
+
+BASE = "https://hub.oxen.ai"
+
+
+def test_the_least_request_still_sends_aspect_ratio_and_output_format() -> None:
+    body = EditParameters(prompt="x", seed=0).body()
+    assert body["aspect_ratio"] == "match_input_image"
+    assert body["output_format"] == "png"
+
+
+def test_a_body_has_only_fields_that_the_service_documents() -> None:
+    body = EditParameters(prompt="x", seed=0, namespace="me").body()
+    assert set(body) == {
+        *("model", "prompt", "aspect_ratio", "num_inference_steps", "guidance", "seed"),
+        *("output_format", "output_quality", "disable_safety_checker", "target_namespace"),
+    }
+
+
+@pytest.mark.parametrize("namespace", [None, "", "  "])
+def test_no_namespace_is_not_sent_at_all(namespace: str | None) -> None:
+    assert "target_namespace" not in EditParameters(prompt="x", seed=0, namespace=namespace).body()
+
+
+def test_values_of_the_widgets_become_members_and_go_out_as_the_service_spells_them() -> None:
+    parameters = EditParameters(prompt="x", seed=0, aspect_ratio="9:21", output_format="jpg")
+    assert (parameters.aspect_ratio, parameters.output_format) == (AspectRatio.TALL_9_21, OutputFormat.JPG)
+    assert (parameters.body()["aspect_ratio"], parameters.body()["output_format"]) == ("9:21", "jpg")
+
+
+@pytest.mark.parametrize(
+    ("seed", "sent"),
+    [(0, 0), (2**31 - 1, 2**31 - 1), (2**31, 0), (2**31 + 5, 5), (2**32 + 6, 6), (2**64 - 1, 2**31 - 1)],
+)
+def test_a_seed_is_reduced_to_what_the_service_takes(seed: int, sent: int) -> None:
+    parameters = EditParameters(prompt="x", seed=seed)
+    assert parameters.seed_sent == sent == parameters.body()["seed"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("prompt", ""),
+        ("prompt", " \n\t"),
+        ("prompt", "half a character \ud83d"),
+        ("seed", -1),
+        ("aspect_ratio", "16:10"),
+        ("aspect_ratio", ""),
+        ("output_format", "jpeg"),
+        ("steps", 3),
+        ("steps", 51),
+        ("guidance", -0.1),
+        ("guidance", 10.01),
+        ("guidance", math.nan),
+        ("guidance", math.inf),
+        ("output_quality", -1),
+        ("output_quality", 101),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(InvalidParameters, match=rf"\b{field}\b.*Nothing was sent"):
+        EditParameters(**{"prompt": "x", "seed": 0, field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("steps", 4), ("steps", 50), ("guidance", 0), ("guidance", 10.0), ("output_quality", 0)]
+)
+def test_the_ends_of_a_range_belong_to_it(field: str, value: Any) -> None:
+    assert getattr(EditParameters(**{"prompt": "x", "seed": 0, field: value}), field) == value
+
+
+def key(pixels: str = "p", base: str = BASE, **fields: Any) -> str:
+    return request_key(base, EditParameters(**{"prompt": "x", "seed": 1, **fields}), pixels)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt": "y"},
+        {"seed": 2},
+        {"aspect_ratio": "1:1"},
+        {"steps": 27},
+        {"guidance": 2.6},
+        {"output_format": "webp"},
+        {"disable_safety_checker": True},
+        {"namespace": "team"},
+        {"model": "another"},
+        {"pixels": "q"},
+        {"base": "http://127.0.0.1:80"},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_a_request_that_would_give_another_picture_has_another_key(other: dict[str, Any]) -> None:
+    assert key(**other) != key()
+
+
+def test_a_request_that_would_give_the_same_picture_has_the_same_key() -> None:
+    assert key(seed=1 + 2**31) == key()
+    assert key(output_quality=10) == key(), "quality has no effect on png"
+    assert key(output_format="webp", output_quality=10) != key(output_format="webp")
