@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 from . import containers
 from .decoders import decode_gif, decode_jpeg, decode_png, decode_webp
 from .errors import ImageError
+from .formats import DEFAULT_FORMAT, ImageFormat
 from .limits import Limits
 from .pixels import UInt8, from_uint8, to_uint8, with_alpha
 from .png import write_png
@@ -28,19 +28,6 @@ T = TypeVar("T")
 
 _WEBP_MAX_SIDE = 16383
 _JPEG_MAX_SIDE = 65500
-
-
-class ImageFormat(str, Enum):
-    """How a picture is written. The two lossless ones keep every 8-bit pixel, colour under alpha 0 too."""
-
-    PNG = "png"
-    WEBP_LOSSLESS = "webp lossless"
-    WEBP = "webp"
-    JPEG = "jpg"
-
-
-# The faster of the two lossless ones, and the one every service reads: benchmarks/encoding.py.
-DEFAULT_FORMAT = ImageFormat.PNG
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import torch
 from comfy_api.latest import io
 
-from .. import host
-from ..imaging.codec import DecodedImage, EncodedImage, ImageFormat, decode, encode_batch, to_tensors
-from ..imaging.errors import ImageError
-from ..imaging.limits import Limits
-from ..imaging.uri import is_data_uri, parse_data_uri, to_data_uri
-from ..oxen.control import Control
-from ..oxen.errors import InvalidParameters
-from ..oxen.fetch import Fetcher, with_retries
-from ..oxen.request import member_of
-from ..oxen.session import Session
-from ..oxen.settings import load_settings
-from ..oxen.uploads import SendAs, upload
 from . import inputs
-from .runs import account_without_key, in_session
 from .types import Bytes, KontextBytes
 
-_MAX_URIS = 64
-_FETCH_TRIES = 3
+if TYPE_CHECKING:
+    import torch
 
 
 class KontextImageToURI(io.ComfyNode):
@@ -51,12 +37,9 @@ class KontextImageToURI(io.ComfyNode):
     async def execute(
         cls, image: torch.Tensor, send_as: str, format: str, quality: int, mask: torch.Tensor | None = None
     ) -> io.NodeOutput:
-        way = member_of(SendAs, send_as, "send_as")
-        chosen = member_of(ImageFormat, format, "format")
-        pictures = encode_batch(image, mask, format=chosen, quality=quality)
-        if way is not SendAs.UPLOAD:
-            return io.NodeOutput("\n".join(map(to_data_uri, pictures)))
-        return io.NodeOutput("\n".join(await in_session(lambda session: _upload_all(session, pictures))))
+        from . import pictures
+
+        return io.NodeOutput("\n".join(await pictures.to_uris(image, mask, send_as, format, quality)))
 
 
 class KontextURIToImage(io.ComfyNode):
@@ -86,14 +69,9 @@ class KontextURIToImage(io.ComfyNode):
 
     @classmethod
     async def execute(cls, uri: str) -> io.NodeOutput:
-        uris = [line.strip() for line in uri.splitlines() if line.strip()]
-        if not uris:
-            raise InvalidParameters("There is no URI: give http(s) addresses or data URIs, one a line.")
-        if len(uris) > _MAX_URIS:
-            raise InvalidParameters(f"There are {len(uris)} URIs; at most {_MAX_URIS} are read at once.")
-        control = Control()
-        pictures = await host.run_off_loop(lambda: _read_all(uris, control), control)
-        stacked = to_tensors(pictures)
+        from . import pictures
+
+        stacked = await pictures.from_uris(uri)
         return io.NodeOutput(stacked.image, stacked.mask)
 
 
@@ -117,8 +95,9 @@ class KontextEncodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, format: str, quality: int, mask: torch.Tensor | None = None) -> io.NodeOutput:
-        chosen = member_of(ImageFormat, format, "format")
-        return io.NodeOutput(tuple(encode_batch(image, mask, format=chosen, quality=quality)))
+        from . import pictures
+
+        return io.NodeOutput(pictures.to_files(image, mask, format, quality))
 
 
 class KontextDecodeImage(io.ComfyNode):
@@ -139,42 +118,7 @@ class KontextDecodeImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, bytes: Bytes) -> io.NodeOutput:
-        stacked = to_tensors(_decode_all([picture.data for picture in bytes]))
+        from . import pictures
+
+        stacked = pictures.from_files(bytes)
         return io.NodeOutput(stacked.image, stacked.mask)
-
-
-def _upload_all(session: Session, pictures: list[EncodedImage]) -> list[str]:
-    repository = session.settings.upload_repository
-    return [upload(session.client, picture.data, picture.media_type, repository) for picture in pictures]
-
-
-def _read_all(uris: list[str], control: Control) -> list[DecodedImage]:
-    settings = load_settings(host.user_folder())
-    fetcher = Fetcher(control, account=account_without_key(), allow_private=settings.allow_private_urls)
-    try:
-        return _decode_all(_bytes_of(uri, fetcher, control) for uri in uris)
-    finally:
-        fetcher.close()
-
-
-def _bytes_of(uri: str, fetcher: Fetcher, control: Control) -> bytes:
-    if is_data_uri(uri):
-        return parse_data_uri(uri)
-    return with_retries(control, _FETCH_TRIES, lambda: fetcher.fetch(uri))
-
-
-def _decode_all(files: Iterable[bytes]) -> list[DecodedImage]:
-    """Every file decoded, as long as all of them together, at the first one's size, stay within one picture's limit
-    four times over; raises ImageError naming the picture.
-    """
-    limits = Limits()
-    pictures: list[DecodedImage] = []
-    for number, data in enumerate(files, 1):
-        try:
-            pictures.append(decode(data, limits))
-        except ImageError as error:
-            raise type(error)(f"Picture {number}: {error}") from None
-        pixels = sum(max(p.width * p.height, pictures[0].width * pictures[0].height) for p in pictures)
-        if pixels > 4 * limits.max_pixels:
-            raise ImageError(f"The pictures up to number {number} have {pixels / 1e6:.0f} million pixels; read fewer.")
-    return pictures

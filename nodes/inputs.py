@@ -9,26 +9,11 @@ from enum import Enum
 
 from comfy_api.latest import io
 
-from ..imaging.codec import DEFAULT_FORMAT, ImageFormat
-from ..oxen.edits import WaitMode
+from ..imaging.formats import DEFAULT_FORMAT, ImageFormat
+from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ..oxen.request import GUIDANCE, QUALITY, STEPS, AspectRatio, OutputFormat
-from ..oxen.uploads import SendAs
 
 CATEGORY = "Kontext Bridge"
-
-
-class Result(str, Enum):
-    """Whether a picture that was paid for before answers the same request again."""
-
-    REUSE = "reuse"
-    NEW = "always new"
-
-
-class IfSomeFail(str, Enum):
-    """What a batch does where some of its edits fail."""
-
-    STOP = "stop with the error"
-    GO_ON = "go on with what succeeded"
 
 
 def choice(members: type[Enum]) -> list[str]:

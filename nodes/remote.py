@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from comfy_api.latest import io, ui
 
-from .. import host
-from ..imaging.codec import decode
-from ..oxen.batch import Batch
-from ..oxen.progress import Progress
+from ..oxen.choices import Result
 from ..oxen.request import MODEL
-from ..oxen.session import Session
 from . import inputs
-from .runs import Gathered, Order, gather, in_session
+
+if TYPE_CHECKING:
+    import torch
 
 
 class KontextEdit(io.ComfyNode):
@@ -60,17 +57,9 @@ class KontextEdit(io.ComfyNode):
 
     @classmethod
     async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
-        order = Order.read(**widgets)
-        progress = Progress(order.count(image))
-        run_id = host.run_id()
+        from . import runs
 
-        def work(session: Session) -> Gathered:
-            batch = Batch(session, decode, order.terms, run_id)
-            outcomes = batch.edit(order.edits(session, image), progress)
-            size = f"{image.shape[2]}x{image.shape[1]}"
-            return gather(outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
-
-        gathered = await in_session(work, progress=progress, node_id=cls.hidden.unique_id)
+        gathered = await runs.edit(image, widgets, cls.hidden.unique_id)
         return io.NodeOutput(gathered.image, gathered.info)
 
 
@@ -97,7 +86,9 @@ class KontextModelInfo(io.ComfyNode):
 
     @classmethod
     async def execute(cls, model: str) -> io.NodeOutput:
-        found = await in_session(lambda session: session.client.model(model.strip()))
+        from . import runs
+
+        found = await runs.in_session(lambda session: session.client.model(model.strip()))
         cost = found.cost_per_image
         price = "not published" if cost is None else f"{cost} USD per image"
         schema = json.dumps(found.schema or {}, indent=2)
@@ -114,4 +105,4 @@ def prompt_is_usable(prompt: str | None) -> bool | str:
 
 def fingerprint(widgets: dict[str, Any]) -> Any:
     """Equal for equal inputs, so that ComfyUI may reuse the picture, unless a new one is wanted every time."""
-    return time.time_ns() if widgets.get("result") == inputs.Result.NEW.value else ""
+    return time.time_ns() if widgets.get("result") == Result.NEW.value else ""

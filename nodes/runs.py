@@ -1,4 +1,7 @@
-"""What the remote nodes share: an open session, IMAGE into edits, outcomes into IMAGE and info."""
+"""What the remote nodes do: IMAGE into edits, edits into jobs, outcomes into IMAGE and info.
+
+Loaded when a node first runs, so that telling the nodes' schemas costs ComfyUI's start-up next to nothing.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,23 @@ from typing import Any, TypeVar
 import torch
 
 from .. import host
-from ..imaging.codec import DecodedImage, encode, to_tensors
+from ..imaging.codec import DecodedImage, decode, encode, to_tensors
 from ..imaging.pixels import UInt8, check_image, digest, to_uint8
 from ..imaging.uri import to_data_uri
+from ..oxen.batch import Batch
+from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ..oxen.control import Control
 from ..oxen.credentials import Account, find_account
-from ..oxen.edits import Edit, Outcome, Terms, WaitMode
+from ..oxen.edits import Edit, Outcome, Terms
 from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
+from ..oxen.ledger import Record
 from ..oxen.progress import Progress
+from ..oxen.replies import is_generation_id
 from ..oxen.request import AspectRatio, EditParameters, OutputFormat, member_of
 from ..oxen.session import Session
 from ..oxen.settings import load_settings
-from ..oxen.uploads import SendAs, upload
-from .inputs import IfSomeFail, Result
+from ..oxen.uploads import upload
+from .types import Job
 
 T = TypeVar("T")
 
@@ -165,10 +172,10 @@ def gather(
     Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
     something to go on with. What succeeded is in the ledger either way.
     """
-    failed = {number: o.error for number, o in enumerate(outcomes, 1) if o.error is not None}
+    failed = failures(outcomes)
     pictures = [o.picture for o in outcomes if o.picture is not None]
     if failed and (not pictures or if_some_fail is IfSomeFail.STOP):
-        raise _failure(failed, len(outcomes), send_as)
+        raise failure(failed, len(outcomes), send_as)
     stacked = to_tensors(pictures)
     succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
     edits = []
@@ -205,7 +212,13 @@ def _told(number: int, outcome: Outcome[DecodedImage], size_sent: str | None, *,
     return {name: value for name, value in told.items() if value is not None}
 
 
-def _failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) -> OxenError:
+def failures(outcomes: Sequence[Outcome[DecodedImage]]) -> dict[int, OxenError]:
+    """The errors of a run by the number of the edit, counted from 1."""
+    return {number: outcome.error for number, outcome in enumerate(outcomes, 1) if outcome.error is not None}
+
+
+def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) -> OxenError:
+    """One error for the failed of `count` edits, with what became of the others and what to do."""
     first = next(iter(failed.values()))
     advice = ""
     could_be_the_uri = isinstance(first, Upstream) or "for url" in str(first)
@@ -223,6 +236,73 @@ def _failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) -
     )
 
 
-def listed(text: str) -> tuple[str, ...]:
-    """The entries of a text with one a line (or separated by blanks or commas), in order, each once."""
-    return tuple(dict.fromkeys(text.replace(",", " ").split()))
+async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Gathered:
+    """Kontext Edit: every picture of an IMAGE [B,H,W,C] edited; raises OxenError or ImageError."""
+    order = Order.read(**widgets)
+    progress = Progress(order.count(image))
+    run_id = host.run_id()
+
+    def work(session: Session) -> Gathered:
+        outcomes = Batch(session, decode, order.terms, run_id).edit(order.edits(session, image), progress)
+        size = f"{image.shape[2]}x{image.shape[1]}"
+        return gather(outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
+
+    return await in_session(work, progress=progress, node_id=node_id)
+
+
+async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Job:
+    """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue; raises OxenError or ImageError."""
+    order = Order.read(**widgets, submit_only=True)
+    progress = Progress(order.count(image))
+    run_id = host.run_id()
+
+    def work(session: Session) -> Job:
+        outcomes = Batch(session, decode, order.terms, run_id).edit(order.edits(session, image), progress)
+        records = [outcome.record for outcome in outcomes if outcome.record is not None]
+        failed = failures(outcomes)
+        if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
+            raise failure(failed, len(outcomes), order.send_as)
+        ids = tuple(record.generation_id for record in records if record.generation_id is not None)
+        return Job(tuple(record.id for record in records), ids)
+
+    return await in_session(work, progress=progress, node_id=node_id)
+
+
+async def collect(
+    job: Job | None, text: str, wait: str, timeout: float, if_some_fail: str, node_id: str | None
+) -> Gathered:
+    """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError."""
+    ids = generation_ids(job, text, required=True)
+    terms = Terms(wait=member_of(WaitMode, wait, "wait"), seconds=float(timeout))
+    policy = member_of(IfSomeFail, if_some_fail, "if_some_fail")
+    progress = Progress(max(len(job.records) if job else 0, len(ids)))
+
+    def work(session: Session) -> Gathered:
+        records = _records(session, job, ids)
+        return gather(Batch(session, decode, terms).collect(records, progress), progress, if_some_fail=policy)
+
+    return await in_session(work, progress=progress, node_id=node_id)
+
+
+def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, ...]:
+    """The generation ids of a job and of a text with one a line, in order, each once.
+
+    Raises InvalidParameters for what is no id, and where there is neither id nor job although it is `required`.
+    """
+    ids = tuple(dict.fromkeys((*(job.generation_ids if job else ()), *text.replace(",", " ").split())))
+    for generation_id in ids:
+        if not is_generation_id(generation_id):
+            raise InvalidParameters(
+                f"{generation_id[:60]!r} is not a generation id. Give one a line, as Kontext Submit shows them."
+            )
+    if required and not ids and not (job and job.records):
+        raise InvalidParameters("There is no job: connect Kontext Submit's job, or write generation ids, one a line.")
+    return ids
+
+
+def _records(session: Session, job: Job | None, ids: tuple[str, ...]) -> list[Record]:
+    """The ledger's records of a job and of ids, each once."""
+    known = [session.ledger.by_id(number) for number in (job.records if job else ())]
+    records = [record for record in known if record is not None]
+    taken = {record.generation_id for record in records}
+    return records + [session.ledger.adopt(generation_id) for generation_id in ids if generation_id not in taken]

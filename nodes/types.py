@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from comfy_api.latest import io
 
-from ..imaging.codec import EncodedImage
+if TYPE_CHECKING:
+    from ..imaging.codec import EncodedImage
 
 KontextJob = io.Custom("KONTEXT_JOB")
 KontextBytes = io.Custom("KONTEXT_BYTES")
 
-Bytes = tuple[EncodedImage, ...]
+Bytes: TypeAlias = "tuple[EncodedImage, ...]"
 
 
 @dataclass(frozen=True)

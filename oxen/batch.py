@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from .edits import Edit, Editor, Outcome, Terms, WaitMode
+from .choices import WaitMode
+from .edits import Edit, Editor, Outcome, Terms
 from .errors import (
     ClientRefused,
     Interrupted,

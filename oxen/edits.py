@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
+from .choices import WaitMode
 from .control import Deadline
 from .errors import (
     GenerationCancelled,
@@ -32,7 +33,7 @@ from .events import EventStream
 from .ledger import Record, State, request_key
 from .lookup import find_lost
 from .progress import Progress, Stage
-from .replies import JobStatus
+from .replies import JobStatus, Row
 from .request import EditParameters
 from .results import Results
 from .session import Session
@@ -45,12 +46,9 @@ logger = logging.getLogger(__name__)
 Picture = TypeVar("Picture")
 
 _LOOKUP_PAUSES = (0.0, 0.5, 1.5)
-
-
-class WaitMode(str, Enum):
-    EVENTS = "events and polling"
-    POLLING = "polling"
-    BLOCKING = "one blocking request"
+# How long after a request the service may take to list its job; before that, "not listed" says nothing.
+_SETTLE_SECONDS = 10.0
+_SETTLE_PAUSE = 1.0
 
 
 class How(str, Enum):
@@ -175,9 +173,14 @@ class Editor(Generic[Picture]):
         while (found := self.record_to_go_on_from(key)) is not None:
             if found.state is State.SENDING:
                 # nobody else holds the key: a run was stopped between its record and its answer
-                row = find_lost(self._client, self._ledger, found)
+                row = self._find_settled(found)
                 if row is not None:
                     return _Claim(self._ledger.sent(found, generation_id=row.generation_id), How.FOUND)
+                logger.warning(
+                    "A request of %.0f s ago was cut off before its answer, and Oxen.ai lists no job for it: it is "
+                    "sent again. Should the first have arrived all the same, it is on the bill as well.",
+                    time.time() - found.created_at,
+                )
                 self._ledger.ended(found, State.REFUSED, "The service knows no such job.")
                 continue
             picture = self._kept(found)
@@ -186,6 +189,15 @@ class Editor(Generic[Picture]):
                 continue
             return _Claim(found, How.REUSED if found.collected_at else How.RESUMED, picture)
         return None
+
+    def _find_settled(self, record: Record) -> Row | None:
+        """The job of a request whose run was stopped; looked for until a late listing would have shown it."""
+        while True:
+            settled = time.time() - record.created_at > _SETTLE_SECONDS
+            row = find_lost(self._client, self._ledger, record)
+            if row is not None or settled:
+                return row
+            self._client.control.sleep(_SETTLE_PAUSE)
 
     def _kept(self, record: Record) -> Picture | None:
         """The picture that this machine holds of a record."""

@@ -18,7 +18,8 @@ def find_lost(client: Client, ledger: Ledger, record: Record) -> Row | None:
     """The row of the job that `record` became, from the queue and then the history; None where it became none.
 
     A row is taken where every parameter that it echoes equals what was sent, the prompt and the seed among them,
-    and no other record owns it. Where the service does not echo the picture, only a single candidate is taken.
+    and no other record owns it: of several the one nearest in time, as a blocking request for the same picture may
+    have left one that no record names. Where the service does not echo the picture, only a single candidate is taken.
     Raises what the requests raise.
     """
     candidates = [row for row in _rows(client, record) if _same_request(row, record)]
@@ -26,7 +27,7 @@ def find_lost(client: Client, ledger: Ledger, record: Record) -> Row | None:
     free = {row.generation_id: row for row in candidates if row.generation_id not in known}
     certain = [row for row in free.values() if _same_picture(row, record)]
     if certain:
-        return min(certain, key=lambda row: row.enqueued_at)
+        return min(certain, key=lambda row: abs(row.enqueued_at - record.created_at))
     unsure = [row for row in free.values() if "input_image" not in row.parameters]
     return unsure[0] if len(unsure) == 1 else None
 

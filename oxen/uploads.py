@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
@@ -19,14 +18,6 @@ _BRANCH = "main"
 _FOLDER = "kontext-bridge"
 _PLAYGROUND = "playground"
 _SECONDS = 120.0
-
-
-class SendAs(str, Enum):
-    """How a picture travels: AUTO is a data URI, with advice where the service refuses one."""
-
-    AUTO = "auto"
-    DATA_URI = "data URI"
-    UPLOAD = "Oxen upload"
 
 
 def upload(client: Client, data: bytes, media_type: str, repository: str | None) -> str:

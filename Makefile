@@ -1,0 +1,43 @@
+# Everything that is set up lies in .venv; the two commands a newcomer needs are `make demo` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format benchmarks clean
+
+help:
+	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in"
+	@echo "make test        lint, types and tests"
+	@echo "make benchmarks  measure what the README promises"
+
+# torch is named here and nowhere in the package: ComfyUI brings its own.
+$(VENV)/ready: pyproject.toml tests/constraints.txt Makefile
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable '.[dev,local]'
+	mkdir -p $(VENV)/typecheck
+	ln -sfn ../.. $(VENV)/typecheck/kontext_bridge
+	touch $@
+
+demo: $(VENV)/ready
+	@$(BIN)/python -m kontext_bridge.headless.demo
+
+check: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd $(VENV)/typecheck && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p kontext_bridge
+
+test: check
+	$(BIN)/python -m pytest -c tests/pytest.ini tests
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmarks: $(VENV)/ready
+	$(BIN)/python benchmarks/encoding.py
+	$(BIN)/python benchmarks/waiting.py
+	$(BIN)/python benchmarks/importing.py
+
+clean:
+	rm -rf $(VENV) out build

@@ -1,0 +1,104 @@
+"""`make demo`: one remote edit through submit, events and collect, told step by step.
+
+At Oxen.ai where OXEN_API_KEY is set, which costs what Oxen.ai asks for one picture; otherwise against the stand-in,
+whose pictures are not Kontext's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from .. import host
+from ..oxen.credentials import BASE_VARIABLE, KEY_VARIABLE, find_account
+from ..oxen.errors import OxenError
+from . import ensure_comfy_api
+
+PACK = Path(__file__).resolve().parent.parent
+WORKFLOW = PACK / "example_workflows" / "api" / "submit_and_collect.json"
+OUTPUT = Path("out") / "demo"
+
+
+def main() -> int:
+    """The exit status: 0, or 1 with the reason on stderr."""
+    ensure_comfy_api()
+    try:
+        with _service() as told:
+            _step(1, told)
+            return _edit()
+    except OxenError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _edit() -> int:
+    from .__main__ import pack_nodes, signals_call
+    from .folders import RunFolders
+    from .graph import read_workflow
+    from .report import TerminalReport
+    from .run import NodeFailed, RunInterrupted, run_workflow
+
+    workflow = read_workflow(WORKFLOW)
+    nodes = {node.class_type: node for node in workflow.nodes.values()}
+    picture = WORKFLOW.parent / nodes["LoadImage"].inputs["image"]
+    submit = nodes["KontextSubmit"].inputs
+    _step(2, f"Picture: {_shown(picture.resolve())}")
+    _step(
+        3,
+        f"Prompt: “{submit['prompt']}”, {submit['steps']} steps, guidance {submit['guidance']}, seed {submit['seed']}",
+    )
+    _step(4, "Submit to the queue, listen for the event, collect:")
+    report = TerminalReport(sys.stdout)
+    host.set_local(report)
+    folders = RunFolders(source=WORKFLOW.parent, output=OUTPUT.resolve())
+    try:
+        with signals_call(host.request_interrupt):
+            result = run_workflow(workflow, asyncio.run(pack_nodes()), folders, report, host.interrupted)
+    except (NodeFailed, RunInterrupted) as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        report.close()
+    told = {node.class_type: node for node in result.nodes.values()}
+    (edit,) = json.loads(told["KontextCollect"].texts["info"])["edits"]
+    _step(5, f"Generation {edit['generation_id']}, {edit['how']}, {edit['size_returned']}, seed {edit['seed']}")
+    _step(6, "Pictures, before and after:")
+    for path in (picture.resolve(), *(file for node in result.nodes.values() for file in node.files)):
+        print(f"   {_shown(path)}")
+    return 0
+
+
+@contextlib.contextmanager
+def _service() -> Iterator[str]:
+    """The service to talk to, and a sentence that says which."""
+    if os.environ.get(KEY_VARIABLE, "").strip():
+        account = find_account(host.user_folder())
+        yield f"Service: {account.base_url} with the key in {KEY_VARIABLE}. This edit is real and paid for, once."
+        return
+    from ..standin.records import Timing
+    from ..standin.server import StandIn
+
+    with StandIn(timing=Timing(queued_s=0.5, processing_s=3.0)) as standin:
+        os.environ.update({BASE_VARIABLE: standin.url, KEY_VARIABLE: standin.key})
+        os.environ[host.HOME_VARIABLE] = str(OUTPUT.resolve() / "home")
+        yield (
+            f"Service: the stand-in at {standin.url}, as {KEY_VARIABLE} is not set. It speaks like Oxen.ai; its "
+            "pictures are not Kontext's, and say so."
+        )
+
+
+def _step(number: int, text: str) -> None:
+    print(f"{number}. {text}", flush=True)
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
