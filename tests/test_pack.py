@@ -2,6 +2,10 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
+
+import kontext_bridge
 
 
 def test_importing_the_pack_pulls_in_nothing_heavy():
@@ -12,3 +16,10 @@ def test_importing_the_pack_pulls_in_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_requirements_txt_and_pyproject_name_the_same_dependencies():
+    root = Path(kontext_bridge.__file__).parent
+    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    listed = (root / "requirements.txt").read_text().splitlines()
+    assert [line.replace("'", '"') for line in declared] == listed
