@@ -47,6 +47,12 @@ class _Modulation:
     final: torch.Tensor
 
 
+def placement(model: Any) -> tuple[torch.device, torch.dtype]:
+    """Where a mounted model computes, and in which type (its weights may be FP8, a bias never is)."""
+    bias: torch.Tensor = model.x_embedder.bias
+    return bias.device, bias.dtype
+
+
 class Denoiser:
     """The velocity of an edit at each of its steps.
 
@@ -70,7 +76,7 @@ class Denoiser:
     ) -> None:
         self._model = model
         self._exact = exact or Exact()
-        self.device, self.dtype = model.x_embedder.weight.device, model.x_embedder.weight.dtype
+        self.device, self.dtype = placement(model)
         self._conditioning = conditioning
         self._references = [pack(latent) for latent in references]
         sizes = [(latent.shape[2], latent.shape[3]) for latent in references]

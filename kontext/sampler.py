@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .denoiser import Conditioning, Denoiser, Exact
+from .denoiser import Conditioning, Denoiser, Exact, placement
 from .errors import BadRequest, NonFinite, Stopped
 from .latents import ReferenceMethod, noise, pack, unpack
 from .layers import LATENT_CHANNELS
@@ -99,7 +99,7 @@ def sample(
     latent = noise(edit.seed, edit.batch, height, width) if start is None else start.float()
     _check(edit, latent, positive, negative, references, (height, width))
     tokens = sum(r.shape[2] * r.shape[3] for r in references) // 4 + height * width // 4 + positive.text.shape[1]
-    device, dtype = model.x_embedder.weight.device, model.x_embedder.weight.dtype
+    device, dtype = placement(model)
     peak = edit.batch * tokens * model.inner_dim * dtype.itemsize * _ACTIVATIONS
     with torch.inference_mode(), reported(device, peak, f"edit at {edit.width}x{edit.height}", _REMEDY):
         common = (references, height, width, sigmas, edit.guidance)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from kontext_bridge.kontext.layers import KONTEXT, Naming, Role, layers, norms, roles_by_name
+from kontext_bridge.kontext.layers import Naming, Role, layers, norms, roles_by_name
 from kontext_bridge.kontext.tiny import TINY, random_weights
 from safetensors.torch import save_file
 
@@ -164,10 +164,10 @@ def write(tmp_path, weights, size):
     return build
 
 
-@pytest.fixture
-def write_layout_of():
-    """The writer itself, for other sizes than the tiny one."""
-    return write_layout
+@pytest.fixture(name="to_diffusers")
+def to_diffusers_fixture():
+    """Moves rows from BFL's names to diffusers', independently of the code under test."""
+    return to_diffusers
 
 
 def pytest_generate_tests(metafunc):
@@ -177,8 +177,3 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("wide_layout", WIDE_LAYOUTS)
     if "layout" in metafunc.fixturenames:
         metafunc.parametrize("layout", LAYOUTS + WIDE_LAYOUTS)
-
-
-@pytest.fixture
-def real_size():
-    return KONTEXT
