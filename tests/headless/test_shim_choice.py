@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = "import kontext_bridge.headless, comfy_api.latest as api; print(api.__file__)"
+SCRIPT = """
+import kontext_bridge.headless
+from importlib.util import find_spec
+print(find_spec("comfy_api.latest").origin)
+"""
 
 
 def api_file(tree: Path | None) -> tuple[Path, str]:
