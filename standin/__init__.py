@@ -5,7 +5,7 @@ It answers as the service is documented to answer and misbehaves on request. It 
 """
 
 from .faults import Fault, Faults
-from .records import Bill, Job, Request, Timing
+from .records import Bearer, Bill, Job, Request, Status, Timing
 from .server import StandIn
 
-__all__ = ["Bill", "Fault", "Faults", "Job", "Request", "StandIn", "Timing"]
+__all__ = ["Bearer", "Bill", "Fault", "Faults", "Job", "Request", "StandIn", "Status", "Timing"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -52,6 +53,14 @@ def routes() -> list[web.RouteDef]:
         web.get(_FILE, repos.get_file, name="file"),
         web.delete(_FILE, repos.delete_file, name="delete_file"),
     ]
+
+
+async def _while_there(answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
+    try:
+        return await answering
+    except ConnectionError:
+        # The client has gone, which is nobody's mistake; nothing can be sent any more.
+        return web.Response(status=499)
 
 
 @dataclass(eq=False)
@@ -127,19 +136,15 @@ class Site:
             return await handler(request)
         unknown = request.match_info.http_exception is not None
         route = "unknown" if unknown else (request.match_info.route.name or "unknown").removesuffix("_slash")
-        try:
-            return await pass_gate(request, self.service, number, route, handler)
-        except ConnectionError:
-            # The client has gone, which is nobody's mistake; nothing can be sent any more.
-            return web.Response(status=499)
+        return await _while_there(pass_gate(request, self.service, number, route, handler))
 
     @web.middleware
     async def _other(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         seen = len(self.service.elsewhere) + 1
-        record = make_record(request, self.service, seen, 0, "elsewhere", await request.read())
+        record = make_record(request, self.service, seen, 0, "elsewhere", time.time(), await request.read())
         self.service.elsewhere.append(record)
         self.service.notify()
-        return await handler(request)
+        return await _while_there(handler(request))
 
     async def close(self) -> None:
         """Stop listening, end every stream and connection."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -57,7 +56,13 @@ def current_call() -> Call:
 
 
 def make_record(
-    request: web.Request, service: Service, number: int, connection: int, route: str, body: bytes
+    request: web.Request,
+    service: Service,
+    number: int,
+    connection: int,
+    route: str,
+    arrived: float,
+    body: bytes,
 ) -> Request:
     """The record of a request, with the key withheld."""
     key, sent = service.key, request.headers.get("Authorization")
@@ -73,7 +78,7 @@ def make_record(
         path=request.raw_path.replace(key, "(withheld)"),
         route=route,
         headers=headers,
-        arrived=time.time(),
+        arrived=arrived,
         connection=connection,
         body_bytes=len(body),
         json=_parsed(request, body),

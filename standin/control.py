@@ -55,6 +55,7 @@ def routes(site: Site) -> list[web.RouteDef]:
     """GET state; POST faults {NAME: switch}; POST steer {"hold": stage, "finish": id, ...}."""
 
     async def get_state(request: web.Request) -> web.StreamResponse:
+        await site.service.settle()
         return web.json_response(state(site))
 
     async def post_faults(request: web.Request) -> web.StreamResponse:

@@ -14,15 +14,16 @@ from . import replies
 from .faults import Trip
 from .records import Job, Status
 
+Event = dict[str, Any]
 KEEP_ALIVE = b": keep-alive\n\n"
 
 
 @dataclass(eq=False)
 class Stream:
-    """One open event stream; None in the queue closes it."""
+    """One open event stream. Its queue holds events, raw bytes to send as they are, or None to end it."""
 
     trip: Trip
-    queue: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    queue: asyncio.Queue[Event | bytes | None] = field(default_factory=asyncio.Queue)
 
 
 class Hub:
@@ -34,20 +35,21 @@ class Hub:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def publish(self, job: Job, trip: Trip, url: str | None) -> None:
-        """Send the job's end to every stream. Cancelled jobs have no event."""
-        if job.status is not Status.CANCELLED and not trip("events_lost"):
-            self.emit(frame(completion(job, job.status, url)))
+    def announce(self, event: Event) -> None:
+        """Send the event to every open stream, each with what its switches make of it."""
+        self._put(event)
 
     def emit(self, raw: bytes) -> None:
         """Put these bytes on every open stream as they are."""
-        for stream in self._streams:
-            stream.queue.put_nowait(raw)
+        self._put(raw)
 
     def close(self) -> None:
         """End every stream properly."""
+        self._put(None)
+
+    def _put(self, item: Event | bytes | None) -> None:
         for stream in self._streams:
-            stream.queue.put_nowait(None)
+            stream.queue.put_nowait(item)
 
     async def serve(self, request: web.Request, trip: Trip, keepalive_s: float) -> web.StreamResponse:
         """One stream from headers to end."""
@@ -70,21 +72,25 @@ class Hub:
     async def _feed(self, request: web.Request, reply: web.StreamResponse, stream: Stream, keepalive_s: float) -> None:
         silent = stream.trip("events_silent") is not None
         while True:
-            raw = await _next(request, stream, keepalive_s)
-            if raw is None:
+            item = await _next(request, stream, keepalive_s)
+            if item is None:
                 return
             if silent:
                 continue
-            if raw is not KEEP_ALIVE and stream.trip("events_cut"):
+            if isinstance(item, bytes):
+                await reply.write(item)
+                continue
+            raw = dressed(frame(item), stream.trip)
+            if stream.trip("events_cut"):
                 await reply.write(raw[: len(raw) // 2])
                 await asyncio.sleep(0.05)
                 replies.reset(request)
                 return
-            await _write(reply, raw if raw is KEEP_ALIVE else dressed(raw, stream.trip), stream.trip)
+            await _write(reply, raw, stream.trip)
 
 
-async def _next(request: web.Request, stream: Stream, keepalive_s: float) -> bytes | None:
-    """The next bytes to send: an event's, a keep-alive, None to end. Notices a client that has gone."""
+async def _next(request: web.Request, stream: Stream, keepalive_s: float) -> Event | bytes | None:
+    """What to send next: an event, raw bytes, a keep-alive, None to end. Notices a client that has gone."""
     deadline = time.monotonic() + keepalive_s
     while request.transport is not None:
         left = deadline - time.monotonic()
@@ -106,15 +112,15 @@ async def _write(reply: web.StreamResponse, raw: bytes, trip: Trip) -> None:
         await asyncio.sleep(0.0005)
 
 
-def completion(job: Job, status: Status, url: str | None) -> dict[str, Any]:
+def completion(job: Job, status: Status, url: str | None) -> Event:
     """The data of media_generation_completed, whose names differ from the row's."""
-    data: dict[str, Any] = {"generation_id": job.id, "status": status.value, "media_type": "image"}
+    data: Event = {"generation_id": job.id, "status": status.value, "media_type": "image"}
     if status is Status.SUCCEEDED:
         return data | {"model": job.params.get("model"), "url": url}
     return data | {"error": job.error_message}
 
 
-def frame(data: dict[str, Any], name: str = "media_generation_completed") -> bytes:
+def frame(data: Event, name: str = "media_generation_completed") -> bytes:
     """One event as it goes over the wire."""
     return f"event: {name}\ndata: {replies.dumps(data)}\n\n".encode()
 

@@ -71,6 +71,7 @@ class Faults:
 
     answer_dropped: Annotated[Switch, "paid: the job is accepted and billed, then the connection is reset"] = False
     answer_cut: Annotated[Switch, "paid: accepted and billed, then half the answer and a reset"] = False
+    answer_hangs: Annotated[Switch, "paid: accepted and billed, then half the answer and nothing more"] = False
     answer_error: Annotated[Switch, "paid: accepted and billed, then 504 (or the value) with an HTML body"] = False
     answer_html: Annotated[Switch, "paid: accepted and billed, then 200 with HTML where JSON belongs"] = False
     answer_never: Annotated[Switch, "paid: accepted and billed, never answered"] = False
@@ -125,9 +126,11 @@ class Faults:
     b64_garbage: Annotated[Switch, "sync: a b64_json that is not base64"] = False
 
     result_wrong_type: Annotated[Switch, "result: Content-Type text/plain (or the value)"] = False
-    result_truncated: Annotated[Switch, "result: the first half of the picture, as if it were whole"] = False
+    result_truncated: Annotated[Switch, "result, b64_json too: the first half of the picture, as if it were whole"] = (
+        False
+    )
     result_cut: Annotated[Switch, "result: the connection is reset half-way"] = False
-    result_empty: Annotated[Switch, "result: 200 without a byte"] = False
+    result_empty: Annotated[Switch, "result, b64_json too: 200 without a byte of picture"] = False
     result_html: Annotated[Switch, "result: 200 with HTML instead of a picture"] = False
     result_expired: Annotated[Switch, "result: 403; the next reading of the row gives a fresh URL"] = False
     result_missing: Annotated[Switch, "result: 404"] = False
@@ -137,7 +140,7 @@ class Faults:
     result_error: Annotated[Switch, "result: 503 (or the value) with an HTML body"] = False
     result_endless: Annotated[Switch, "result: a body that never ends"] = False
     result_hangs: Annotated[Switch, "result: headers, a few bytes, then nothing"] = False
-    result_bomb: Annotated[Switch, "result: a PNG of a few kilobytes that says 60000 x 60000"] = False
+    result_bomb: Annotated[Switch, "result, b64_json too: a PNG of a few kilobytes that says 60000 x 60000"] = False
 
     upload_refused: Annotated[Switch, "uploads, presigning and new repositories: 403 (or the value)"] = False
     json_request_schema: Annotated[Switch, "models: the schema is called json_request_schema"] = False

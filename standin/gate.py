@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 from aiohttp import web
 
@@ -29,15 +30,24 @@ async def pass_gate(
     request: web.Request, service: Service, connection: int, route: str, handler: Handler
 ) -> web.StreamResponse:
     """Answer one API request: record it, judge it, hand it on."""
+    arrived = time.time()
+
+    def note(body: bytes) -> Call:
+        number = len(service.requests) + 1
+        call = Call(make_record(request, service, number, connection, route, arrived, body), body)
+        attach(call)
+        service.requests.append(call.record)
+        service.notify()
+        return call
+
     if route in PAID and service.trip("reset_before_body", request.path):
-        _note(request, service, connection, route, b"")
+        note(b"")
         return replies.reset(request)
     try:
-        body = await request.read()
+        call = note(await request.read())
     except ConnectionError:
-        _note(request, service, connection, route, b"")
+        note(b"")
         raise
-    call = _note(request, service, connection, route, body)
     if service.behaviour and (own := service.behaviour(call.record)) is not None:
         call.own = Trips(own)
     if passes_for_an_old_cli(request.headers.get("User-Agent", "")):
@@ -47,12 +57,3 @@ async def pass_gate(
     if route not in OPEN and not call.authorized:
         return replies.unauthenticated()
     return await answer(request, service, call, handler)
-
-
-def _note(request: web.Request, service: Service, connection: int, route: str, body: bytes) -> Call:
-    number = len(service.requests) + 1
-    call = Call(make_record(request, service, number, connection, route, body), body)
-    attach(call)
-    service.requests.append(call.record)
-    service.notify()
-    return call

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from . import replies
+from . import replies, results
 from .call import Call, current_call
 from .inputs import BadInput, fetch
 from .models import MODELS, TEXT_MODEL
@@ -35,10 +35,10 @@ async def edit(request: web.Request) -> web.StreamResponse:
     if wrong := complaint(body, strict_fields=strict):
         return replies.invalid(wrong)
     try:
-        await fetch(body.get("input_image"), service.own_file)
+        source = await fetch(body.get("input_image"), service.own_file)
     except BadInput as e:
         return replies.invalid(str(e))
-    job = service.accept(body, call.record, call.own, sync=True)
+    job = service.accept(body, call.record, call.own, source)
     call.jobs.append(job)
     await job.ended.wait()
     if job.status is not Status.SUCCEEDED:
@@ -65,10 +65,12 @@ def _edit_reply(service: Service, job: Job, call: Call) -> dict[str, Any]:
         wants_b64 = not wants_b64
     if not wants_b64:
         return reply | {"images": [{"url": service.result_url(job)}]}
-    text = base64.b64encode(job.result or b"").decode()
+    data = results.spoilt(job.result or b"", trip)
+    text = base64.b64encode(data).decode()
     if trip("b64_garbage"):
-        return reply | {"images": [{"b64_json": "*" + text[1:]}]}
-    call.carries = job
+        text = "*" + text[1:]
+    elif data is job.result:
+        call.carries = job
     return reply | {"images": [{"b64_json": text}]}
 
 
@@ -78,16 +80,16 @@ async def enqueue(request: web.Request) -> web.StreamResponse:
     body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
-    name = body.get("model")
+    name = str(body.get("model"))
     if name == TEXT_MODEL:
         return web.json_response({"error": {"detail": ":unsupported_media_type"}}, status=400)
     if name not in MODELS:
-        return replies.model_not_found(str(name))
+        return replies.model_not_found(name)
     count = body.get("num_generations", 1)
     if type(count) is not int or not 1 <= count <= MAX_GENERATIONS:
         detail = f"num_generations must be an integer between 1 and {MAX_GENERATIONS}"
         return web.json_response({"error": {"type": "invalid_request", "detail": detail}}, status=400)
-    jobs = [service.accept(body, call.record, call.own, sync=False) for _ in range(count)]
+    jobs = [service.accept(body, call.record, call.own) for _ in range(count)]
     call.jobs.extend(jobs)
     if service.job_trip(jobs[0])("event_before_answer"):
         await asyncio.gather(*(service.conclude(job) for job in jobs))

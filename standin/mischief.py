@@ -117,6 +117,15 @@ async def _late(hit: Hit, reply: web.StreamResponse) -> web.StreamResponse:
     return reply
 
 
+async def _hang_half_way(hit: Hit, reply: web.StreamResponse) -> web.StreamResponse:
+    body = replies.body_of(reply)
+    half = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(body))})
+    await half.prepare(hit.request)
+    await half.write(body[: len(body) // 2])
+    await hit.service.stopping.wait()
+    return half
+
+
 # Switches that spoil the reply to a request that was carried out.
 SPOILT: dict[str, tuple[frozenset[str], Spoil]] = {
     "answer_delayed": (PAID, _late),
@@ -126,6 +135,7 @@ SPOILT: dict[str, tuple[frozenset[str], Spoil]] = {
         PAID,
         lambda hit, reply: replies.cut_short(hit.request, replies.body_of(reply), "application/json"),
     ),
+    "answer_hangs": (PAID, _hang_half_way),
     "answer_error": (PAID, lambda hit, reply: _html(504)(hit)),
     "answer_html": (PAID, lambda hit, reply: replies.html(200)),
     "answer_never": (PAID, lambda hit, reply: _never(hit)),

@@ -87,12 +87,13 @@ class Status(str, Enum):
 class Job:
     """One generation. `params` is the request body as sent; times are Unix seconds.
 
+    source is the picture, where it was fetched before the job was accepted, as synchronous edits do.
     told is set to end the job now; verdict, where set, is the text it then fails with.
     """
 
     params: dict[str, Any]
     billed_as: str = ""
-    sync: bool = False
+    source: bytes | None = None
     trips: Trips | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = Status.QUEUED
@@ -107,6 +108,11 @@ class Job:
 
     def __post_init__(self) -> None:
         self.billed_as = self.billed_as or self.id
+
+    @property
+    def sync(self) -> bool:
+        """Whether the synchronous route made it."""
+        return self.source is not None
 
     @property
     def prompt(self) -> str:

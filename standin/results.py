@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from aiohttp import web
 
 from . import replies
@@ -54,6 +52,15 @@ def _refused(request: web.Request, service: Service, job: Job, call: Call) -> we
     return None
 
 
+def spoilt(data: bytes, trip: Trip) -> bytes:
+    """The picture's bytes, or what a switch sends in their place; the same object where none does."""
+    if trip("result_truncated"):
+        return data[: len(data) // 2]
+    if trip("result_empty"):
+        return b""
+    return bomb() if trip("result_bomb") else data
+
+
 async def send_picture(request: web.Request, service: Service, job: Job, trip: Trip) -> web.StreamResponse:
     """The picture, whole unless a switch says otherwise; a whole one counts as delivered."""
     data = job.result or b""
@@ -70,16 +77,10 @@ async def send_picture(request: web.Request, service: Service, job: Job, trip: T
         await reply.write(data[:64])
         await service.stopping.wait()
         return reply
-    whole = data
-    if trip("result_truncated"):
-        data = data[: len(data) // 2]
-    elif trip("result_empty"):
-        data = b""
-    elif trip("result_bomb"):
-        data = await asyncio.to_thread(bomb)
+    data = spoilt(data, trip)
     reply = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(data))})
     left = await replies.send_whole(request, reply, data)
-    if left and data is whole and request.method == "GET":
+    if left and data is job.result and request.method == "GET":
         service.deliver(job)
     return reply
 

@@ -80,9 +80,7 @@ class StandIn:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     async def _settled(self) -> set[str]:
-        # Who has just received the last byte may ask before the task that sent it has noted it.
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await self._service.settle()
         return set(self._service.delivered)
 
     @property

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aiohttp import web
 
-from .events import Hub, completion, frame
+from .events import Hub, completion
 from .faults import Fault, Faults, Trip, Trips
 from .files import USERNAME, Files
 from .inputs import BadInput, client_error, fetch
@@ -83,10 +83,12 @@ class Service:
 
     # jobs
 
-    def accept(self, params: Mapping[str, Any], request: Request, trips: Trips | None, sync: bool) -> Job:
-        """Take a job on: bill it and set it going."""
-        job = Job(dict(params), sync=sync, trips=trips)
-        if sync:
+    def accept(
+        self, params: Mapping[str, Any], request: Request, trips: Trips | None, source: bytes | None = None
+    ) -> Job:
+        """Take a job on: bill it and set it going. source: a synchronous edit's picture."""
+        job = Job(dict(params), source=source, trips=trips)
+        if job.sync:
             job.billed_as = f"sync-{1 + sum(j.sync for j in self.jobs.values())}"
         self.jobs[job.id] = job
         self.billed.append(Bill(job.billed_as, digest(request.json), time.time(), request.number))
@@ -127,7 +129,7 @@ class Service:
         self.notify()
         drawing = asyncio.ensure_future(self._draw(job))
         if not job.sync and trip("events_early"):
-            self.hub.emit(frame(completion(job, Status.SUCCEEDED, self.result_url(job))))
+            self.hub.announce(completion(job, Status.SUCCEEDED, self.result_url(job)))
         try:
             await self._stage(job, Status.PROCESSING, self.timing.processing_s, stuck=trip("stuck") is not None)
             if job.status.terminal:
@@ -141,8 +143,8 @@ class Service:
         job.result = result if job.error_message is None else None
         job.status = Status.SUCCEEDED if job.error_message is None else Status.FAILED
         self._end(job)
-        if not job.sync:
-            self.hub.publish(job, trip, self.result_url(job))
+        if not job.sync and not trip("events_lost"):
+            self.hub.announce(completion(job, job.status, self.result_url(job)))
 
     def _end(self, job: Job) -> None:
         job.completed_at = time.time()
@@ -176,7 +178,7 @@ class Service:
         if wrong is not None:
             return None, wrong
         try:
-            source = await fetch(job.params.get("input_image"), self.own_file)
+            source = job.source or await fetch(job.params.get("input_image"), self.own_file)
             return await asyncio.to_thread(make_edit, source, edit_of(job.params)), None
         except (BadInput, BadPicture) as e:
             return None, str(e)
@@ -185,6 +187,11 @@ class Service:
         """Note that the job's picture left here whole."""
         self.delivered.add(job.billed_as)
         self.notify()
+
+    async def settle(self) -> None:
+        """Let tasks note what they have sent: who has just received the last byte may already ask."""
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     def leaks(self) -> list[Request]:
         """Requests to the other host that carried an Authorization header or the key's text."""
@@ -205,7 +212,10 @@ class Service:
 
         Raises BadInput, as a worker that has no key would report it, where the file is not open to everyone.
         """
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return None
         if f"{parts.scheme}://{parts.netloc}" != self.url:
             return None
         path = unquote(parts.path)

@@ -170,6 +170,16 @@ def answer_cut(api):
     accepted(api, 1)
 
 
+def answer_hangs(api):
+    with api.call("POST", "/api/ai/queue", json=api.params, stream=True) as reply:
+        half = int(reply.headers["Content-Length"]) // 2
+        assert reply.raw.read(half).startswith(b'{"generations":')
+        reply.raw._fp.fp.raw._sock.settimeout(0.3)
+        with pytest.raises(Exception, match="timed out"):
+            reply.raw.read(1)
+    accepted(api, 1)
+
+
 def answer_error(api):
     is_html(api.enqueue(), 504)
     accepted(api, 1)
@@ -183,6 +193,14 @@ def answer_html(api):
 def answer_never(api):
     hangs(api.enqueue)
     accepted(api, 1)
+
+
+def answer_hangs(api):
+    hangs(api.enqueue)
+    accepted(api, 1)
+    with pytest.raises(requests.ConnectionError):
+        api.edit(timeout=1.5)
+    accepted(api, 2)
 
 
 def answer_delayed(api):
@@ -581,6 +599,31 @@ def models_missing(api):
 
 def price_missing(api):
     assert api.call("GET", "/api/ai/models/flux-kontext-dev").json()["pricing"] is None
+
+
+@pytest.mark.parametrize("name", ["result_truncated", "result_empty", "result_bomb"])
+def test_a_spoilt_picture_comes_as_b64_json_too(serve, name):
+    api = serve(**{name: True})
+    text = api.edit(response_format="b64_json").json()["images"][0]["b64_json"]
+    with pytest.raises((OSError, Image.DecompressionBombError)):
+        Image.open(io.BytesIO(base64.b64decode(text))).load()
+    undelivered(api)
+
+
+def test_a_key_shown_to_the_other_host_is_a_leak(serve):
+    api = serve(result_redirects=True)
+    url = api.ended(api.submit())["result_url"]
+    away = requests.get(url, allow_redirects=False, timeout=5).headers["Location"]
+    requests.get(away, headers={"Authorization": "Bearer anything"}, timeout=5)
+    requests.get(f"{away}?k={api.server.key}", timeout=5)
+    requests.get(away, timeout=5)
+    assert [r.number for r in api.server.leaks] == [1, 2]
+    assert api.server.key not in repr(api.server.leaks)
+
+
+def test_the_other_host_can_go_on_for_ever_too(serve):
+    api = serve(result_redirects=True, result_endless=True)
+    never_ends(api.result(api.submit(), stream=True))
 
 
 @pytest.mark.parametrize("name", faults.NAMES)

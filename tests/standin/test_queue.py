@@ -36,6 +36,7 @@ def test_a_number_of_generations_out_of_range_is_refused(api, count):
 
 def test_unknown_and_text_models_are_refused(api):
     assert api.enqueue(model="nope").json() == {"error": {"message": "Model not found: nope"}}
+    assert api.enqueue(model=["flux-kontext-dev"]).status_code == 404
     reply = api.enqueue(model="stand-in-text-model")
     assert (reply.status_code, reply.json()) == (400, {"error": {"detail": ":unsupported_media_type"}})
 

@@ -96,6 +96,8 @@ def test_an_empty_prompt_is_refused(api, prompt):
         "http://localhost.example.com/x.png",
         "file:///etc/hostname",
         "http://[::ffff:1.2.3.4]/",
+        "http://[",
+        "http://127.0.0.1.example.com/",
     ],
 )
 def test_an_address_that_it_must_not_visit_is_forbidden(api, source):
@@ -131,8 +133,11 @@ def test_a_body_that_is_no_json_object_is_refused(api, body):
 def test_a_picture_on_another_loopback_server_is_fetched(api):
     picture = base64.b64decode(data_uri().partition(",")[2])
 
+    asked = []
+
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
+            asked.append(self.path)
             found = self.path == "/a.png"
             self.send_response(200 if found else 404)
             self.end_headers()
@@ -151,6 +156,7 @@ def test_a_picture_on_another_loopback_server_is_fetched(api):
         finally:
             server.shutdown()
             thread.join()
+    assert asked == ["/a.png", "/b.png"]
 
 
 def test_a_result_can_be_the_next_edits_input(api):
