@@ -10,6 +10,7 @@ from __future__ import annotations
 import email.utils
 import logging
 import random
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -276,10 +277,13 @@ def new_session(base_url: str, pool_size: int) -> requests.Session:
 
 def never_sent(error: requests.RequestException) -> bool:
     """Whether a failure happened before a connection stood, so that no byte of the request went out."""
-    if isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError):
+    if isinstance(error, requests.exceptions.ConnectTimeout):
         return True
     cause = error.args[0] if error.args else None
     reason = getattr(cause, "reason", cause)
+    if isinstance(error, requests.exceptions.SSLError):
+        # TLS breaks off in the middle of an answer, too; only a refused certificate tells that it was the handshake
+        return isinstance(reason.args[0] if reason and reason.args else None, ssl.CertificateError)
     if isinstance(reason, urllib3.exceptions.ProxyError):
         reason = reason.original_error
     return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
