@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from .control import Control
 from .credentials import Account
-from .errors import GenerationNotFound, InvalidParameters, ModelNotFound, ReplyError, Upstream
+from .errors import GenerationNotFound, InvalidParameters, ModelNotFound, ReplyError, UnexpectedReply, Upstream
 from .replies import (
     EditImage,
     History,
@@ -25,7 +27,9 @@ from .replies import (
     read_rows,
 )
 from .request import MODEL, EditParameters
-from .transport import Transport
+from .transport import Reply, Transport
+
+T = TypeVar("T")
 
 DEFAULT_EDIT_SECONDS = 300.0
 _ENQUEUE_SECONDS = 60.0
@@ -61,7 +65,7 @@ class Client:
         """
         body = {**parameters.body(), "input_image": input_image, "response_format": "b64_json"}
         reply = self.transport.send("POST", "/api/ai/images/edit", json=body, paid=True, seconds=seconds)
-        return read_edit(reply.json())
+        return self._read(read_edit, reply)
 
     def enqueue(self, parameters: EditParameters, input_image: str) -> str:
         """Put an edit into the queue and return its generation id (POST /api/ai/queue); paid, sent once.
@@ -70,12 +74,12 @@ class Client:
         """
         body = {**parameters.body(), "input_image": input_image}
         reply = self.transport.send("POST", "/api/ai/queue", json=body, paid=True, seconds=_ENQUEUE_SECONDS)
-        return read_generation_ids(reply.json())[0]
+        return self._read(read_generation_ids, reply)[0]
 
     def row(self, generation_id: str) -> Row:
         """A job's row, from the queue or else the history; raises GenerationNotFound where neither knows the id."""
         try:
-            return read_row(self._about(generation_id, "GET", "/api/ai/queue/"))
+            return self._shown(self._read(read_row, self._about(generation_id, "GET", "/api/ai/queue/")))
         except GenerationNotFound:
             return self.past(generation_id)
 
@@ -86,7 +90,8 @@ class Client:
     def active(self, *, model: str | None = MODEL, namespace: str | None = None) -> tuple[Row, ...]:
         """The queued and processing jobs, newest first."""
         params = {name: value for name, value in (("model", model), ("namespace", namespace)) if value}
-        return read_rows(self.transport.send("GET", "/api/ai/queue", params=params).json())
+        rows = self._read(read_rows, self.transport.send("GET", "/api/ai/queue", params=params))
+        return tuple(map(self._shown, rows))
 
     def history(
         self,
@@ -101,11 +106,12 @@ class Client:
         params: dict[str, str | int] = {"page": page, "page_size": page_size}
         chosen = (("model", model), ("namespace", namespace), ("status", status.value if status else None))
         params.update({name: value for name, value in chosen if value})
-        return read_history(self.transport.send("GET", "/api/ai/generations", params=params).json())
+        history = self._read(read_history, self.transport.send("GET", "/api/ai/generations", params=params))
+        return replace(history, rows=tuple(map(self._shown, history.rows)))
 
     def past(self, generation_id: str) -> Row:
         """One past generation with its cost; raises GenerationNotFound."""
-        return read_history_row(self._about(generation_id, "GET", "/api/ai/generations/"))
+        return self._shown(self._read(read_history_row, self._about(generation_id, "GET", "/api/ai/generations/")))
 
     def model(self, name: str = MODEL) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""
@@ -113,7 +119,7 @@ class Client:
             reply = self.transport.send("GET", f"/api/ai/models/{quote(name, safe='')}", public=True)
         except ModelNotFound:
             raise ModelNotFound(f"Oxen.ai has no model named {name!r}; {MODEL} is the default.", status=404) from None
-        return read_model(reply.json())
+        return self._read(read_model, reply)
 
     def models(self) -> tuple[Model, ...]:
         """All models; public."""
@@ -130,11 +136,22 @@ class Client:
             raise Upstream("Oxen.ai did not say whose key this is.")
         return name
 
-    def _about(self, generation_id: str, method: str, path: str) -> Any:
+    def _read(self, read: Callable[[Any], T], reply: Reply) -> T:
+        """What `read` makes of a reply's JSON; its error may quote the service, which may quote anything."""
+        try:
+            return read(reply.json())
+        except UnexpectedReply as error:
+            raise error.reworded(self.transport.redact(error.message)) from None
+
+    def _shown(self, row: Row) -> Row:
+        """The row with its error fit to be shown: the service quotes addresses with their signatures."""
+        return replace(row, error_message=row.error_message and self.transport.redact(row.error_message))
+
+    def _about(self, generation_id: str, method: str, path: str) -> Reply:
         if not is_generation_id(generation_id):
             raise InvalidParameters(f"{generation_id[:60]!r} is not a generation id. Nothing was sent.")
         try:
-            return self.transport.send(method, path + generation_id).json()
+            return self.transport.send(method, path + generation_id)
         except ReplyError as error:
             if error.status != 404:
                 raise

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 
 import requests
 import urllib3.exceptions
@@ -132,7 +133,8 @@ class EventStream:
         event = read_event(data)
         if event is None:
             return
-        self._events[event.generation_id] = event
+        error = event.error and self._transport.redact(event.error)
+        self._events[event.generation_id] = replace(event, error=error)
         while len(self._events) > _KEPT:
             self._events.popitem(last=False)
         self._transport.control.notify()

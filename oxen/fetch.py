@@ -84,10 +84,10 @@ class Fetcher:
         redirects = 0
         while True:
             self._control.check()
-            parts = urlsplit(url)
-            if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-                raise UrlRefused(f"{_shown(url)} is not fetched; give an http or https URL without user name.")
             try:
+                parts = urlsplit(url)
+                if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+                    raise UrlRefused(f"{_shown(url)} is not fetched; give an http or https URL without user name.")
                 response = self._open(url, with_key)
                 with response:
                     if response.status_code in _REDIRECTS and "Location" in response.headers:

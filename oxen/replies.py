@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -176,7 +176,7 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
     if isinstance(encoded, str) and encoded:
         try:
             return EditImage(data=base64.b64decode(encoded, validate=True))
-        except binascii.Error:
+        except ValueError:
             raise UnexpectedReply("The service sent a picture that is not base64.") from None
     return EditImage(url=url) if isinstance(url, str) and url else None
 
@@ -199,7 +199,7 @@ def read_row(reply: Any) -> Row:
         started_at=_whole(reply.get("started_at")),
         completed_at=_whole(reply.get("completed_at")),
         result_url=_text(reply.get("result_url")),
-        error_message=_text(reply.get("error_message")),
+        error_message=(_text(reply.get("error_message")) or "")[:_SHOWN] or None,
         cost=_amount(reply.get("cost")),
         parameters={key: value for key, value in reply.items() if key not in _ROW_FIELDS},
     )
@@ -289,7 +289,9 @@ def _text(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return int(value)
 
 
 def _amount(value: Any) -> Decimal | None:
