@@ -8,7 +8,6 @@ import hashlib
 import io
 import json
 import os
-import socket
 import socketserver
 import subprocess
 import sys
@@ -160,20 +159,18 @@ class Background:
 class Scripted:
     """A server that answers each connection with the bytes it was given, and keeps what it was sent."""
 
-    def __init__(self, *answers: bytes, wrap: Callable[[socket.socket], socket.socket] = lambda sock: sock) -> None:
+    def __init__(self, *answers: bytes) -> None:
         self.received: list[bytes] = []
         script = list(answers)
         outer = self
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                sock = wrap(self.request)
                 data = b""
-                while b"\r\n\r\n" not in data and (block := sock.recv(65536)):
+                while b"\r\n\r\n" not in data and (block := self.request.recv(65536)):
                     data += block
                 outer.received.append(data)
-                sock.sendall(script[min(len(outer.received), len(script)) - 1])
-                sock.close()
+                self.request.sendall(script[min(len(outer.received), len(script)) - 1])
 
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -226,4 +223,4 @@ def remote(serve: Callable[..., Remote]) -> Remote:
 @pytest.fixture
 def scripted() -> Iterator[Callable[..., Scripted]]:
     with ExitStack() as stack:
-        yield lambda *answers, **more: stack.enter_context(Scripted(*answers, **more))
+        yield lambda *answers: stack.enter_context(Scripted(*answers))
