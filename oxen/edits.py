@@ -192,8 +192,9 @@ class Editor(Generic[Picture]):
 
     def _find_settled(self, record: Record) -> Row | None:
         """The job of a request whose run was stopped; looked for until a late listing would have shown it."""
+        settles = Deadline(min(_SETTLE_SECONDS, record.created_at + _SETTLE_SECONDS - time.time()))
         while True:
-            settled = time.time() - record.created_at > _SETTLE_SECONDS
+            settled = settles.passed
             row = find_lost(self._client, self._ledger, record)
             if row is not None or settled:
                 return row
