@@ -1,0 +1,158 @@
+"""One run of one edit in a process that may be killed, forked from one that has imported the client already.
+
+Started as a program it reads one JSON job a line, forks, says the child's process id, waits for it to end, and says
+"done". The child writes what came of the run as JSON; all that it logs, down to DEBUG, goes into the job's log file.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import signal
+import struct
+import sys
+import traceback
+import zlib
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from kontext_bridge.oxen import batch, client, edits, fetch, transport, waiting
+from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.control import Control
+from kontext_bridge.oxen.credentials import Account
+from kontext_bridge.oxen.edits import Edit, Outcome, Terms, WaitMode
+from kontext_bridge.oxen.errors import OxenError
+from kontext_bridge.oxen.request import EditParameters
+from kontext_bridge.oxen.session import Session
+from kontext_bridge.oxen.settings import Settings
+from kontext_bridge.oxen.uploads import upload
+
+MAX_SIDE = 4096
+SETTLE_SECONDS = 1.6  # above the second by which the stand-in's lists lag
+
+
+def png(width: int, height: int) -> bytes:
+    """A whole grey PNG."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    rows = b"".join(b"\0" + b"\x80" * width for _ in range(height))
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def whole_png(data: bytes) -> str:
+    """The SHA-256 of a PNG that is whole and of modest size; raises ValueError for any other bytes."""
+    if not data.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError("The bytes are no PNG.")
+    at, kind = 8, b""
+    while kind != b"IEND":
+        if len(data) < at + 12:
+            raise ValueError("The PNG ends early.")
+        (length,), kind = struct.unpack_from(">I", data, at), data[at + 4 : at + 8]
+        body = data[at + 8 : at + 8 + length]
+        if data[at + 8 + length : at + 12 + length] != struct.pack(">I", zlib.crc32(kind + body)):
+            raise ValueError("The PNG is damaged.")
+        if kind == b"IHDR" and max(struct.unpack_from(">II", body)) > MAX_SIDE:
+            raise ValueError("The PNG is too large.")
+        at += 12 + length
+    return hashlib.sha256(data).hexdigest()
+
+
+def shorten_patience() -> None:
+    """The client's own waits a tenth as long, so that hundreds of silent services fit into a minute or two."""
+    sleep = Control.sleep
+    Control.sleep = lambda self, seconds: sleep(self, seconds * 0.1)  # type: ignore[method-assign]
+    for module, values in {
+        batch: {"_SUBSCRIBE_SECONDS": 0.4},
+        client: {"_ENQUEUE_SECONDS": 0.7},
+        fetch: {"READ_SECONDS": 0.5},
+        waiting: {"FIRST_PAUSE": 0.03, "LONGEST_PAUSE": 0.15, "_OUTAGE_SECONDS": 0.8},
+    }.items():
+        for name, value in values.items():
+            assert hasattr(module, name), name
+            setattr(module, name, value)
+    assert transport.Transport.send.__kwdefaults__ is not None
+    transport.Transport.send.__kwdefaults__["seconds"] = 0.6
+    fetch.Limits.__init__.__defaults__ = (fetch.MAX_BYTES, 1.0)
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Do the edit, and tell what came of it."""
+    control = Control()
+    signal.signal(signal.SIGTERM, lambda *_: control.interrupt())
+    edits._SETTLE_SECONDS, edits._SETTLE_PAUSE = SETTLE_SECONDS, 0.2
+    if job["short"]:
+        shorten_patience()
+    limit = Decimal(10) if job["spend_limit"] else None
+    settings = Settings(usd_per_day=limit)
+    try:
+        with Session(Account(job["url"], job["key"]), Path(job["folder"]), settings, control) as session:
+            outcome = _edit(session, job)
+    except OxenError as error:
+        outcome = Outcome(error=error)
+    except BaseException:
+        return {"crash": traceback.format_exc()}
+    if outcome.error is not None:
+        return {"error": type(outcome.error).__name__, "text": str(outcome.error)}
+    return {"picture": outcome.picture, "how": outcome.how and outcome.how.value}
+
+
+def _edit(session: Session, job: dict[str, Any]) -> Outcome[str]:
+    source = png(8, 8)
+
+    def input_image() -> str:
+        if job["upload"]:
+            return upload(session.client, source, "image/png", None)
+        return "data:image/png;base64," + base64.b64encode(source).decode()
+
+    edit = Edit(EditParameters(prompt="make it blue", seed=7), hashlib.sha256(source).hexdigest(), input_image)
+    submit = job["mode"] == "submit"
+    wait = WaitMode.EVENTS if submit else WaitMode[job["mode"].upper()]
+    terms = Terms(wait=wait, seconds=job["seconds"], submit_only=submit)
+    (outcome,) = Batch(session, whole_png, terms).edit([edit])
+    if not submit or outcome.error is not None:
+        return outcome
+    assert outcome.record is not None
+    (outcome,) = Batch(session, whole_png, Terms(wait=wait, seconds=job["seconds"])).collect([outcome.record])
+    return outcome
+
+
+def _child(job: dict[str, Any]) -> None:
+    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    logging.basicConfig(level=logging.DEBUG)
+    report = Path(job["report"])
+    partial = report.with_suffix(".part")
+    partial.write_text(json.dumps(run(job)))
+    partial.replace(report)
+    logging.shutdown()
+
+
+def main() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            try:
+                _child(job)
+            finally:
+                os._exit(0)
+        _say(str(child))
+        os.waitpid(child, 0)
+        _say("done")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

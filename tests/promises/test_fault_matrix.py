@@ -1,0 +1,47 @@
+"""The fault matrix: whatever goes wrong, and whenever a run is stopped, the picture comes and is paid once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fault_cells import BEFORE, Action, Mode, all_cells, chosen_cells
+from fault_matrix import KEY, PIECE, Result, files_with_a_piece, run_shards, table
+from kontext_bridge.standin.faults import NAMES
+
+
+@pytest.fixture(scope="session")
+def results(tmp_path_factory: pytest.TempPathFactory, tables: dict[str, list[str]]) -> list[Result]:
+    found = run_shards(tmp_path_factory.mktemp("matrix"))
+    tables["fault matrix"] = table(found)
+    return found
+
+
+def test_no_cell_loses_a_picture_or_is_billed_twice(results: list[Result]) -> None:
+    broken = [f"{result.cell}: {'; '.join(result.problems)}" for result in results if result.problems]
+    assert not broken, "\n".join(broken)
+    assert len(results) == len(list(chosen_cells())) >= 500
+
+
+def test_every_switch_really_misbehaved_in_the_matrix(results: list[Result]) -> None:
+    shown = {result.fault for result in results if result.shown}
+    assert set(NAMES) - shown == set()
+
+
+def test_runs_were_stopped_at_every_stage_in_every_mode(results: list[Result]) -> None:
+    stopped = {(result.mode, result.stage, result.action) for result in results if result.reached and result.action}
+    wanted = {(cell.mode.value, cell.stage, cell.action.value) for cell in all_cells() if cell.action}
+    assert stopped == wanted
+
+
+def test_only_a_cut_off_edit_that_the_service_never_lists_stays_unknown(results: list[Result]) -> None:
+    # The blocking request was cut off before its answer, and the service leaves such edits out of its lists.
+    unknown = [result for result in results if result.outcome == "unknown, told so"]
+    assert {(result.fault, result.mode) for result in unknown} <= {("history_without_sync", Mode.BLOCKING.value)}
+    assert all(result.stage != BEFORE.name and result.action == Action.KILL.value for result in unknown)
+
+
+def test_a_piece_of_the_key_in_a_file_is_found(tmp_path: Path) -> None:
+    for name, text in {"whole": KEY, "piece": f"x{KEY[20 : 20 + PIECE]}y", "less": KEY[20 : 20 + PIECE - 1]}.items():
+        (tmp_path / name).write_text(text)
+    assert [path.name for path in files_with_a_piece(tmp_path)] == ["piece", "whole"]
