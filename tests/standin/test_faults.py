@@ -19,6 +19,8 @@ UNKNOWN_PATH = "/api/ai/queue/00000000-0000-0000-0000-000000000000"
 
 
 def accepted(api, count):
+    # Who gave up waiting may be ahead of the server.
+    api.server.wait_for(lambda s: len(s.billed) >= count)
     assert len(api.server.billed) == len(api.server.jobs) == count
 
 
@@ -195,14 +197,6 @@ def answer_never(api):
     accepted(api, 1)
 
 
-def answer_hangs(api):
-    hangs(api.enqueue)
-    accepted(api, 1)
-    with pytest.raises(requests.ConnectionError):
-        api.edit(timeout=1.5)
-    accepted(api, 2)
-
-
 def answer_delayed(api):
     api.server.set(answer_delayed=0.6)
     hangs(api.enqueue)
@@ -330,6 +324,7 @@ def list_error(api):
 
 
 def list_lags(api):
+    api.server.set(list_lags=60)
     job = api.submit()
     for path in ("/api/ai/queue", "/api/ai/generations"):
         assert api.call("GET", path).json()["count"] == 0
