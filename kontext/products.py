@@ -1,0 +1,56 @@
+"""Products with an FP8 weight, as plain functions of tensors: what every mount's linear layer computes.
+
+weight: [N, K] FP8. scale: float32 of shape [] or [N]. bias: [N] or None. x: [..., K]; results are [..., N] in x's
+type.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from .fp8 import E4M3, dequantise
+
+QuantisedRows = tuple[torch.Tensor, torch.Tensor]
+
+
+def fits_fp8(weight: torch.Tensor) -> bool:
+    """Whether a weight can be multiplied in FP8, on a device that can do it at all."""
+    # What CUDA demands of row-wise scaling and a CPU does not: e4m3 weights, a second factor that is
+    # column-major, sizes in multiples of 16 (so that slices of rows start on 16 bytes, too).
+    n, k = weight.shape
+    return weight.dtype == E4M3 and n % 16 == 0 and k % 16 == 0 and weight.is_contiguous()
+
+
+def scaled_mm(
+    x: torch.Tensor, rows: QuantisedRows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    """The product in FP8. rows: x's rows from `quantise_rows`; the weight must fit (`fits_fp8`)."""
+    quantised, row_scale = rows
+    # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
+    weight_scale = scale.expand(weight.shape[0]).contiguous()[None, :]
+    # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
+    fused_bias = bias if bias is not None and bias.dtype == torch.bfloat16 else None
+    out = torch._scaled_mm(
+        quantised,
+        weight.t(),
+        scale_a=row_scale,
+        scale_b=weight_scale,
+        bias=fused_bias,
+        out_dtype=torch.bfloat16,
+    ).to(x.dtype)
+    if bias is not None and fused_bias is None:
+        out.add_(bias.to(out.dtype))
+    return out.view(*x.shape[:-1], weight.shape[0])
+
+
+def widened(
+    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, *, reference: bool = False
+) -> torch.Tensor:
+    """The product in x's type. reference: the weight is written out in full, else the scale goes onto the output."""
+    bias = None if bias is None else bias.to(x.dtype)
+    # Half floats end at 65504, which unscaled FP8 products pass easily: there the weight is scaled first.
+    if reference or x.dtype == torch.float16:
+        return functional.linear(x, dequantise(weight, scale, x.dtype), bias)
+    out = functional.linear(x, weight.to(x.dtype)).mul_(scale)
+    return out if bias is None else out.add_(bias)
