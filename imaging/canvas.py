@@ -159,22 +159,21 @@ def restore(edit: Tensor, canvas: Canvas) -> Tensor:
     source = canvas.source.to(edit.device)
     count = _count(len(edit), len(source))
     height, width = canvas.prepared.shape[1:3]
-    is_same_size = tuple(edit.shape[1:3]) == (height, width)
-    if not is_same_size:
+    region, content = canvas.region, canvas.content
+    if tuple(edit.shape[1:3]) == (height, width):
+        weight = _edited(edit, canvas)
+    else:
         _check_aspect(edit, canvas)
         edit = _resize(edit, width, height)
-    region, content = canvas.region, canvas.content
-    weight = torch.ones(count, region.height, region.width, device=edit.device)
-    if is_same_size:
-        weight = _edited(edit, canvas)
+        weight = torch.ones(count, region.height, region.width, device=edit.device)
     if canvas.mask is not None:
         weight = weight * _feathered(canvas.mask.to(edit.device), canvas.feather)
     patch = _resize(edit[:, content.rows, content.columns], region.width, region.height)
-    base = source.expand(count, -1, -1, -1)
-    result = base.expand(-1, -1, -1, 3).clone() if base.shape[3] == 1 else base.clone()
-    under = result[:, region.rows, region.columns, :3]
-    blended = torch.lerp(under.to(torch.float32), patch, weight.unsqueeze(-1)).to(under.dtype)
-    result[:, region.rows, region.columns, :3] = torch.where(weight.unsqueeze(-1) > 0, blended, under)
+    result = source.expand(count, -1, -1, max(3, source.shape[3])).clone()
+    below = result[:, region.rows, region.columns, :3]
+    for old, edge, new in zip(below, weight.unsqueeze(-1), patch, strict=True):
+        blended = torch.lerp(old.to(torch.float32), new, edge).to(old.dtype)
+        old.copy_(torch.where(edge > 0, blended, old))
     return result
 
 
@@ -226,8 +225,8 @@ def _edited(edit: Tensor, canvas: Canvas) -> Tensor:
     """[B,height,width] over the region: 1 where the edit differs from what was prepared, 0 away from it."""
     content, region = canvas.content, canvas.region
     differs = (edit != canvas.prepared.to(edit)).any(dim=-1)[:, content.rows, content.columns]
-    if differs.all():
-        return torch.ones(len(edit), region.height, region.width, device=edit.device)
+    if differs.all() or not differs.any():
+        return differs[:, :1, :1].to(torch.float32).expand(-1, region.height, region.width)
     # A source pixel is edited where any of the prepared pixels that it became is.
     at_source = F.adaptive_max_pool2d(differs.to(torch.float32).unsqueeze(1), (region.height, region.width))
     return _feathered(at_source.squeeze(1), canvas.feather)

@@ -53,10 +53,13 @@ def decode_png(parts: PngParts) -> Pixels:
     if (parts.bits, parts.colour_type) not in _PNG_MODES:
         raise damaged(containers.PNG, f"{parts.bits} bits with colour type {parts.colour_type} do not exist")
     mode, layout = _PNG_MODES[parts.bits, parts.colour_type]
-    _check_rows(parts)
     picture = _strictly(
         containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced
     )
+    # Rows that were missing are left zero, so a last row with anything in it was there.
+    last_row = picture.crop((0, parts.height - 1, parts.width, parts.height))
+    if parts.interlaced or not np.asarray(last_row).any():
+        _check_rows(parts)
     if mode == "P":
         rgb, alpha = _from_palette(np.asarray(picture), parts.palette, parts.transparency)
     elif mode in ("1", "L", "I;16"):
@@ -77,13 +80,14 @@ def decode_jpeg(parts: JpegParts) -> UInt8:
         raise damaged(containers.JPEG, f"it has {parts.channels} channels")
     mode, layout = _JPEG_MODES[parts.channels]
     size = parts.width, parts.height
-    picture = _strictly(containers.JPEG, mode, size, parts.data, "jpeg", layout, "")
+    picture = np.asarray(_strictly(containers.JPEG, mode, size, parts.data, "jpeg", layout, "").convert("RGB"))
     # Arithmetic coding does without its last zeros, so there the bytes would change a whole picture as well.
     if parts.is_huffman:
         longer = parts.data[: parts.end] + _FILLER + parts.data[parts.end :]
-        if _strictly(containers.JPEG, mode, size, longer, "jpeg", layout, "") != picture:
+        again = _strictly(containers.JPEG, mode, size, longer, "jpeg", layout, "").convert("RGB")
+        if not np.array_equal(picture, np.asarray(again)):
             raise truncated(containers.JPEG, "before its last pixel, though it has an end mark")
-    return _upright(np.asarray(picture.convert("RGB")), parts.orientation)
+    return _upright(picture, parts.orientation)
 
 
 def decode_gif(parts: GifParts) -> Pixels:

@@ -84,14 +84,21 @@ def test_png_pixels_with_a_wrong_checksum_are_refused(
 
 
 @pytest.mark.parametrize("lenient", [False, True])
+@pytest.mark.parametrize("interlace", [0, 1])
+@pytest.mark.parametrize("shade", [b"\0", b"\xc8"])
 def test_a_png_with_too_few_rows_is_refused_though_its_checksums_are_right(
-    lenient: bool, png_of: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+    shade: bytes, interlace: int, lenient: bool, png_of: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)
-    header = struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, 0)
-    rows = zlib.compress(b"\0" * 31 * 5)
-    with pytest.raises(ImageError):
+    header = struct.pack(">IIBBBBB", 10, 10, 8, 2, 0, 0, interlace)
+    rows = zlib.compress((b"\0" + shade * 30) * 5) if not interlace else zlib.compress(b"\0" * 155)
+    with pytest.raises(ImageError, match="truncated"):
         decode(png_of((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")))
+
+
+def test_a_whole_png_that_ends_in_black_is_not_taken_for_a_short_one(saved: Callable[..., bytes]) -> None:
+    for mode in ("1", "L", "P", "RGB", "RGBA"):
+        assert not decode(saved(Image.new(mode, (9, 11)), "PNG")).rgb.any()
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "jpeg grey", "jpeg cmyk", "jpeg progressive"])
