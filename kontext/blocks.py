@@ -68,11 +68,12 @@ def double_block(
 
 
 def single_block(
-    block: Any, x: torch.Tensor, modulation: torch.Tensor, rotary: Rotary, read: slice | None = None
+    block: Any, x: torch.Tensor, modulation: torch.Tensor, rotary: Rotary, read: tuple[int, int] | None = None
 ) -> torch.Tensor:
     """Text and image together [B, L, H] after a single block; modulation is [3, B or 1, 1, H].
 
-    read: the rows that are read afterwards, if not all. The others are still attended to, and nothing more.
+    read: the first row that is read afterwards and the one after the last, if not all are. The others are still
+    attended to, and nothing more. Two numbers and no slice: a compiler would make a new graph for every slice.
     """
     attn = block.attn
     shift, scale, gate = modulation
@@ -82,9 +83,10 @@ def single_block(
         query_rotary = rotary
     else:
         key, value = project(normed, attn.to_k, attn.to_v)
-        query, mlp = project(normed[:, read], attn.to_q, block.proj_mlp)
-        query_rotary = (rotary[0][read], rotary[1][read])
-        x = x[:, read]
+        first, end = read
+        query, mlp = project(normed[:, first:end], attn.to_q, block.proj_mlp)
+        query_rotary = (rotary[0][first:end], rotary[1][first:end])
+        x = x[:, first:end]
     mixed = attend(
         rotate(attn.norm_q(_heads(query)), query_rotary),
         rotate(attn.norm_k(_heads(key)), rotary),

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from . import blocks
 from .latents import ReferenceMethod, pack, positions
-from .linear import Linear
+from .linear import Linear, multiplies_fp8_rows
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,8 @@ class Denoiser:
         self._positions = positions(height, width, sizes, method)
         self._sigmas = sigmas[:-1]
         self._guidance = guidance
+        if compiled:
+            multiplies_fp8_rows(self.device)  # found out here, for it cannot be inside a graph
         self._double: Any = _compiled(blocks.double_block) if compiled else blocks.double_block
         self._single: Any = _compiled(blocks.single_block) if compiled else blocks.single_block
         self._steps = self._modulation(self._sigmas) if self._exact.modulation else None
@@ -102,15 +104,15 @@ class Denoiser:
         for block, (of_text, of_image) in zip(model.transformer_blocks, modulation.doubles, strict=True):
             text, image = self._double(block, text, image, of_text[:, at], of_image[:, at], rotary)
         x = torch.cat([text, image], dim=1)
-        read = slice(text.shape[1], text.shape[1] + tokens.shape[1])
+        first, end = text.shape[1], text.shape[1] + tokens.shape[1]
         singles = list(zip(model.single_transformer_blocks, modulation.singles, strict=True))
         for block, of_block in singles[:-1]:
             x = self._single(block, x, of_block[:, at], rotary)
         block, of_block = singles[-1]
         if self._exact.dead_rows:
-            x = self._single(block, x, of_block[:, at], rotary, read)
+            x = self._single(block, x, of_block[:, at], rotary, (first, end))
         else:
-            x = self._single(block, x, of_block[:, at], rotary)[:, read]
+            x = self._single(block, x, of_block[:, at], rotary)[:, first:end]
         scale, shift = modulation.final[:, at]
         velocity: torch.Tensor = model.proj_out(blocks.modulate(x, shift, scale))
         return velocity.float()

@@ -13,7 +13,6 @@ There is neither diffusers nor ComfyUI in here, so either can mount it.
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,11 +23,12 @@ from torch import nn
 from torch.nn import functional
 
 from .errors import NonFinite, UnsupportedDevice
-from .fp8 import E4M3, FORMATS, dequantise, is_finite, quantise_rows
+from .fp8 import E4M3, FORMATS, is_finite, quantise_rows
+from .products import QuantisedRows, fits_fp8, scaled_mm, widened
 
 logger = logging.getLogger(__name__)
 
-QuantisedRows = tuple[torch.Tensor, torch.Tensor]
+_ROW_WISE: dict[torch.device, bool] = {}
 
 # `exact` widens at most this many numbers of a weight at a time.
 _EXACT_CHUNK = 16_000_000
@@ -128,9 +128,10 @@ class Linear(nn.Module):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             out = functional.linear(x, self.weight.to(x.dtype), bias)
         elif self.multiplies_fp8(x):
-            out = self._scaled_mm(x, rows or quantise_rows(x.reshape(-1, self.in_features)))
+            rows = rows or quantise_rows(x.reshape(-1, self.in_features))
+            out = scaled_mm(x, rows, self.weight, self.scale, self.bias)
         else:
-            out = self._widened(x)
+            out = widened(x, self.weight, self.scale, self.bias, reference=self.compute is Compute.REFERENCE)
         for branches in self.branches.values():
             for branch in branches:
                 branch.add_to(out, x)
@@ -138,7 +139,7 @@ class Linear(nn.Module):
 
     def multiplies_fp8(self, x: torch.Tensor) -> bool:
         """Whether this layer multiplies x in FP8."""
-        if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not self._shape_fits():
+        if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not fits_fp8(self.weight):
             return False
         if self.compute is Compute.AUTO:
             # On a CPU FP8 products are several times slower than widening the weight.
@@ -149,41 +150,6 @@ class Linear(nn.Module):
                 "RTX 40 series on). Choose 'auto' or 'bf16'."
             )
         return True
-
-    def _shape_fits(self) -> bool:
-        # What CUDA demands of row-wise scaling and a CPU does not: e4m3 weights, sizes in multiples of 16,
-        # a second factor that is column-major, rows that start on 16 bytes.
-        n, k = self.weight.shape
-        aligned = self.weight.data_ptr() % 16 == 0 or not self.weight.is_cuda
-        return self.weight.dtype == E4M3 and n % 16 == 0 and k % 16 == 0 and self.weight.is_contiguous() and aligned
-
-    def _scaled_mm(self, x: torch.Tensor, rows: QuantisedRows) -> torch.Tensor:
-        assert self.scale is not None
-        quantised, row_scale = rows
-        # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
-        weight_scale = self.scale.expand(self.out_features).contiguous()[None, :]
-        # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
-        fused_bias = self.bias if self.bias is not None and self.bias.dtype == torch.bfloat16 else None
-        out = torch._scaled_mm(
-            quantised,
-            self.weight.t(),
-            scale_a=row_scale,
-            scale_b=weight_scale,
-            bias=fused_bias,
-            out_dtype=torch.bfloat16,
-        ).to(x.dtype)
-        if self.bias is not None and fused_bias is None:
-            out.add_(self.bias.to(out.dtype))
-        return out.view(*x.shape[:-1], self.out_features)
-
-    def _widened(self, x: torch.Tensor) -> torch.Tensor:
-        assert self.scale is not None
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        # Half floats end at 65504, which unscaled FP8 products pass easily: there the weight is scaled first.
-        if self.compute is Compute.REFERENCE or x.dtype == torch.float16:
-            return functional.linear(x, dequantise(self.weight, self.scale, x.dtype), bias)
-        out = functional.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
-        return out if bias is None else out.add_(bias)
 
     def exact(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output in float32, a few rows of the weight at a time, whatever `compute` says.
@@ -224,9 +190,15 @@ def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
     return tensor
 
 
-@functools.cache
 def multiplies_fp8_rows(device: torch.device) -> bool:
     """Whether the device multiplies FP8 with row-wise scales; found out by doing it once."""
+    # A dictionary and no cached function: a compiler can look into it without leaving its graph.
+    if device not in _ROW_WISE:
+        _ROW_WISE[device] = _try_row_wise(device)
+    return _ROW_WISE[device]
+
+
+def _try_row_wise(device: torch.device) -> bool:
     if device.type == "cuda":
         if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 9):
             return False

@@ -8,10 +8,11 @@ from typing import Any
 from .errors import MissingPackage
 
 
-def load(package: str) -> Any:
-    """The package's module."""
+def load(module: str) -> Any:
+    """A package or a module of one."""
+    package = module.partition(".")[0]
     try:
-        return importlib.import_module(package)
+        return importlib.import_module(module)
     except ImportError as error:
         if error.name is not None and error.name.partition(".")[0] != package:
             raise

@@ -1,0 +1,154 @@
+"""Edits one picture from local files, without ComfyUI: python -m kontext_bridge.edit PICTURE "prompt" -o OUT"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from .imaging.canvas import pick_size, prepare, restore
+from .imaging.codec import decode, encode, to_tensors
+from .imaging.errors import ImageError
+from .imaging.formats import ImageFormat
+from .imaging.pixels import to_uint8
+from .kontext.checkpoint import read_checkpoint
+from .kontext.errors import BadRequest, KontextError, OutOfMemory
+from .kontext.layers import Naming
+from .kontext.linear import Compute
+from .kontext.lora import attach, linears_of, read_lora
+from .kontext.mount import mount
+from .kontext.sampler import Edit, Step, sample
+from .kontext.text import encode_prompts
+from .kontext.tiny import write_tiny
+from .kontext.vae import Autoencoder
+
+logger = logging.getLogger(__name__)
+
+_FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP_LOSSLESS, ".jpg": ImageFormat.JPEG}
+_MATCH = "match_input_image"
+# The tiny model's pictures are noise whatever their size.
+_TINY_MEGAPIXELS = 0.02
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; gives its exit status, 1 with a line on stderr for anything the user can mend."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # The libraries' own bars would come between this command's.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        if options.model is not None:
+            _edit(options, options.model, options.text_encoders, options.vae, 1.0)
+            return 0
+        logger.warning("No --model: a tiny random one is used, and the result is noise.")
+        with tempfile.TemporaryDirectory() as folder:
+            model = write_tiny(Path(folder))
+            _edit(options, model, Path(folder), Path(folder) / "vae", _TINY_MEGAPIXELS)
+    except (KontextError, ImageError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.edit", description=__doc__)
+    parser.add_argument("picture", type=Path, help="PNG, JPEG, WebP or GIF")
+    parser.add_argument("prompt", help="what to change, as a sentence")
+    parser.add_argument("-o", "--out", type=Path, required=True, help=f"where to write: {', '.join(_FORMATS)}")
+    parser.add_argument("--model", type=Path, help="FLUX.1 Kontext: a .safetensors file or a diffusers folder")
+    parser.add_argument("--text-encoders", type=Path, help="folder with text_encoder, text_encoder_2, tokenizer(_2)")
+    parser.add_argument("--vae", type=Path, help="ae.safetensors, or a diffusers folder")
+    parser.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="may be repeated")
+    parser.add_argument("--steps", type=int, default=28)
+    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--aspect-ratio", default=_MATCH, help="such as 16:9 (default: the picture's own)")
+    parser.add_argument("--negative-prompt", help="what to move away from; needs --true-cfg above 1")
+    parser.add_argument("--true-cfg", type=float, default=1.0, help="how strongly; every step takes twice as long")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compute", choices=[c.value for c in Compute], default=Compute.AUTO.value)
+    return parser
+
+
+def _edit(
+    options: argparse.Namespace, model: Path, text_encoders: Path | None, vae: Path | None, megapixels: float
+) -> None:
+    if text_encoders is None or vae is None:
+        raise BadRequest("--model also needs --text-encoders and --vae.")
+    output_format = _FORMATS.get(options.out.suffix.lower())
+    if output_format is None:
+        raise BadRequest(f"{options.out.name} ends in none of {', '.join(_FORMATS)}.")
+    device = _device(options.device)
+    # A CPU multiplies float32 faster than bfloat16.
+    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    image = to_tensors([decode(options.picture.read_bytes())]).image
+    height, width = image.shape[1:3]
+    canvas = prepare(image, size=pick_size(_MATCH, width, height, megapixels))
+    across, down = pick_size(options.aspect_ratio, width, height, megapixels)
+    edit = Edit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
+    checkpoint = read_checkpoint(model)
+    loras = [(read_lora(file, checkpoint.size), strength) for file, strength in map(_lora, options.lora)]
+
+    prompts = [options.prompt] if options.negative_prompt is None else [options.prompt, options.negative_prompt]
+    encoded = encode_prompts(text_encoders, prompts, device, dtype)
+    autoencoder = Autoencoder(vae, device, dtype)
+    reference = autoencoder.encode(canvas.prepared)
+    compute = Compute(options.compute)
+    try:
+        transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute)
+    except OutOfMemory as error:
+        logger.warning("%s Trying with the modulation layers on the CPU.", error)
+        transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute, modulation_device="cpu")
+    for lora, strength in loras:
+        attach(linears_of(transformer), Naming.DIFFUSERS, lora, strength)
+    negative = encoded[1] if len(encoded) > 1 else None
+    latent = sample(transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
+    del transformer
+    picture = autoencoder.decode(latent)
+    if options.aspect_ratio == _MATCH:
+        picture = restore(picture, canvas)
+    options.out.write_bytes(encode(to_uint8(picture[0]), output_format).data)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BadRequest(f"The device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    file, separator, strength = text.rpartition("=")
+    if not separator:
+        return Path(text), 1.0
+    try:
+        return Path(file), float(strength)
+    except ValueError as error:
+        raise BadRequest(f"--lora takes FILE or FILE=STRENGTH, and {strength!r} is no number.") from error
+
+
+class _Bar:
+    """A progress bar on stderr: steps done, seconds a step."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def __call__(self, step: Step) -> None:
+        done = 30 * step.number // step.steps
+        pace = (time.monotonic() - self._started) / step.number
+        end = "\n" if step.number == step.steps or not sys.stderr.isatty() else ""
+        bar = "#" * done + "." * (30 - done)
+        sys.stderr.write(f"\r[{bar}] {step.number}/{step.steps}, {pace:.2f} s a step{end}")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
