@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kontext_bridge.standin import StandIn, Timing
+
+HERE = Path(__file__).parent
+for folder in (HERE, HERE.parent):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StandIn]:
+    """A stand-in that this machine's account points at, with an empty ledger."""
+    with StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as server:
+        monkeypatch.setenv("OXEN_BASE_URL", server.url)
+        monkeypatch.setenv("OXEN_API_KEY", server.key)
+        monkeypatch.setenv("KONTEXT_BRIDGE_HOME", str(tmp_path / "home"))
+        yield server

@@ -1,0 +1,40 @@
+"""Reads the editor's workflow format back into the API format, by the order of each node's declared inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kontext_bridge.headless.inputs import input_specs
+from pack import TABLE
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+COMMENTS = {"Note", "MarkdownNote"}
+
+
+def to_api(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The prompt that the editor would queue for this document, without the nodes' titles."""
+    links = {link[0]: link for link in document["links"]}
+    return {
+        str(node["id"]): {"class_type": node["type"], "inputs": _inputs(node, links)}
+        for node in document["nodes"]
+        if node["type"] not in COMMENTS
+    }
+
+
+def _inputs(node: Mapping[str, Any], links: Mapping[int, list[Any]]) -> dict[str, Any]:
+    linked = {one["name"]: links[one["link"]] for one in node["inputs"] if one["link"] is not None}
+    values = iter(node.get("widgets_values", []))
+    inputs: dict[str, Any] = {}
+    for name, spec in input_specs(TABLE[node["type"]]).items():
+        if spec.type in WIDGETS:
+            inputs[name] = next(values)
+            if spec.options.get("control_after_generate"):
+                assert next(values) == "fixed", "a template that changes its seed pays on every run"
+            elif (node["type"], name) == ("LoadImage", "image"):
+                assert next(values) == "image", "the upload button has a value of its own"
+        if name in linked:
+            _, source, slot, *_ = linked[name]
+            inputs[name] = [str(source), slot]
+    assert list(values) == [], f"node {node['id']} has more widget values than {node['type']} has widgets"
+    return inputs

@@ -1,0 +1,61 @@
+"""The example workflows, help pages and translations as the real ComfyUI runs and serves them."""
+
+from __future__ import annotations
+
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_server import ComfyServer, comfy_server_with, comfyui
+from kontext_bridge.standin import StandIn, Timing
+from pack import DOCS, INFO, LOCALES, NAMES, REPOSITORY, TWINS, WORKFLOWS, read
+
+pytestmark = pytest.mark.comfyui
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[StandIn]:
+    with StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
+    comfyui()
+    account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
+    base = tmp_path_factory.mktemp("comfyui") / "base"
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account) as running:
+        shutil.copy(WORKFLOWS / "example.png", running.base / "input")
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("name", "saved"), [("remote_edit", 1), ("submit_and_collect", 1), ("batch_edit", 6), ("uri_round_trip", 2)]
+)
+def test_a_workflow_that_fails_in_comfyui_is_noticed(
+    name: str, saved: int, server: ComfyServer, service: StandIn
+) -> None:
+    done = server.run(read(TWINS / f"{name}.json"))
+    assert done["status"]["status_str"] == "success", done["status"]["messages"]
+    images = [image for output in done["outputs"].values() for image in output.get("images", [])]
+    assert len(images) == saved
+    assert service.leaks == []
+
+
+def test_a_twin_listed_as_a_template_is_noticed(server: ComfyServer) -> None:
+    assert set(server.get("/workflow_templates")["kontext-bridge"]) == set(NAMES)
+
+
+def test_help_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:
+    for id in INFO:
+        with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/{id}.md") as page:
+            assert page.read() == (DOCS / f"{id}.md").read_bytes()
+
+
+def test_a_translation_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:
+    served = server.get("/i18n")
+    for folder in LOCALES.iterdir():
+        own: Path = folder / "nodeDefs.json"
+        assert {id: served[folder.name]["nodeDefs"][id] for id in INFO} == read(own)

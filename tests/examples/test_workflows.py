@@ -1,0 +1,91 @@
+"""The example workflows as files: both formats say the same, and nothing in them is out of place."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import combinations
+from typing import Any
+
+import pytest
+from editor import COMMENTS, to_api
+from kontext_bridge.headless.folders import RunFolders, in_folders
+from kontext_bridge.headless.graph import parse_workflow
+from kontext_bridge.headless.validate import validate
+from pack import INFO, NAMES, TABLE, TWINS, WORKFLOWS, read
+from PIL import Image
+
+TITLE_HEIGHT = 30
+
+
+@pytest.fixture(params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def document(name: str) -> Any:
+    return read(WORKFLOWS / f"{name}.json")
+
+
+def test_a_workflow_without_twin_thumbnail_or_test_is_noticed() -> None:
+    for folder, pattern in ((WORKFLOWS, "*.json"), (TWINS, "*.json"), (WORKFLOWS, "*.jpg")):
+        assert {path.stem for path in folder.glob(pattern)} == set(NAMES), (folder, pattern)
+
+
+def test_a_twin_that_differs_from_what_the_editor_would_queue_is_noticed(name: str, document: Any) -> None:
+    twin = {id: {key: node[key] for key in ("class_type", "inputs")} for id, node in read(TWINS / f"{name}.json").items()}
+    assert to_api(document) == twin
+
+
+def test_a_widget_value_out_of_its_range_or_at_the_wrong_place_is_noticed(document: Any, tmp_path: Any) -> None:
+    prompt = to_api(document)
+    with in_folders(RunFolders(source=WORKFLOWS, output=tmp_path)):
+        asyncio.run(validate(workflow := parse_workflow(prompt), TABLE))
+    assert workflow.prompt == prompt, "a value had to be converted"
+
+
+def test_a_link_whose_ends_do_not_know_of_it_is_noticed(document: Any) -> None:
+    nodes = {node["id"]: node for node in document["nodes"]}
+    seen = set()
+    for id, source, slot, target, place, kind in document["links"]:
+        assert id in nodes[source]["outputs"][slot]["links"]
+        assert nodes[target]["inputs"][place]["link"] == id
+        assert nodes[source]["outputs"][slot]["type"] == nodes[target]["inputs"][place]["type"] == kind
+        seen.add(id)
+    assert seen == {one["link"] for node in nodes.values() for one in node["inputs"]} - {None}
+
+
+def test_nodes_that_lie_on_top_of_each_other_are_noticed(document: Any) -> None:
+    boxes = [(node["id"], *_box(node)) for node in document["nodes"]]
+    for (one, left, top, right, bottom), (other, *b) in combinations(boxes, 2):
+        assert right <= b[0] or b[2] <= left or bottom <= b[1] or b[3] <= top, f"{one} and {other} overlap"
+
+
+def test_a_workflow_that_does_not_explain_itself_is_noticed(document: Any) -> None:
+    (note,) = [node for node in document["nodes"] if node["type"] in COMMENTS]
+    assert note["widgets_values"][0].strip()
+    assert document["groups"]
+
+
+def test_a_node_of_the_pack_under_a_title_in_another_language_or_size_zero_is_noticed(document: Any) -> None:
+    for node in document["nodes"]:
+        assert min(node["size"]) > 0
+        if node["type"] in INFO:
+            shown = INFO[node["type"]]["display_name"]
+            assert node.get("title", shown).startswith(shown.removesuffix(" (Oxen)"))
+
+
+def test_pictures_too_heavy_for_a_pack_are_noticed() -> None:
+    for name in NAMES:
+        path = WORKFLOWS / f"{name}.jpg"
+        with Image.open(path) as picture:
+            assert picture.format == "JPEG" and max(picture.size) <= 800
+        assert path.stat().st_size < 60_000
+    with Image.open(WORKFLOWS / "example.png") as picture:
+        assert (picture.size, picture.mode, picture.info) == ((1024, 768), "RGB", {})
+    assert (WORKFLOWS / "example.png").stat().st_size < 400_000
+
+
+def _box(node: dict[str, Any]) -> tuple[float, float, float, float]:
+    (x, y), (width, height) = node["pos"], node["size"]
+    return x, y - TITLE_HEIGHT, x + width, y + height
