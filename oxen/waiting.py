@@ -72,11 +72,9 @@ def wait_for_row(
                 "is remembered: run again to go on waiting for it, it is not paid a second time.",
                 generation_id=generation_id,
             )
-        if looks.hurry:
-            pause = FIRST_PAUSE
+        pause = FIRST_PAUSE if looks.hurry else min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
         # counted from the last due time, not from the answer, so that slow answers do not stretch the ramp
         due = max(due + pause, time.monotonic())
-        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
 
 
 class _Looks:
