@@ -131,7 +131,7 @@ class Editor(Generic[Picture]):
             while claim is None:
                 claim = self._attempt(index, key, edit)
             record = claim.record
-            if claim.picture is not None:
+            if claim.picture is not None and not self._terms.submit_only:
                 record = self._ledger.collected(record)
                 self._progress.at(index, Stage.DONE)
         return Outcome(record, claim.how, claim.picture, seconds=time.monotonic() - since)
@@ -142,6 +142,9 @@ class Editor(Generic[Picture]):
         with self._ledger.hold(record.key, self._client.control):
             record = self._ledger.by_id(record.id) or record
             picture = self._kept(record)
+            if picture is None and record.generation_id is None and record.result_url is None:
+                why = record.error or "its answer was lost. Run the edit itself again, which looks it up."
+                raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
             how = How.RESUMED if picture is None or record.collected_at is None else How.REUSED
             if picture is None:
                 record, picture = self._finish(index, record)
@@ -224,9 +227,10 @@ class Editor(Generic[Picture]):
     def _send(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Write the record, then send the request, once."""
         self._progress.at(index, Stage.SENDING)
+        price = self._guard.price(edit.parameters.model)
         input_image = edit.input_image()
         limit = self._settings.usd_per_day
-        record = self._ledger.open(key, edit.parameters, input_image, self._guard.price, limit)
+        record = self._ledger.open(key, edit.parameters, input_image, price, limit)
         if record is None:
             raise SpendLimitReached(
                 f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."

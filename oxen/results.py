@@ -14,6 +14,7 @@ Picture = TypeVar("Picture")
 
 _TRIES = 4
 _ROUNDS = 3
+_RETRY = "It is remembered: run again to download it, it is not paid a second time."
 
 
 class Results(Generic[Picture]):
@@ -36,23 +37,26 @@ class Results(Generic[Picture]):
         """The file bytes and the picture behind a result URL.
 
         A presigned URL may have expired: the row, where there is one, is read again for a fresh one.
-        Raises ResultUnavailable saying that it is paid for and how to get it; Interrupted.
+        Raises ResultUnavailable saying that it is paid for and how to get it, with the `status` 410 where it is gone
+        for good; Interrupted.
         """
-        why = "the service gives no address for it"
+        why, gone = "the service gives no address for it.", False
         for _ in range(_ROUNDS):
             if url is not None:
                 try:
                     data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))
                     return data, self.decode(data)
                 except (ConnectionFailed, ResultUnavailable, UrlRefused) as error:
-                    why = error.message
+                    # an address that is refused is out of date; without an id there is no way to a fresh one
+                    why, gone = error.message, error.status in ({404, 410} if generation_id else {403, 404, 410})
                 except ValueError as error:
-                    why = str(error)
+                    why, gone = str(error), False
             if generation_id is not None:
                 url = self._client.row(generation_id).result_url
         name = f"Generation {generation_id}" if generation_id else "The edit"
+        advice = "Run again to try once more, or set result to always new to pay for another." if gone else _RETRY
         raise ResultUnavailable(
-            f"{name} is finished and paid for, but its picture could not be downloaded: {why} It is remembered: run "
-            "again to download it, it is not paid a second time.",
+            f"{name} is finished and paid for, but its picture could not be downloaded: {why} {advice}",
+            status=410 if gone else None,
             generation_id=generation_id,
         )

@@ -32,26 +32,32 @@ class SpendGuard:
         self._run_id = run_id
         self._price: Decimal | None = None
 
-    @property
-    def price(self) -> Decimal | None:
-        """US dollars per picture as published; None where no limit is set, as it is not asked for then."""
+    def price(self, model: str) -> Decimal | None:
+        """US dollars per picture as published; None where no limit is set, as it is not asked for then.
+
+        Raises SpendLimitReached where a limit is set and the service publishes no price to hold against it.
+        """
+        if self._settings.usd_per_run is None and self._settings.usd_per_day is None:
+            return None
+        if self._price is None:
+            self._price = self._client.model(model).cost_per_image
+        if self._price is None:
+            raise SpendLimitReached(
+                f"A spend limit is set and Oxen.ai publishes no price per picture for {model}, so it cannot be kept. "
+                "Nothing was sent. Remove the limit (usd_per_run, usd_per_day) to go on without one."
+            )
         return self._price
 
     def check(self, requests: int, model: str) -> None:
         """Take `requests` new pictures into this run's account.
 
-        Raises SpendLimitReached with the sum where a limit would be passed, or where a limit is set and the
-        service publishes no price to hold against it. Nothing is taken into account then.
+        Raises SpendLimitReached with the sum where a limit would be passed, and as `price` does. Nothing is taken
+        into account then.
         """
         per_run, per_day = self._settings.usd_per_run, self._settings.usd_per_day
-        if not requests or (per_run is None and per_day is None):
-            return
-        price = self._price = self._client.model(model).cost_per_image
+        price = self.price(model) if requests else None
         if price is None:
-            raise SpendLimitReached(
-                f"A spend limit is set and Oxen.ai publishes no price per picture for {model}, so it cannot be kept. "
-                "Nothing was sent. Remove the limit (usd_per_run, usd_per_day) to go on without one."
-            )
+            return
         cost = requests * price
         if per_day is not None:
             day = self._ledger.spent_since(time.time() - DAY_SECONDS)
