@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..imaging.formats import DEFAULT_FORMAT, ImageFormat
 from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
-from ..oxen.request import GUIDANCE, QUALITY, STEPS, AspectRatio, OutputFormat
+from ..oxen.request import GUIDANCE, QUALITY, STEPS, VARIATIONS, AspectRatio, OutputFormat
 
 CATEGORY = "Kontext Bridge"
 
@@ -70,8 +70,8 @@ def request_inputs() -> list[io.Input]:
         io.Int.Input(
             "variations",
             default=1,
-            min=1,
-            max=4,
+            min=VARIATIONS[0],
+            max=VARIATIONS[1],
             advanced=True,
             tooltip="How many results for each picture, each with a seed of its own. Every one is paid for.",
         ),

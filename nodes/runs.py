@@ -27,7 +27,7 @@ from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
 from ..oxen.ledger import Record
 from ..oxen.progress import Progress
 from ..oxen.replies import is_generation_id
-from ..oxen.request import AspectRatio, EditParameters, OutputFormat, member_of
+from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of
 from ..oxen.session import Session
 from ..oxen.settings import load_settings
 from ..oxen.uploads import upload
@@ -95,7 +95,11 @@ class Order:
         if_some_fail: str = IfSomeFail.STOP.value,
         submit_only: bool = False,
     ) -> Order:
-        """The widgets' values, checked; raises InvalidParameters."""
+        """The widgets' values, checked, as ComfyUI checks no linked ones; raises InvalidParameters."""
+        if not VARIATIONS[0] <= variations <= VARIATIONS[1]:
+            raise InvalidParameters(
+                f"variations is {variations}; it takes {VARIATIONS[0]} to {VARIATIONS[1]}. Nothing was sent."
+            )
         parameters = EditParameters(
             prompt=prompt,
             seed=seed,
@@ -230,6 +234,8 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
         return first.reworded(f"All {count} edits failed: {first.message}{advice}")
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
     kept = count - len(failed)
+    if not kept:
+        return SomeFailed(f"All {count} edits failed. {named}{advice}")
     return SomeFailed(
         f"{len(failed)} of {count} edits failed. {named} The other {kept} are kept: run again and only what failed is "
         f"paid for, or set if_some_fail to go on with what succeeded.{advice}"
@@ -275,7 +281,8 @@ async def collect(
     ids = generation_ids(job, text, required=True)
     terms = Terms(wait=member_of(WaitMode, wait, "wait"), seconds=float(timeout))
     policy = member_of(IfSomeFail, if_some_fail, "if_some_fail")
-    progress = Progress(max(len(job.records) if job else 0, len(ids)))
+    # a picture that one blocking request gave has a record and no id, an id of another day no record
+    progress = Progress(len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids)))
 
     def work(session: Session) -> Gathered:
         records = _records(session, job, ids)

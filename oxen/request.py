@@ -14,6 +14,7 @@ SEED_RANGE = 2**31
 STEPS = (4, 50)
 GUIDANCE = (0.0, 10.0)
 QUALITY = (0, 100)
+VARIATIONS = (1, 4)
 
 Member = TypeVar("Member", bound=Enum)
 
