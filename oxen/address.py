@@ -11,8 +11,11 @@ import urllib3
 import urllib3.connection
 import urllib3.connectionpool
 
+from .body import HeadersInTime
 from .errors import UrlRefused
 
+# Public by its number, and yet the host of the virtual machine: Azure's own services answer there.
+_HOST_SERVICES = frozenset(["168.63.129.16"])
 _V4_IN_V6 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
@@ -27,7 +30,7 @@ def is_public(address: str) -> bool:
             return is_public(str(embedded))
         if ip.is_site_local:
             return False
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    return str(ip) not in _HOST_SERVICES and ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def resolve_public(host: str, port: int) -> list[tuple[Any, ...]]:
@@ -68,12 +71,12 @@ def _connect_public(connection: urllib3.connection.HTTPConnection) -> socket.soc
     raise urllib3.exceptions.NewConnectionError(connection, f"{host} cannot be reached") from failure
 
 
-class _PublicHTTPConnection(urllib3.connection.HTTPConnection):
+class _PublicHTTPConnection(HeadersInTime):
     def _new_conn(self) -> socket.socket:
         return _connect_public(self)
 
 
-class _PublicHTTPSConnection(urllib3.connection.HTTPSConnection):
+class _PublicHTTPSConnection(HeadersInTime, urllib3.connection.HTTPSConnection):
     def _new_conn(self) -> socket.socket:
         return _connect_public(self)
 

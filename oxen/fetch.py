@@ -15,6 +15,7 @@ import requests
 import urllib3.exceptions
 
 from .address import PublicOnlyAdapter
+from .body import chunks
 from .control import Control, Deadline
 from .credentials import Account, is_loopback_name
 from .errors import ConnectionFailed, ResultUnavailable, UnexpectedReply, UrlRefused
@@ -26,7 +27,6 @@ MAX_SECONDS = 120.0
 READ_SECONDS = 20.0
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
-_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class Fetcher:
         if announced.isdigit() and int(announced) > limit:
             raise too_large
         body = bytearray()
-        for chunk in response.iter_content(_CHUNK):
+        for chunk in chunks(response):
             self._control.check()
             body += chunk
             if len(body) > limit:

@@ -10,8 +10,9 @@ from .replies import Row
 
 # How far the service's clock and this machine's may differ, in seconds.
 CLOCK_SKEW = 300.0
-_PAGE_SIZE = 100
-_MAX_PAGES = 10
+# A row may echo its whole picture as a data URI, and a page of them has to stay within what an answer may be.
+_PAGE_SIZE = 10
+_MAX_PAGES = 100
 
 
 def find_lost(client: Client, ledger: Ledger, record: Record) -> Row | None:

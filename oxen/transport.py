@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import urllib3.exceptions
 from requests.auth import AuthBase
 
+from .body import ACCEPTED_CODINGS, InTimeAdapter, chunks
 from .control import Control, Deadline
 from .credentials import Account, is_loopback_name
 from .errors import (
@@ -52,7 +52,6 @@ MAX_REPLY_BYTES = 192 << 20
 MAX_RETRY_AFTER = 60.0
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
-_CHUNK = 1 << 16
 _POOL_SIZE = 16
 _MODERATION = ("content policy", "flagged", "moderat", "nsfw", "safety")
 
@@ -254,7 +253,7 @@ def retry_after(value: str | None) -> float | None:
 def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_REPLY_BYTES) -> bytes:
     """A streamed body, at most `limit` bytes and until `deadline`; raises UnexpectedReply beyond either."""
     body = bytearray()
-    for chunk in response.iter_content(_CHUNK):
+    for chunk in chunks(response):
         body += chunk
         if len(body) > limit:
             raise UnexpectedReply(f"The service sent more than {limit >> 20} MB; the rest was not read.")
@@ -267,9 +266,10 @@ def new_session(base_url: str, pool_size: int) -> requests.Session:
     """A requests session that retries nothing by itself, and uses no proxy to reach this machine."""
     session = requests.Session()
     session.headers["User-Agent"] = USER_AGENT
+    session.headers["Accept-Encoding"] = ACCEPTED_CODINGS
     if is_loopback_name(urlsplit(base_url).hostname or ""):
         session.trust_env = False
-    adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
+    adapter = InTimeAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session

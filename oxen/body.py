@@ -1,0 +1,88 @@
+"""Answers that arrive in their time or not at all: headers and body against servers that drip or never end.
+
+A socket's timeout starts again with every byte, so it alone does not bound an answer. Here the status line and the
+headers get one read timeout in all, and a body is handed on as it arrives, so that its reader can look at the clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+import requests.adapters
+import urllib3.connection
+import urllib3.connectionpool
+import urllib3.exceptions
+import urllib3.response
+
+ACCEPTED_CODINGS = "gzip, deflate"
+_CODINGS = frozenset(["", "identity", "gzip", "x-gzip", "deflate"])
+_CHUNK = 1 << 16
+
+
+def chunks(response: requests.Response) -> Iterator[bytes]:
+    """The decoded body of a streamed response in pieces of at most 64 KB, each as soon as it is there.
+
+    urllib3 before 2.1 waits until 64 KB are together. Raises requests.RequestException where the connection breaks,
+    and for a content coding that was not asked for: what unpacks without bounds is not unpacked.
+    """
+    coding = response.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in _CODINGS:
+        raise requests.exceptions.ContentDecodingError("the answer is packed in a way that was not asked for")
+    read1 = getattr(response.raw, "read1", None)
+    if read1 is None:
+        yield from response.iter_content(_CHUNK)
+        return
+    try:
+        while chunk := read1(_CHUNK, decode_content=True):
+            yield chunk
+    except urllib3.exceptions.DecodeError as error:
+        raise requests.exceptions.ContentDecodingError(error) from None
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise requests.exceptions.ConnectionError(error) from None
+
+
+class HeadersInTime(urllib3.connection.HTTPConnection):
+    """A connection whose status line and headers, all together, get one read timeout; also a mixin for HTTPS."""
+
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
+        limit = self.sock.gettimeout() if self.sock is not None else None
+        if limit is None:
+            return super().getresponse()
+        timer = threading.Timer(limit, _shut, (self.sock,))
+        timer.daemon = True
+        timer.start()
+        try:
+            return super().getresponse()
+        finally:
+            timer.cancel()
+
+
+def _shut(sock: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        # past a TLS socket's own method, which would take its state away under the reading thread
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _HTTPSConnection(HeadersInTime, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _HTTPPool(urllib3.connectionpool.HTTPConnectionPool):
+    ConnectionCls = HeadersInTime
+
+
+class _HTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class InTimeAdapter(requests.adapters.HTTPAdapter):
+    """A requests adapter whose answers' headers come in time."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
