@@ -5,6 +5,7 @@ As a program: `fault_matrix.py FOLDER RESULTS.json SHARD SHARDS [all]` runs one 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -82,9 +83,9 @@ class Lane:
         return Run(int(self._process.stdout.readline()), self._process.stdout.readline, Path(job["report"]))
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
 
 class Run:
@@ -101,7 +102,7 @@ class Run:
         return self._ended.is_set()
 
     def send(self, number: int) -> None:
-        if not self.ended:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, number)
 
     def wait(self, seconds: float) -> bool:
@@ -132,7 +133,8 @@ class Case:
         cell, moment = self._cell, self._cell.moment
         switches: dict[str, Any] = dict(moment.switches) if moment else {}
         if cell.fault is not None:
-            switches[cell.fault] = Fault(times=1) if cell.once else True
+            value = 100 if cell.fault == "body_limit" else True  # bytes, below which no request stays
+            switches[cell.fault] = Fault(value, times=1 if cell.once else None)
         with StandIn(Faults(**switches), TIMING, KEY) as service:
             self._first(service)
             if cell.fault is not None and not service.shown[cell.fault]:
