@@ -33,7 +33,9 @@ def test_a_workflow_without_twin_thumbnail_or_test_is_noticed() -> None:
 
 
 def test_a_twin_that_differs_from_what_the_editor_would_queue_is_noticed(name: str, document: Any) -> None:
-    twin = {id: {key: node[key] for key in ("class_type", "inputs")} for id, node in read(TWINS / f"{name}.json").items()}
+    twin = {
+        id: {key: node[key] for key in ("class_type", "inputs")} for id, node in read(TWINS / f"{name}.json").items()
+    }
     assert to_api(document) == twin
 
 
