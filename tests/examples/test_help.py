@@ -83,4 +83,4 @@ def test_a_help_page_that_leaves_out_an_input_or_an_output_is_noticed(id: str) -
 def test_a_help_page_that_names_something_the_node_does_not_have_is_noticed(id: str) -> None:
     page = (DOCS / f"{id}.md").read_text(encoding="utf-8")
     names = {*inputs_of(id), *(name for name, _ in outputs_of(id))}
-    assert set(re.findall(r"^\| `(\w+)`", page, re.MULTILINE)) == names
+    assert set(re.findall(r"^- `(\w+)` \(", page, re.MULTILINE)) == names
