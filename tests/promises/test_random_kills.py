@@ -1,0 +1,179 @@
+"""`kill -9` at ten random moments of a run: the next run delivers every picture, and each is on the bill once."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import REPOSITORY, ComfyServer, comfyui
+from fault_matrix import KEY, files_with_a_piece
+from kontext_bridge.oxen.choices import WaitMode
+from kontext_bridge.standin import StandIn, Timing
+from PIL import Image
+
+KILLS = 10
+RUN_SECONDS = 2.4  # from the first request to the picture, by the stand-in's timing
+TIMING = Timing(queued_s=0.5, processing_s=1.4)
+SIZE = 24
+Workflow = dict[str, Any]
+
+
+def moments(seed: int) -> list[float]:
+    """Ten random moments of a run, in seconds after its first request, each in a tenth of its length of its own."""
+    rng = random.Random(seed)
+    times = [(number + rng.random()) * RUN_SECONDS / KILLS for number in range(KILLS)]
+    rng.shuffle(times)
+    return times
+
+
+def edits(*numbers: int) -> Workflow:
+    """A workflow with some of ten edits, which differ in their seed and wait in different ways."""
+    workflow: Workflow = {"load": {"class_type": "LoadImage", "inputs": {"image": "source.png"}}}
+    for number in numbers:
+        inputs = {"image": ["load", 0], "prompt": "make it blue", "seed": number, "steps": 28, "guidance": 2.5}
+        inputs |= {"aspect_ratio": "match_input_image", "variations": 1, "output_format": "png", "output_quality": 95}
+        inputs |= {"disable_safety_checker": False, "send_as": "auto", "timeout": 60, "namespace": ""}
+        inputs |= {"wait": list(WaitMode)[number % len(WaitMode)].value}
+        inputs |= {"result": "reuse", "if_some_fail": "stop with the error"}
+        workflow[f"edit{number}"] = {"class_type": "KontextEdit", "inputs": inputs}
+        save = {"images": [f"edit{number}", 0], "filename_prefix": f"edit{number}"}
+        workflow[f"save{number}"] = {"class_type": "SaveImage", "inputs": save}
+    return workflow
+
+
+def write_source(path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def variables(service: StandIn, home: Path) -> dict[str, str]:
+    return {"OXEN_API_KEY": KEY, "OXEN_BASE_URL": service.url, "KONTEXT_BRIDGE_HOME": str(home)}
+
+
+def wait_and_kill(service: StandIn, seen: int, seconds: float, kill: Callable[[], None]) -> None:
+    """Kill a run so many seconds after the service has its first request."""
+    service.wait_for(lambda s: len(s.requests) > seen, timeout=120)
+    time.sleep(seconds)
+    kill()
+
+
+def assert_all_delivered_and_billed_once(service: StandIn, output: Path) -> None:
+    jobs = {job.params["seed"]: job for job in service.jobs.values()}
+    assert sorted(job.params["seed"] for job in service.jobs.values()) == list(range(KILLS))
+    assert len(service.billed) == KILLS
+    assert service.delivered == {bill.what for bill in service.billed}
+    for number in range(KILLS):
+        (path,) = output.glob(f"edit{number}_*.png")
+        result = jobs[number].result
+        assert result is not None
+        with Image.open(path) as saved, Image.open(io.BytesIO(result)) as made:
+            assert np.array_equal(np.asarray(saved.convert("RGB")), np.asarray(made.convert("RGB")))
+
+
+def test_a_headless_run_killed_at_ten_moments_is_billed_once_and_delivers_in_the_next(
+    tmp_path: Path, tables: dict[str, list[str]]
+) -> None:
+    write_source(tmp_path / "source.png")
+
+    def start(service: StandIn, name: str, *numbers: int) -> subprocess.Popen[bytes]:
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(edits(*numbers)))
+        command = [sys.executable, "-m", "kontext_bridge.headless", path, "--output", tmp_path / "out", "--debug"]
+        environment = {**os.environ, **variables(service, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        with (tmp_path / f"{name}.log").open("wb") as log:
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    killed = []
+    with StandIn(timing=TIMING, key=KEY) as service:
+        for number, seconds in enumerate(moments(3)):
+            with start(service, f"killed{number}", number) as run:
+                seen, billed = len(service.requests), len(service.billed)
+                wait_and_kill(service, seen, seconds, run.kill)
+            last = service.requests[-1].route
+            killed.append(f"{seconds:5.2f} s   billed {len(service.billed) - billed}   last request: {last}")
+            assert run.returncode in (-signal.SIGKILL, 0)
+        with start(service, "after", *range(KILLS)) as run:
+            assert run.wait(120) == 0, (tmp_path / "after.log").read_text()[-2000:]
+        assert_all_delivered_and_billed_once(service, tmp_path / "out")
+        assert not service.leaks
+        killed.append(f"next run: {KILLS} pictures, {len(service.billed)} bills")
+    tables["headless runs killed at ten random moments"] = killed
+    assert not files_with_a_piece(tmp_path)
+
+
+@pytest.mark.comfyui
+def test_comfyui_killed_at_ten_moments_is_billed_once_and_delivers_in_the_next(
+    tmp_path: Path, tables: dict[str, list[str]]
+) -> None:
+    killed = []
+    with StandIn(timing=TIMING, key=KEY) as service:
+        for number, seconds in enumerate(moments(4)):
+            with comfyui_process(tmp_path, f"killed{number}", variables(service, tmp_path / "home")) as (
+                server,
+                process,
+            ):
+                seen, billed = len(service.requests), len(service.billed)
+                server.submit(edits(number))
+                wait_and_kill(service, seen, seconds, process.kill)
+                process.wait()
+            last = service.requests[-1].route
+            killed.append(f"{seconds:5.2f} s   billed {len(service.billed) - billed}   last request: {last}")
+        with comfyui_process(tmp_path, "after", variables(service, tmp_path / "home")) as (server, _):
+            entry = server.run(edits(*range(KILLS)))
+            assert entry["status"]["status_str"] == "success", entry["status"]
+            assert KEY[:12] not in json.dumps(entry)
+        assert_all_delivered_and_billed_once(service, tmp_path / "after" / "output")
+        assert not service.leaks
+        killed.append(f"next run: {KILLS} pictures, {len(service.billed)} bills")
+    tables["ComfyUI killed at ten random moments"] = killed
+    assert not files_with_a_piece(tmp_path)
+
+
+@contextmanager
+def comfyui_process(
+    folder: Path, name: str, environment: dict[str, str]
+) -> Iterator[tuple[ComfyServer, subprocess.Popen[bytes]]]:
+    """A ComfyUI with this pack that may be killed; its folders are `folder`/`name`."""
+    tree, python = comfyui()
+    base = folder / name
+    (base / "custom_nodes").mkdir(parents=True)
+    (base / "models").mkdir()
+    (base / "custom_nodes" / "kontext-bridge").symlink_to(REPOSITORY, target_is_directory=True)
+    write_source(base / "input" / "source.png")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "main.py", "--cpu", "--base-directory", base, "--listen", "127.0.0.1", "--port", str(port)]
+    command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", f"sqlite:///{base / 'comfyui.db'}"]
+    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    log = folder / f"{name}.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command,
+            cwd=tree,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **offline, **environment},
+        )
+    try:
+        server = ComfyServer(port, base)
+        server.wait(process, log)
+        yield server, process
+    finally:
+        process.kill()
+        process.wait()
