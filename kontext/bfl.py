@@ -33,9 +33,7 @@ def bfl_norms(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _fused(checkpoint: Checkpoint, layer: Layer) -> Weights:
-    pieces = [
-        _rows(checkpoint.linears[part.name], slice(part.offset, part.offset + part.rows)) for part in layer.parts
-    ]
+    pieces = [_rows(checkpoint.linears[part.name], slice(part.offset, part.offset + part.rows)) for part in layer.parts]
     first = pieces[0]
     if len(pieces) == 1:
         return first

@@ -56,9 +56,8 @@ class Branch:
     strength: float
 
     def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
-        """Add this branch's output for the input `x` to `out`, in place."""
-        dtype = out.dtype
-        delta = functional.linear(functional.linear(x.to(dtype), self.down.to(dtype)), self.up.to(dtype))
+        """Add this branch's output for the input `x` to `out`, in place; computed where and in what type `out` is."""
+        delta = functional.linear(functional.linear(x.to(out), self.down.to(out)), self.up.to(out))
         out[..., self.offset : self.offset + self.up.shape[0]].add_(delta, alpha=self.strength)
 
 
@@ -167,8 +166,7 @@ class Linear(nn.Module):
             out.add_(self.bias.to(x.device, x.dtype))
         for branches in self.branches.values():
             for branch in branches:
-                there = Branch(branch.down.to(x.device), branch.up.to(x.device), branch.offset, branch.strength)
-                there.add_to(out, x)
+                branch.add_to(out, x)
         return out
 
 

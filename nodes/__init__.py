@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .canvas import KontextPrepare, KontextRestore
 from .history import KontextHistory
 from .images import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
+from .local import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
 from .queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
 from .remote import KontextEdit, KontextModelInfo
 
@@ -21,6 +23,12 @@ NODES: list[type[io.ComfyNode]] = [
     KontextURIToImage,
     KontextEncodeImage,
     KontextDecodeImage,
+    KontextLoadFP8,
+    KontextLoRA,
+    KontextPrepare,
+    KontextRestore,
+    KontextSample,
+    KontextEditLocal,
 ]
 
 

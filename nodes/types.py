@@ -1,4 +1,4 @@
-"""The socket types of this pack: a submitted job, and pictures as file bytes."""
+"""The socket types of this pack: a submitted job, pictures as file bytes, and the canvas of an edit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 KontextJob = io.Custom("KONTEXT_JOB")
 KontextBytes = io.Custom("KONTEXT_BYTES")
+KontextCanvas = io.Custom("KONTEXT_CANVAS")
 
 Bytes: TypeAlias = "tuple[EncodedImage, ...]"
 

@@ -1,0 +1,133 @@
+"""A Kontext checkpoint as an ordinary MODEL of ComfyUI, in FP8.
+
+ComfyUI builds its own Flux around the layers of comfyui_ops.py, so that text encoders, conditioning, samplers,
+previews, ControlNets and the memory manager are ComfyUI's own. The file is read here, since ComfyUI's loader takes
+any file and says nothing of what it leaves out.
+
+Only for a running ComfyUI: importing this imports comfy. Call it on ComfyUI's worker thread: tensors made elsewhere
+are no inference tensors, and the two do not mix.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management  # type: ignore[import-not-found]
+import comfy.sd  # type: ignore[import-not-found]
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # type: ignore[import-not-found]
+
+from .bfl import bfl_layers, bfl_norms
+from .checkpoint import Checkpoint, Weights, read_checkpoint
+from .comfyui_ops import Operations
+from .comfyui_patches import follow_patches, layers_of
+from .errors import CheckpointError, UnsupportedDevice
+from .fp8 import FORMATS, quantise_rows
+from .layers import Role, Size
+from .linear import Compute, multiplies_fp8_rows, require_finite
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "diffusion_model."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A MODEL, and what there is to know about it, a fact a line."""
+
+    model: Any
+    description: str
+
+
+def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = False, pruned: bool = False) -> Loaded:
+    """The Kontext model in a file, as ComfyUI's ModelPatcher.
+
+    compute: Compute.FP8 multiplies in FP8, Compute.STORAGE only stores in FP8, AUTO picks what the device can.
+    compiled: each block goes through torch.compile, without dynamic VRAM, which a compiler cannot follow. 16- and
+    32-bit files become FP8 with a scale a row. Raises CheckpointError for a file that is no Kontext model, NonFinite
+    naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and there is none.
+    """
+    checkpoint = read_checkpoint(path, pruned=pruned)
+    device = comfy.model_management.get_torch_device()
+    mode = _mode(compute, device)
+    patcher = _build(checkpoint, mode, disable_dynamic=compiled)
+    patcher.cached_patcher_init = (_rebuild, (path, mode, pruned))
+    if compiled:
+        _compile(patcher, checkpoint.size)
+    return Loaded(patcher, _describe(checkpoint, patcher, mode, device))
+
+
+def _rebuild(path: Path | str, mode: Compute, pruned: bool, disable_dynamic: bool = False) -> Any:
+    """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
+    return _build(read_checkpoint(path, pruned=pruned), mode, disable_dynamic=disable_dynamic)
+
+
+def _mode(compute: Compute, device: torch.device) -> Compute:
+    # ComfyUI's own word on it, so that --supports-fp8-compute is heard, and a try, since drivers differ.
+    can = comfy.model_management.supports_fp8_compute(device) and multiplies_fp8_rows(device)
+    if compute is Compute.FP8 and not can:
+        name = comfy.model_management.get_torch_device_name(device)
+        raise UnsupportedDevice(
+            f"FP8 arithmetic was asked for, and {name} has none (NVIDIA GPUs have it from the RTX 40 series on). Set "
+            "compute to auto or bf16."
+        )
+    return Compute.FP8 if can and compute is not Compute.STORAGE else Compute.STORAGE
+
+
+def _build(checkpoint: Checkpoint, mode: Compute, *, disable_dynamic: bool) -> Any:
+    state: dict[str, torch.Tensor] = {}
+    exact: set[str] = set()
+    for name, weights in _placed(checkpoint):
+        state[f"{name}.weight"] = weights.weight
+        state[f"{name}.bias"] = weights.bias
+        if weights.scale is not None:
+            state[f"{name}.weight_scale"] = weights.scale
+        # Modulation is one row a step: a quantised input would cost accuracy and win no time.
+        if weights.full_precision or weights.role is not Role.BLOCK:
+            exact.add(_PREFIX + name)
+    for name, norm in bfl_norms(checkpoint):
+        state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
+    options = {"custom_operations": Operations, "dtype": torch.bfloat16}
+    patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, disable_dynamic=disable_dynamic)
+    if patcher is None:
+        raise CheckpointError(f"This ComfyUI cannot build the model in {checkpoint.path.name}. Update ComfyUI.")
+    for name, layer in layers_of(patcher):
+        layer.compute = Compute.STORAGE if name in exact else mode
+    follow_patches(patcher)
+    return patcher
+
+
+def _compile(patcher: Any, size: Size) -> None:
+    blocks = [f"{_PREFIX}double_blocks.{i}" for i in range(size.doubles)]
+    blocks += [f"{_PREFIX}single_blocks.{i}" for i in range(size.singles)]
+    set_torch_compile_wrapper(patcher, backend="inductor", keys=blocks)
+
+
+def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
+    """Every layer, checked; the block layers of a wide file in FP8."""
+    for name, weights in bfl_layers(checkpoint):
+        what = f"{checkpoint.path.name}: {name}"
+        weight, scale = require_finite(weights.weight, f"{what}.weight"), weights.scale
+        if scale is None and weights.role is Role.BLOCK and not checkpoint.is_fp8:
+            device = comfy.model_management.get_torch_device()
+            quantised, by_row = quantise_rows(weight.to(device))
+            weight, scale = quantised.to(weight.device), by_row[:, 0].to(weight.device)
+            checkpoint.release(name)
+        bias = _vector(require_finite(weights.bias, f"{what}.bias"))
+        yield name, Weights(weight, scale, bias, weights.role, weights.full_precision)
+
+
+def _vector(tensor: torch.Tensor) -> torch.Tensor:
+    """A bias or a norm in a type that it can be computed with: FP8 files may hold these in FP8, too."""
+    return tensor.to(torch.bfloat16) if tensor.dtype in FORMATS else tensor
+
+
+def _describe(checkpoint: Checkpoint, patcher: Any, mode: Compute, device: torch.device) -> str:
+    name = comfy.model_management.get_torch_device_name(device)
+    product = "multiplied in FP8" if mode is Compute.FP8 else "stored in FP8, multiplied in wider numbers"
+    held = sum(p.nbytes for p in patcher.model.diffusion_model.parameters())
+    return f"{checkpoint.describe()}\n{held / 1e9:.2f} GB in memory, {product} on {name}"
