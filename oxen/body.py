@@ -50,9 +50,11 @@ class HeadersInTime(urllib3.connection.HTTPConnection):
     """A connection whose status line and headers, all together, get one read timeout; also a mixin for HTTPS."""
 
     def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
-        limit = self.sock.gettimeout() if self.sock is not None else None
-        if limit is None:
+        # urllib3 2 has the read timeout in `timeout` by now, urllib3 1 in the socket; the other is the one to connect
+        limits = (self.timeout, self.sock.gettimeout() if self.sock is not None else None)
+        if not all(isinstance(limit, int | float) for limit in limits):
             return super().getresponse()
+        limit = max(float(limit) for limit in limits if isinstance(limit, int | float))
         timer = threading.Timer(limit, _shut, (self.sock,))
         timer.daemon = True
         timer.start()
