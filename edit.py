@@ -44,12 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         if options.model is not None:
-            _edit(options, options.model, options.text_encoders, options.vae, 1.0)
+            _edit(options, options.model, options.text_encoders, options.vae)
             return 0
         logger.warning("No --model: a tiny random one is used, and the result is noise.")
         with tempfile.TemporaryDirectory() as folder:
             model = write_tiny(Path(folder))
-            _edit(options, model, Path(folder), Path(folder) / "vae", _TINY_MEGAPIXELS)
+            options.megapixels = min(options.megapixels, _TINY_MEGAPIXELS)
+            _edit(options, model, Path(folder), Path(folder) / "vae")
     except (KontextError, ImageError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--aspect-ratio", default=_MATCH, help="such as 16:9 (default: the picture's own)")
+    parser.add_argument("--megapixels", type=float, default=1.0, help="size to sample at (default: 1)")
     parser.add_argument("--negative-prompt", help="what to move away from; needs --true-cfg above 1")
     parser.add_argument("--true-cfg", type=float, default=1.0, help="how strongly; every step takes twice as long")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -76,21 +78,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _edit(
-    options: argparse.Namespace, model: Path, text_encoders: Path | None, vae: Path | None, megapixels: float
-) -> None:
+def _edit(options: argparse.Namespace, model: Path, text_encoders: Path | None, vae: Path | None) -> None:
     if text_encoders is None or vae is None:
         raise BadRequest("--model also needs --text-encoders and --vae.")
     output_format = _FORMATS.get(options.out.suffix.lower())
     if output_format is None:
         raise BadRequest(f"{options.out.name} ends in none of {', '.join(_FORMATS)}.")
+    if (options.negative_prompt is None) != (options.true_cfg == 1):
+        raise BadRequest("--negative-prompt and --true-cfg (above 1) belong together: give both or neither.")
     device = _device(options.device)
     # A CPU multiplies float32 faster than bfloat16.
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     image = to_tensors([decode(options.picture.read_bytes())]).image
     height, width = image.shape[1:3]
-    canvas = prepare(image, size=pick_size(_MATCH, width, height, megapixels))
-    across, down = pick_size(options.aspect_ratio, width, height, megapixels)
+    canvas = prepare(image, size=pick_size(_MATCH, width, height, options.megapixels))
+    across, down = pick_size(options.aspect_ratio, width, height, options.megapixels)
     edit = Edit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     checkpoint = read_checkpoint(model)
     loras = [(read_lora(file, checkpoint.size), strength) for file, strength in map(_lora, options.lora)]

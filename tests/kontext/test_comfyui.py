@@ -1,0 +1,65 @@
+"""Our forward against ComfyUI's own Flux model, on the same weights and inputs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from kontext_bridge.kontext.checkpoint import read_checkpoint
+from kontext_bridge.kontext.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.fp8 import FORMATS, dequantise
+from kontext_bridge.kontext.latents import ReferenceMethod, pack, unpack
+from kontext_bridge.kontext.mount import mount
+from kontext_bridge.kontext.schedule import schedule
+from safetensors.torch import load_file, save_file
+
+ORACLE = Path(__file__).with_name("comfy_oracle.py")
+
+
+@pytest.fixture
+def comfyui():
+    tree = os.environ.get("COMFYUI_PATH")
+    if not tree:
+        pytest.skip("needs the real ComfyUI: set COMFYUI_PATH to its folder")
+    return tree, os.environ.get("COMFYUI_PYTHON", sys.executable)
+
+
+@pytest.mark.comfyui
+def test_every_step_is_that_of_comfyuis_own_model(comfyui, write, size, tmp_path):
+    checkpoint = read_checkpoint(write("legacy"))
+    numbers = {f"{name}.scale": tensor.float() for name, tensor in checkpoint.norms.items()}
+    for name, layer in checkpoint.linears.items():
+        quantised = layer.weight.dtype in FORMATS
+        weight = dequantise(layer.weight, layer.scale, torch.float32) if quantised else layer.weight.float()
+        numbers |= {f"{name}.weight": weight, f"{name}.bias": layer.bias.float()}
+    g = torch.Generator().manual_seed(2)
+    sigmas = schedule(4, 24)
+    inputs = {
+        "latent": torch.randn(1, 16, 8, 12, generator=g),
+        "sigmas": sigmas[:-1].clone(),
+        "text": torch.randn(1, 11, size.context, generator=g),
+        "pooled": torch.randn(1, size.pooled, generator=g),
+        "guidance": torch.tensor([2.5]),
+        "reference0": torch.randn(1, 16, 8, 12, generator=g),
+        "reference1": torch.randn(1, 16, 12, 6, generator=g),
+        "reference2": torch.randn(1, 16, 4, 10, generator=g),
+    }
+    save_file(numbers, tmp_path / "weights.safetensors")
+    save_file(inputs, tmp_path / "inputs.safetensors")
+    tree, python = comfyui
+    files = [str(tmp_path / f"{name}.safetensors") for name in ("weights", "inputs", "outputs")]
+    done = subprocess.run([python, str(ORACLE), tree, *files], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    theirs = load_file(files[2])
+    model = mount(checkpoint, dtype=torch.float32)
+    references = [inputs[f"reference{i}"] for i in range(3)]
+    conditioning = Conditioning(inputs["text"], inputs["pooled"])
+    for method in ReferenceMethod:
+        denoiser = Denoiser(model, conditioning, references, 8, 12, sigmas, 2.5, method=method)
+        for step in range(4):
+            with torch.inference_mode():
+                ours = unpack(denoiser(pack(inputs["latent"]), step), 8, 12)
+            expected = theirs[f"{method.value}.{step}"]
+            assert ((ours - expected).norm() / expected.norm()).item() < 1e-5, (method, step)

@@ -1,0 +1,154 @@
+"""The headless command: a picture in, a picture out, and one line where there is none."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from kontext_bridge import edit
+from kontext_bridge.kontext.tiny import write_tiny
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny(folder)
+    return folder
+
+
+def picture(path, width, height):
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def run(models, tmp_path):
+    """Runs the command on a picture; gives its status and the file that it was to write."""
+
+    def command(*options, size=(80, 48), model="tiny_kontext.safetensors", out="out.png"):
+        source = picture(tmp_path / "in.png", *size)
+        files = ["--model", str(models / model), "--text-encoders", str(models), "--vae", str(models / "vae")]
+        common = [str(source), "make it blue", "-o", str(tmp_path / out), "--steps", "2", "--megapixels", "0.004"]
+        return edit.main([*common, *files, *options]), tmp_path / out
+
+    return command
+
+
+def pixels(path):
+    with Image.open(path) as opened:
+        return np.asarray(opened.convert("RGB")).astype(int)
+
+
+def size_of(path):
+    with Image.open(path) as opened:
+        return opened.size
+
+
+def test_without_a_model_the_command_says_that_the_result_is_noise(tmp_path):
+    source, out = picture(tmp_path / "in.png", 70, 50), tmp_path / "out.png"
+    command = [sys.executable, "-m", "kontext_bridge.edit", str(source), "make it blue", "-o", str(out), "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the result is noise" in done.stderr and "2/2" in done.stderr
+    assert size_of(out) == (70, 50)
+
+
+def test_the_edit_has_the_pictures_size_and_depends_on_the_seed_alone(run):
+    first = pixels(run("--seed", "1")[1])
+    again = pixels(run("--seed", "1")[1])
+    other = pixels(run("--seed", "2")[1])
+    assert first.shape == (48, 80, 3)
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_the_picture_the_prompt_and_the_guidance_matter(run, models, tmp_path):
+    plain = pixels(run()[1])
+    assert not np.array_equal(plain, pixels(run("--guidance", "8")[1]))
+    assert not np.array_equal(plain, pixels(run("--negative-prompt", "red", "--true-cfg", "4")[1]))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (400, 16), (17, 33)])
+def test_odd_sizes_come_back_as_they_went_in(run, size):
+    status, out = run(size=size)
+    assert status == 0 and size_of(out) == size
+
+
+def test_another_aspect_ratio_gives_a_picture_of_that_shape(run):
+    status, out = run("--aspect-ratio", "2:1")
+    width, height = size_of(out)
+    assert status == 0 and width == 2 * height and width % 16 == 0
+
+
+def test_a_lora_changes_the_picture_by_its_strength(run, tmp_path):
+    g = torch.Generator().manual_seed(0)
+    lora = tmp_path / "style.safetensors"
+    save_file(
+        {
+            "diffusion_model.single_blocks.0.linear1.lora_A.weight": torch.randn(4, 128, generator=g),
+            "diffusion_model.single_blocks.0.linear1.lora_B.weight": torch.randn(896, 4, generator=g),
+        },
+        lora,
+    )
+    plain, off = pixels(run()[1]), pixels(run("--lora", f"{lora}=0")[1])
+    on = pixels(run("--lora", str(lora))[1])
+    assert np.array_equal(plain, off) and not np.array_equal(plain, on)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "0"], "at least one step"),
+        (["--aspect-ratio", "wide"], "'wide' is not known"),
+        (["--device", "abacus"], "'abacus' cannot be used"),
+        (["--lora", "x.safetensors=much"], "'much' is no number"),
+        (["--lora", "absent.safetensors"], r"no file at absent\.safetensors"),
+        (["--true-cfg", "3"], "belong together"),
+        (["--negative-prompt", "red"], "belong together"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line_and_writes_nothing(run, capsys, options, message):
+    status, out = run(*options)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert status == 1 and not out.exists()
+    assert re.search(message, said)
+
+
+def test_an_unknown_output_format_is_refused_before_anything_is_computed(run, capsys):
+    status, out = run(out="out.tiff")
+    assert status == 1 and not out.exists() and ".png" in capsys.readouterr().err
+
+
+def test_a_model_without_its_companions_says_which_are_needed(models, tmp_path, capsys):
+    source = picture(tmp_path / "in.png", 32, 32)
+    model = str(models / "tiny_kontext.safetensors")
+    assert edit.main([str(source), "x", "-o", str(tmp_path / "o.png"), "--model", model]) == 1
+    assert "--text-encoders and --vae" in capsys.readouterr().err
+
+
+def test_missing_text_encoders_are_named(run, capsys, tmp_path):
+    status, _ = run("--text-encoders", str(tmp_path))
+    assert status == 1
+    assert "tokenizer, text_encoder, tokenizer_2, text_encoder_2" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_picture_is_refused(run, tmp_path, capsys, models):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not a picture")
+    assert edit.main([str(bad), "x", "-o", str(tmp_path / "o.png")]) == 1
+    assert not (tmp_path / "o.png").exists()
+
+
+@pytest.mark.parametrize("part", ["encoder.conv_in.bias", "decoder.conv_in.bias"])
+def test_a_damaged_vae_gives_an_error_and_never_a_black_picture(run, models, tmp_path, capsys, part):
+    tensors = load_file(models / "vae" / "diffusion_pytorch_model.safetensors")
+    tensors[part][0] = float("nan")
+    damaged = tmp_path / "vae.safetensors"
+    save_file(tensors, damaged)
+    status, out = run("--vae", str(damaged))
+    assert status == 1 and not out.exists()
+    assert "NaN or infinity while" in capsys.readouterr().err
