@@ -14,8 +14,21 @@ import urllib3.connectionpool
 from .body import HeadersInTime
 from .errors import UrlRefused
 
-# Public by its number, and yet the host of the virtual machine: Azure's own services answer there.
-_HOST_SERVICES = frozenset(["168.63.129.16"])
+# What older Pythons take for public: special-purpose blocks (IANA's registries), metadata services among them, and
+# the one public number at which a cloud (Azure) answers its virtual machines itself.
+_NOT_PUBLIC = tuple(
+    ipaddress.ip_network(block)
+    for block in (
+        "168.63.129.16/32",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "198.18.0.0/15",
+        "100::/64",
+        "2001::/23",
+        "3fff::/20",
+        "5f00::/16",
+    )
+)
 _V4_IN_V6 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
@@ -30,7 +43,9 @@ def is_public(address: str) -> bool:
             return is_public(str(embedded))
         if ip.is_site_local:
             return False
-    return str(ip) not in _HOST_SERVICES and ip.is_global and not ip.is_multicast and not ip.is_reserved
+    if any(ip in block for block in _NOT_PUBLIC):
+        return False
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 def resolve_public(host: str, port: int) -> list[tuple[Any, ...]]:
