@@ -1,0 +1,88 @@
+"""Reads hostile answers the way the pack does, each in a forked process, and tells what it took.
+
+Reads one JSON case from standard input a line: {"name", "how", "url"}. Writes one JSON line each: the error's class
+and text, how far the process's peak memory rose, and the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+
+from kontext_bridge.imaging.codec import decode
+from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.oxen.control import Control
+from kontext_bridge.oxen.credentials import Account
+from kontext_bridge.oxen.errors import OxenError
+from kontext_bridge.oxen.events import EventStream
+from kontext_bridge.oxen.fetch import Fetcher, Limits
+from kontext_bridge.oxen.replies import read_rows
+from kontext_bridge.oxen.transport import Transport
+
+SECONDS = 2.0
+
+
+def download(url: str) -> None:
+    """As URI to Image does, with loopback allowed so that the server can be reached at all."""
+    own = Account(url.rsplit("/", 1)[0], None)
+    fetcher = Fetcher(Control(), account=own, limits=Limits(max_seconds=SECONDS))
+    decode(fetcher.fetch(url))
+
+
+def reply(url: str) -> None:
+    base, path = url.rsplit("/", 1)
+    transport = Transport(Account(base, "k" * 40), Control())
+    read_rows(transport.send("GET", f"/{path}", seconds=SECONDS).json())
+
+
+def paid(url: str) -> None:
+    base, path = url.rsplit("/", 1)
+    transport = Transport(Account(base, "k" * 40), Control())
+    read_rows(transport.send("POST", f"/{path}", json={}, paid=True, seconds=SECONDS).json())
+
+
+def events(url: str) -> None:
+    base, path = url.rsplit("/", 1)
+    transport = Transport(Account(base, "k" * 40), Control())
+    stream = EventStream(transport, silent_seconds=SECONDS)
+    get = transport.session.get
+    transport.session.get = lambda _url, **options: get(f"{base}/{path}", **options)  # type: ignore[method-assign]
+    stream._read_one_stream()
+
+
+WAYS: dict[str, Callable[[str], None]] = {"download": download, "reply": reply, "paid": paid, "events": events}
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def tell(case: dict[str, str]) -> dict[str, object]:
+    before, since = _peak(), time.monotonic()
+    try:
+        WAYS[case["how"]](case["url"])
+        kind, text = "", ""
+    except (OxenError, ImageError) as error:
+        kind, text = type(error).__name__, str(error)
+    seconds = time.monotonic() - since
+    return {**case, "error": kind, "text": text, "mib": (_peak() - before) / 2**20, "seconds": seconds}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            answer = json.dumps(tell(json.loads(line)))
+            os.write(sys.stdout.fileno(), answer.encode() + b"\n")
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            sys.exit(f"{line} ended with {status}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""A server that answers with whatever bytes a path stands for; nothing in it is an honest HTTP library."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+MIB = 1 << 20
+_BLOCK = bytes(MIB)
+
+
+def _answer(*headers: str, status: str = "200 OK") -> bytes:
+    return ("\r\n".join([f"HTTP/1.1 {status}", *headers]) + "\r\n\r\n").encode("latin-1")
+
+
+def _gzip_of_zeros(mib: int) -> bytes:
+    packer = zlib.compressobj(9, wbits=31)
+    return b"".join([*(packer.compress(_BLOCK) for _ in range(mib)), packer.flush()])
+
+
+def _slowly(head: bytes, piece: bytes) -> Iterator[bytes]:
+    """The head, and then a piece every tenth of a second, for ever: no read ever times out."""
+    yield head
+    while True:
+        threading.Event().wait(0.1)
+        yield piece
+
+
+def _for_ever(head: bytes, piece: bytes) -> Iterator[bytes]:
+    yield head
+    while True:
+        yield piece
+
+
+def _times(head: bytes, piece: bytes, count: int) -> Iterator[bytes]:
+    yield head
+    for _ in range(count):
+        yield piece
+
+
+def _huge_png(side: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(_BLOCK)) + chunk(b"IEND", b"")
+
+
+_JSON = "Content-Type: application/json"
+_EVENTS = "Content-Type: text/event-stream"
+_BOMB = _gzip_of_zeros(1024)
+
+ANSWERS: dict[str, Callable[[], Iterator[bytes]]] = {
+    "a reply of 1 GB": lambda: _times(_answer(f"Content-Length: {1024 * MIB}", _JSON), _BLOCK, 1024),
+    "a body that never ends": lambda: _for_ever(_answer(_JSON), _BLOCK),
+    "a body that never ends, in chunks": lambda: _for_ever(
+        _answer(_JSON, "Transfer-Encoding: chunked"), b"%x\r\n" % MIB + _BLOCK + b"\r\n"
+    ),
+    "a body that drips for ever": lambda: _slowly(_answer(_JSON), b" "),
+    "a chunk that drips for ever": lambda: _slowly(
+        _answer(_JSON, "Transfer-Encoding: chunked") + b"7fffffff\r\n", b" "
+    ),
+    "a status line that drips for ever": lambda: _slowly(b"HTTP/1.1 200 ", b"O"),
+    "headers that drip for ever": lambda: _slowly(b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "100 Continue for ever": lambda: _for_ever(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+    "a flood of headers": lambda: _for_ever(b"HTTP/1.1 200 OK\r\n", b"X-Flood: x\r\n" * 1000),
+    "a header of 100 MB": lambda: _times(b"HTTP/1.1 200 OK\r\nX: ", b"x" * MIB, 100),
+    "a Content-Length of 5,000 digits": lambda: iter([_answer(f"Content-Length: {'9' * 5000}", _JSON), b"{}"]),
+    "a Content-Length of 1 EB": lambda: _for_ever(_answer(f"Content-Length: {10**18}", _JSON), _BLOCK),
+    "1 GB in 1 MB of gzip": lambda: iter(
+        [_answer("Content-Encoding: gzip", f"Content-Length: {len(_BOMB)}", _JSON), _BOMB]
+    ),
+    "gzip in gzip": lambda: iter([_answer("Content-Encoding: gzip, gzip", _JSON), zlib.compress(_BOMB, wbits=31)]),
+    "a coding nobody asked for": lambda: iter([_answer("Content-Encoding: br", _JSON), b"\0" * 1000]),
+    "JSON of depth 10,000": lambda: iter([_answer(_JSON), b"[" * 10_000 + b"]" * 10_000]),
+    "JSON of depth 10,000,000": lambda: iter([_answer(_JSON), b"[" * 10_000_000]),
+    "a number of a million digits": lambda: iter([_answer(_JSON), b'{"generations":[],"x":' + b"9" * MIB + b"}"]),
+    "a PNG of 60000 x 60000": lambda: iter([_answer("Content-Type: image/png"), _huge_png(60_000)]),
+    "a redirect to itself": lambda: iter([_answer("Location: /a%20redirect%20to%20itself", status="302 Found")]),
+    "a redirect to a file": lambda: iter([_answer("Location: file:///etc/passwd", status="302 Found")]),
+    "a redirect to a private host": lambda: iter([_answer("Location: http://10.0.0.1/", status="302 Found")]),
+    "a redirect to the metadata service": lambda: iter(
+        [_answer("Location: http://169.254.169.254/latest/meta-data/", status="302 Found")]
+    ),
+    "an event line of 100 MB": lambda: _times(_answer(_EVENTS) + b"data: ", b"x" * MIB, 100),
+    "an event of endless lines": lambda: _for_ever(_answer(_EVENTS), b"data: x\n" * 10_000),
+    "bytes that are no HTTP": lambda: _for_ever(b"", b"\0\xff" * 1000),
+}
+
+
+class HostileServer:
+    """Listens on loopback in a `with` block; the path, percent-encoded, names the answer."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.connections = 0
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> HostileServer:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+
+    def _answer(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                if not (block := connection.recv(65536)):
+                    return
+                request += block
+            name = request.split(b" ")[1].decode().split("?")[0].lstrip("/").replace("%20", " ").replace("%2C", ",")
+            for piece in ANSWERS[name]():
+                connection.sendall(piece)

@@ -1,0 +1,62 @@
+"""Answers made to fill the memory or to hold a run up for ever are refused within bounds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hostile_server import ANSWERS, HostileServer
+
+LIMIT_SECONDS = 90
+# Above what may be read: 64 MB of a download, 192 MB of an answer that holds a picture as text, 1 MB of an event.
+MIB_ALLOWED = {"download": 160.0, "paid": 300.0, "events": 40.0}
+REFUSALS = {
+    "download": {"UrlRefused", "ConnectionFailed", "ImageError", "ImageTooLarge"},
+    "paid": {"OutcomeUnknown", "UnexpectedReply"},
+    "events": {"UnexpectedReply"},
+}
+WAYS = {name: ("events",) if " event " in f" {name} " else ("download", "paid") for name in ANSWERS}
+CASES = [(name, how) for name, ways in WAYS.items() for how in ways]
+
+
+def told_by(cases: list[dict[str, str]]) -> list[dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("hostile_client.py")],
+        input="".join(json.dumps(case) + "\n" for case in cases),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def told(tables: dict[str, list[str]]) -> dict[tuple[str, str], dict[str, Any]]:
+    with HostileServer() as server, ThreadPoolExecutor(3) as pool:
+        cases = [{"name": name, "how": how, "url": f"{server.url}/{quote(name)}"} for name, how in CASES]
+        answers = [answer for part in pool.map(told_by, [cases[n::3] for n in range(3)]) for answer in part]
+    found = {(answer["name"], answer["how"]): answer for answer in answers}
+    tables["hostile answers: what refusing them took"] = [
+        f"{name:<36} {how:<9} {a['error']:<16} {a['mib']:7.1f} MiB {a['seconds']:6.2f} s"
+        for (name, how) in CASES
+        if (a := found[name, how])
+    ]
+    return found
+
+
+@pytest.mark.parametrize(("name", "how"), CASES)
+def test_the_answer_is_refused_within_bounded_memory(
+    name: str, how: str, told: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    answer = told[name, how]
+    redirected = name.startswith("a redirect") and how == "paid"
+    assert answer["error"] in REFUSALS[how] or (redirected and answer["error"] == "UnexpectedReply"), answer
+    assert answer["mib"] < MIB_ALLOWED[how], answer
+    assert "kkkkkkkkkkkk" not in answer["text"]
