@@ -1,0 +1,192 @@
+"""Workflows of the pack's own nodes against a stand-in, with pictures and values that no file could hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kontext_bridge import host
+from kontext_bridge.headless import ensure_comfy_api
+from kontext_bridge.headless.folders import RunFolders
+from kontext_bridge.headless.report import Report
+from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.run import NodeFailed, run_workflow
+from kontext_bridge.standin import Faults, StandIn, Timing
+
+ensure_comfy_api()
+
+from comfy_api.latest import io  # noqa: E402
+from kontext_bridge import comfy_entrypoint  # noqa: E402
+
+HERE = Path(__file__).parent
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+KEY = "SFMyNTY.a-key-of-the-usual-length.0123456789"
+QUICK = Timing(queued_s=0.01, processing_s=0.03)
+
+
+async def _classes() -> list[type[io.ComfyNode]]:
+    return await (await comfy_entrypoint()).get_node_list()
+
+
+def pack_classes() -> dict[str, type[io.ComfyNode]]:
+    return {one.GET_SCHEMA().node_id: one for one in asyncio.run(_classes())}
+
+
+class Given(io.ComfyNode):
+    """Any value of the test's own as a node's output."""
+
+    values: dict[str, Any] = {}  # noqa: RUF012
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(node_id="Given", inputs=[io.String.Input("name")], outputs=[io.AnyType.Output()])
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> float:
+        return float("nan")
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        return io.NodeOutput(cls.values[name])
+
+
+class Taken(io.ComfyNode):
+    """An output node for whatever is connected."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="Taken", inputs=[io.AnyType.Input("value")], outputs=[io.AnyType.Output()], is_output_node=True
+        )
+
+    @classmethod
+    def execute(cls, value: Any) -> io.NodeOutput:
+        return io.NodeOutput(value)
+
+
+class Heard(Report):
+    """What a run said of its nodes."""
+
+    def __init__(self) -> None:
+        self.fractions: list[float] = []
+        self.texts: list[str] = []
+        self._lock = threading.Lock()
+
+    def progress(self, node_id: str, value: float, total: float) -> None:
+        with self._lock:
+            self.fractions.append(value / total)
+
+    def text(self, node_id: str, text: str) -> None:
+        with self._lock:
+            self.texts.append(text)
+
+
+class Bench:
+    """Runs one node of the pack at a time, as a workflow, and gives its outputs."""
+
+    def __init__(self, server: StandIn, folder: Path) -> None:
+        self.server = server
+        self.folder = folder
+        self.heard = Heard()
+        self.classes = pack_classes()
+
+    def run(self, class_type: str, **inputs: Any) -> list[Any]:
+        """The outputs of one node, its other inputs at their defaults; raises the node's own error.
+
+        A tensor, or a value wrapped in a list, comes over a link.
+        """
+        try:
+            return [column[0] for column in self.result(class_type, **inputs).nodes["node"].outputs]
+        except NodeFailed as failed:
+            raise failed.error from None
+
+    def defaults(self, class_type: str) -> dict[str, Any]:
+        inputs = self.classes[class_type].GET_SCHEMA().inputs
+        return {one.id: one.default for one in inputs if getattr(one, "default", None) is not None}
+
+    def result(self, class_type: str, **inputs: Any) -> RunResult:
+        workflow: dict[str, Any] = {"node": {"class_type": class_type, "inputs": self.defaults(class_type)}}
+        Given.values = {}
+        for name, value in inputs.items():
+            if not isinstance(value, torch.Tensor | list):
+                workflow["node"]["inputs"][name] = value
+                continue
+            Given.values[name] = value[0] if isinstance(value, list) else value
+            workflow[name] = {"class_type": "Given", "inputs": {"name": name}}
+            workflow["node"]["inputs"][name] = [name, 0]
+        workflow["out"] = {"class_type": "Taken", "inputs": {"value": ["node", 0]}}
+        self.heard = Heard()
+        host.set_local(self.heard)
+        folders = RunFolders(source=self.folder, output=self.folder / "output")
+        nodes = [*self.classes.values(), Given, Taken]
+        return run_workflow(workflow, nodes, folders, self.heard, host.interrupted)
+
+    def edit(self, image: torch.Tensor, **inputs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
+        """IMAGE and info of Kontext Edit; jpg, which the stand-in draws fastest."""
+        pictures, info = self.run(
+            "KontextEdit", **{"image": image, "prompt": "a hat", "output_format": "jpg", **inputs}
+        )
+        return pictures, json.loads(info)
+
+    def submit(self, image: torch.Tensor, **inputs: Any) -> tuple[Any, list[str]]:
+        """The job and the generation ids of Kontext Submit."""
+        given = {"image": image, "prompt": "a hat", "output_format": "jpg", **inputs}
+        job, ids = self.run("KontextSubmit", **given)
+        return job, ids.splitlines()
+
+    @property
+    def paid(self) -> list[str]:
+        return [request.route for request in self.server.requests if request.route in {"edit", "enqueue"}]
+
+
+def picture(count: int = 1, height: int = 24, width: int = 32, channels: int = 3) -> torch.Tensor:
+    """An IMAGE of `count` different pictures."""
+    values = torch.linspace(0, 1, count * height * width * channels)
+    return values.reshape(count, height, width, channels).mul(255).round().div(255)
+
+
+@pytest.fixture
+def images() -> Callable[..., torch.Tensor]:
+    return picture
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The pack's user folder of this test; nothing of the machine's own configuration is seen."""
+    for name in [name for name in os.environ if name.startswith(("KONTEXT_BRIDGE_", "OXEN_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("KONTEXT_BRIDGE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("OXEN_CONFIG_DIR", str(tmp_path / "oxen-config"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def serve(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    """Start a stand-in: serve(faults by name ..., timing=..., behaviour=...)."""
+    with ExitStack() as stack:
+
+        def start(timing: Timing = QUICK, behaviour: Any = None, **faults: Any) -> Bench:
+            server = stack.enter_context(StandIn(Faults(**faults), timing, KEY, behaviour=behaviour))
+            monkeypatch.setenv("OXEN_BASE_URL", server.url)
+            monkeypatch.setenv("OXEN_API_KEY", KEY)
+            return Bench(server, tmp_path)
+
+        yield start
+    host.set_local(None)
+
+
+@pytest.fixture
+def bench(serve: Callable[..., Bench]) -> Bench:
+    """A stand-in without faults, and the nodes."""
+    return serve()

@@ -1,0 +1,71 @@
+"""What saved workflows hold on to: `python tests/nodes/schema.py > tests/nodes/schema.json` writes it anew.
+
+A changed file is a promise to every saved workflow: review its difference before it is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+# what a widget stores or refuses; tooltips, placeholders and the like may change freely
+_KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "multiline", "forceInput")
+Snapshot = dict[str, Any]
+
+
+def snapshot() -> dict[str, Snapshot]:
+    """For each node id: display name, inputs in order with their types and limits, outputs in order."""
+    from kontext_bridge.headless import ensure_comfy_api
+
+    ensure_comfy_api()
+    from kontext_bridge import comfy_entrypoint
+
+    async def classes() -> Any:
+        return await (await comfy_entrypoint()).get_node_list()
+
+    return {node.GET_SCHEMA().node_id: of_node(node) for node in asyncio.run(classes())}
+
+
+def of_node(node: Any) -> Snapshot:
+    info = json.loads(json.dumps(node.GET_NODE_INFO_V1()))
+    return {
+        "shown_as": info["display_name"],
+        "inputs": [
+            [kind, name, *_widget(*spec)]
+            for kind in ("required", "optional")
+            for name, spec in info["input"].get(kind, {}).items()
+        ],
+        "outputs": [list(pair) for pair in zip(info["output"], info["output_name"], strict=True)],
+        "is_output_node": info["output_node"],
+    }
+
+
+def _widget(kind: Any, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    return kind, {name: value for name, value in (options or {}).items() if name in _KEPT}
+
+
+def broken(before: dict[str, Snapshot], now: dict[str, Snapshot]) -> list[str]:
+    """What is wrong for workflows saved with `before`, a sentence each."""
+    found = [f"{node}: the node is gone; workflows with it do not load." for node in before if node not in now]
+    for node in before.keys() & now.keys():
+        old, new = before[node], now[node]
+        if [one[1] for one in new["inputs"]][: len(old["inputs"])] != [one[1] for one in old["inputs"]]:
+            found.append(
+                f"{node}: inputs were {[one[1] for one in old['inputs']]} and are {[one[1] for one in new['inputs']]}; "
+                "widget values are stored by position, so only append."
+            )
+        if new["outputs"][: len(old["outputs"])] != old["outputs"]:
+            found.append(f"{node}: outputs were {old['outputs']} and are {new['outputs']}; links go to positions.")
+        current = {one[1]: one for one in new["inputs"]}
+        found += [
+            f"{node}.{one[1]}: was {one} and is {current[one[1]]}."
+            for one in old["inputs"]
+            if one[1] in current and current[one[1]] != one
+        ]
+    return sorted(found)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(snapshot(), indent=1) + "\n")

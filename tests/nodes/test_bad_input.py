@@ -1,0 +1,248 @@
+"""Issue of a bad input at each node: one error that names what is wrong and what to do, and nothing sent in vain."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from typing import Any
+
+import pytest
+import torch
+from kontext_bridge.headless.graph import WorkflowError
+from kontext_bridge.imaging.codec import EncodedImage
+from kontext_bridge.oxen.errors import OxenError
+from kontext_bridge.standin import Fault
+from kontext_bridge.standin.picture import bomb
+
+KontextError = (OxenError, ValueError)
+EDITS = ["KontextEdit", "KontextSubmit"]
+
+
+def spoilt(images: Any, value: float) -> torch.Tensor:
+    image = images(3)
+    image[1, 2, 3, 0] = value
+    return image
+
+
+@pytest.mark.parametrize("node", EDITS)
+@pytest.mark.parametrize("prompt", ["", "  \n "])
+def test_an_empty_prompt_is_refused_before_anything_runs(bench: Any, images: Any, node: str, prompt: str) -> None:
+    with pytest.raises(WorkflowError, match=r"prompt is empty: say in a sentence what to change"):
+        bench.run(node, image=images(), prompt=prompt)
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("node", EDITS)
+def test_an_empty_prompt_over_a_link_is_refused_with_nothing_sent(bench: Any, images: Any, node: str) -> None:
+    with pytest.raises(OxenError, match=r"prompt is empty.*Nothing was sent"):
+        bench.run(node, image=images(), prompt=[""])
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("node", EDITS)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        pytest.param(lambda images: images(1, 0, 32), r"nothing in it.*\[1, 0, 32, 3\]", id="no height"),
+        pytest.param(lambda images: images(1, 32, 0), r"nothing in it", id="no width"),
+        pytest.param(lambda images: images(0), r"nothing in it", id="no pictures"),
+        pytest.param(lambda images: spoilt(images, math.nan), r"Picture 2 of 3 .*NaN or infinite.*fp32", id="NaN"),
+        pytest.param(lambda images: spoilt(images, math.inf), r"Picture 2 of 3 .*NaN or infinite", id="infinity"),
+        pytest.param(lambda images: images(1, 8, 8, 5), r"5 channels; 1 \(grey\), 3", id="five channels"),
+        pytest.param(lambda images: images(1, 8, 8, 3)[0], r"\[batch, height, width, channels\]", id="no batch"),
+    ],
+)
+def test_a_picture_that_is_none_is_named_and_nothing_is_sent(
+    bench: Any, images: Any, node: str, spoil: Any, words: str
+) -> None:
+    with pytest.raises(KontextError, match=words):
+        bench.run(node, image=spoil(images), prompt="a hat")
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("node", EDITS)
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("aspect_ratio", "16:10", "aspect_ratio"),
+        ("steps", 3, "steps"),
+        ("steps", 51, "steps"),
+        ("guidance", 10.5, "guidance"),
+        ("variations", 5, "variations"),
+        ("seed", -1, "seed"),
+        ("output_format", "jpeg", "output_format"),
+        ("result", "sometimes", "result"),
+    ],
+)
+def test_a_widget_out_of_its_range_is_refused_by_name_also_over_a_link(
+    bench: Any, images: Any, node: str, name: str, value: Any, words: str
+) -> None:
+    with pytest.raises(WorkflowError, match=words):
+        bench.run(node, image=images(), prompt="a hat", **{name: value})
+    with pytest.raises(OxenError, match=rf"{words} is .*it takes .*Nothing was sent"):
+        bench.run(node, image=images(), prompt="a hat", **{name: [value]})
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("value", [0, 100])
+def test_a_linked_number_of_variations_is_checked_before_it_is_paid_for(bench: Any, images: Any, value: int) -> None:
+    with pytest.raises(OxenError, match=r"variations is .*it takes 1 to 4. Nothing was sent"):
+        bench.run("KontextEdit", image=images(), prompt="a hat", variations=[value])
+    assert bench.server.requests == []
+
+
+def test_a_batch_too_large_for_one_go_is_refused_with_its_number(bench: Any, images: Any) -> None:
+    with pytest.raises(OxenError, match=r"65 pictures with 4 variations are 260 edits; at most 256.*Split the batch"):
+        bench.run("KontextEdit", image=images(65, 4, 4), prompt="a hat", variations=4)
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("node", EDITS)
+def test_no_key_is_said_with_every_place_to_put_one_and_nothing_is_sent(
+    bench: Any, images: Any, node: str, monkeypatch: Any
+) -> None:
+    monkeypatch.delenv("OXEN_API_KEY")
+    with pytest.raises(OxenError, match=r"No Oxen.ai API key.*OXEN_API_KEY.*oxen_api_key"):
+        bench.run(node, image=images(), prompt="a hat")
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("node", EDITS)
+def test_a_wrong_key_is_said_once_for_a_whole_batch_and_never_shown(
+    bench: Any, images: Any, node: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("OXEN_API_KEY", "SFMyNTY.another-key-of-the-usual-length")
+    with pytest.raises(OxenError, match=r"All 3 edits failed: .*does not accept the API key.*Check the key") as raised:
+        bench.run(node, image=images(3), prompt="a hat")
+    assert "another-key" not in str(raised.value)
+    assert bench.server.billed == [] and str(raised.value).count("Check the key") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("empty_generations", "named no generation|without a picture"),
+        ("html_reply", "an HTML page .*where JSON belongs.*OXEN_BASE_URL"),
+        ("deep_json", "nested too deeply"),
+        ("error_in_ok", "The model is not available right now"),
+        ("out_of_credits", "no credits left.*Add credits"),
+        ("error_text", "refused the request.*bad request"),
+    ],
+)
+@pytest.mark.parametrize("wait", ["polling", "one blocking request"])
+def test_an_answer_that_is_none_is_quoted_and_the_request_is_not_sent_again(
+    serve: Any, images: Any, monkeypatch: Any, fault: str, words: str, wait: str
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.edits._LOOKUP_PAUSES", (0.0,))
+    bench = serve(**{fault: True})
+    with pytest.raises(OxenError, match=words):
+        bench.edit(images(), wait=wait)
+    assert len(bench.paid) == 1
+
+
+@pytest.mark.parametrize("node", EDITS)
+def test_a_service_that_refuses_data_uris_is_reported_with_the_way_around(
+    serve: Any, images: Any, monkeypatch: Any, node: str
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.edits._LOOKUP_PAUSES", (0.0,))
+    bench = serve(data_uri_refused=True)
+    with pytest.raises(OxenError, match=r"set send_as to Oxen upload"):
+        bench.run(node, image=images(), prompt="a hat")
+    assert bench.run(node, image=images(), prompt="another hat", send_as="Oxen upload", output_format="jpg")
+
+
+@pytest.mark.parametrize("node", ["KontextCollect", "KontextQueueStatus"])
+def test_a_generation_id_that_does_not_exist_is_named(bench: Any, node: str) -> None:
+    with pytest.raises(OxenError, match=r"knows no generation 00000000-0000-4000-8000-000000000000.*Check the id"):
+        bench.run(node, generation_ids="00000000-0000-4000-8000-000000000000")
+
+
+def test_cancelling_an_id_that_does_not_exist_says_so_and_goes_on_with_the_others(bench: Any, images: Any) -> None:
+    bench.server.hold()
+    _, ids = bench.submit(images())
+    text = bench.run("KontextCancel", generation_ids=f"no-such-id\n{ids[0]}")[0].splitlines()
+    assert "knows no generation no-such-id" in text[0]
+    assert text[1] == f"{ids[0]}: cancelled"
+
+
+@pytest.mark.parametrize("node", ["KontextCollect", "KontextQueueStatus", "KontextCancel"])
+@pytest.mark.parametrize("text", ["../../users/me", "https://hub.oxen.ai/x", "a%2fb", "é"])
+def test_a_text_that_is_no_generation_id_is_named_and_nothing_is_sent(bench: Any, node: str, text: str) -> None:
+    with pytest.raises(OxenError, match=r"is not a generation id. Give one a line"):
+        bench.run(node, generation_ids=text)
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("node", ["KontextCollect", "KontextCancel"])
+def test_without_a_job_and_without_ids_the_node_says_what_to_connect(bench: Any, node: str) -> None:
+    with pytest.raises(OxenError, match=r"There is no job: connect Kontext Submit's job"):
+        bench.run(node)
+    assert bench.server.requests == []
+
+
+def test_a_model_that_does_not_exist_is_named_with_the_one_that_does(bench: Any) -> None:
+    with pytest.raises(OxenError, match=r"no model named 'flux-kontxt'; flux-kontext-dev is the default"):
+        bench.run("KontextModelInfo", model="flux-kontxt")
+
+
+def png_uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def whole_png() -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    body = zlib.compress(bytes((1 + 8 * 3) * 8))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        pytest.param("data:image/png;base64,*not base64*", "says base64, but what follows is not", id="no base64"),
+        pytest.param("data:image/png;base64", "no comma", id="no comma"),
+        pytest.param("data:image/png;base64,", "no data", id="no data"),
+        pytest.param(png_uri(whole_png()[:-20]), "Picture 1: ", id="truncated"),
+        pytest.param(png_uri(bomb()), r"60000x60000.*Scale it down", id="a bomb"),
+        pytest.param(png_uri(b"<html>"), "Picture 1: ", id="HTML"),
+        pytest.param("", "no URI: give http", id="nothing"),
+        pytest.param("file:///etc/passwd", "give an http or https URL", id="a file"),
+        pytest.param("http://[::1", "not a URL that can be fetched", id="no URL"),
+        pytest.param("http://user:secret@example.com/a.png", "without user name", id="a password"),
+        pytest.param("http://127.0.0.1:9/a.png", "private, loopback.*allow_private_urls", id="this machine"),
+        pytest.param("http://169.254.169.254/latest", "private, loopback", id="a cloud's own address"),
+    ],
+)
+def test_a_uri_that_gives_no_picture_is_named_with_what_to_do(bench: Any, uri: str, words: str) -> None:
+    with pytest.raises(KontextError, match=words) as raised:
+        bench.run("KontextURIToImage", uri=uri)
+    assert len(str(raised.value)) < 400
+    assert bench.server.requests == []
+
+
+def test_bytes_that_are_no_whole_picture_are_named_by_their_number(bench: Any) -> None:
+    files = tuple(EncodedImage(data, "image/png", 8, 8) for data in (whole_png(), whole_png()[:-20]))
+    with pytest.raises(KontextError, match=r"Picture 2: "):
+        bench.run("KontextDecodeImage", bytes=[files])
+
+
+@pytest.mark.parametrize("fault", ["result_truncated", "result_bomb", "result_html", "result_empty"])
+def test_a_result_that_is_no_whole_picture_is_an_error_and_never_a_picture(
+    serve: Any, images: Any, monkeypatch: Any, fault: str
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.results._ROUNDS", 1)
+    bench = serve(**{fault: Fault(times=1)})
+    with pytest.raises(OxenError, match=r"finished and paid for, but its picture could not be downloaded.*run again"):
+        bench.edit(images())
+    _, info = bench.edit(images())
+    assert info["edits"][0]["how"] == "resumed"
+    assert len(bench.server.billed) == 1
+
+
+def test_a_mask_of_another_size_is_refused_with_both_sizes(bench: Any, images: Any) -> None:
+    with pytest.raises(KontextError, match=r"mask is 4x4 and the picture 32x24"):
+        bench.run("KontextImageToURI", image=images(), mask=torch.ones(1, 4, 4))

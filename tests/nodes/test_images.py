@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import base64
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+FORMATS = ["png", "webp lossless"]
+
+
+@pytest.fixture
+def mask() -> torch.Tensor:
+    """A MASK that fits `images(2)`, with every kind of value on the 8-bit grid."""
+    return torch.linspace(0, 255, 2 * 24 * 32).round().div(255).reshape(2, 24, 32)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[str]:
+    """A plain web server of this machine, for the files in `tmp_path`."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_batch_with_its_mask_comes_back_from_uris_bit_for_bit(
+    bench: Any, images: Any, mask: torch.Tensor, format: str
+) -> None:
+    text = bench.run("KontextImageToURI", image=images(2), mask=mask, format=format)[0]
+    assert len(text.splitlines()) == 2 and text.startswith("data:image/")
+    image, back = bench.run("KontextURIToImage", uri=text)
+    assert torch.equal(image, images(2)) and torch.equal(back, mask)
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_batch_with_its_mask_comes_back_from_bytes_bit_for_bit(
+    bench: Any, images: Any, mask: torch.Tensor, format: str
+) -> None:
+    files = bench.run("KontextEncodeImage", image=images(2), mask=mask, format=format)[0]
+    assert [(file.width, file.height) for file in files] == [(32, 24)] * 2
+    image, back = bench.run("KontextDecodeImage", bytes=[files])
+    assert torch.equal(image, images(2)) and torch.equal(back, mask)
+
+
+def test_the_alpha_of_an_rgba_image_comes_back_as_its_mask(bench: Any, images: Any) -> None:
+    files = bench.run("KontextEncodeImage", image=images(1, 24, 32, 4))[0]
+    image, mask = bench.run("KontextDecodeImage", bytes=[files])
+    assert torch.equal(image, images(1, 24, 32, 4)[..., :3])
+    torch.testing.assert_close(mask, 1 - images(1, 24, 32, 4)[..., 3], rtol=0, atol=1e-6)
+
+
+def test_a_picture_without_alpha_has_a_mask_of_zeros_of_its_own_size(bench: Any, images: Any) -> None:
+    text = bench.run("KontextImageToURI", image=images())[0]
+    _, mask = bench.run("KontextURIToImage", uri=text)
+    assert mask.shape == (1, 24, 32) and not mask.any()
+
+
+def test_the_empty_mask_that_a_loaded_picture_without_alpha_has_is_no_obstacle(bench: Any, images: Any) -> None:
+    assert bench.run("KontextImageToURI", image=images(), mask=torch.zeros(1, 64, 64), format="jpg")
+
+
+def test_pictures_of_unequal_size_come_at_the_first_ones_size(bench: Any, images: Any) -> None:
+    uris = [bench.run("KontextImageToURI", image=images(1, *size))[0] for size in ((24, 32), (48, 16))]
+    image, mask = bench.run("KontextURIToImage", uri="\n\n".join(uris) + "\n")
+    assert image.shape == (2, 24, 32, 3) and mask.shape == (2, 24, 32)
+
+
+def test_an_address_of_this_machine_is_fetched_only_where_the_settings_allow_it(
+    bench: Any, images: Any, site: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    uri = bench.run("KontextImageToURI", image=images())[0]
+    (tmp_path / "a.png").write_bytes(base64.b64decode(uri.partition(",")[2]))
+    with pytest.raises(Exception, match=r"allow_private_urls"):
+        bench.run("KontextURIToImage", uri=f"{site}/a.png")
+    monkeypatch.setenv("KONTEXT_BRIDGE_ALLOW_PRIVATE_URLS", "true")
+    image, _ = bench.run("KontextURIToImage", uri=f"{site}/a.png\n{uri}")
+    assert torch.equal(image, images().repeat(2, 1, 1, 1))
+    with pytest.raises(Exception, match=r"/b\.png answers with HTTP 404"):
+        bench.run("KontextURIToImage", uri=f"{site}/b.png?signature=x")
+
+
+def test_a_uri_on_the_service_itself_is_fetched_without_the_key(bench: Any, images: Any) -> None:
+    uri = bench.run("KontextImageToURI", image=images(), send_as="Oxen upload")[0]
+    assert uri.startswith(bench.server.url)
+    before = len(bench.server.requests)
+    image, _ = bench.run("KontextURIToImage", uri=uri)
+    assert torch.equal(image, images())
+    assert [request.bearer.value for request in bench.server.requests[before:]] == ["none"]
