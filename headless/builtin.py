@@ -17,7 +17,9 @@ _LARGEST_SIDE = 16384
 
 
 class LoadImage(io.ComfyNode):
-    """Here `image` is a path, absolute or beside the workflow; in ComfyUI it is a file of the input folder."""
+    """Here `image` is a path, absolute, beside the workflow or in the folder above; in ComfyUI a file of its input
+    folder.
+    """
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -25,7 +27,11 @@ class LoadImage(io.ComfyNode):
             node_id="LoadImage",
             display_name="Load Image",
             category="image",
-            inputs=[io.String.Input("image", tooltip="Path of the picture, absolute or beside the workflow.")],
+            inputs=[
+                io.String.Input(
+                    "image", tooltip="Path of the picture, absolute or beside the workflow, or a folder above it."
+                )
+            ],
             outputs=[io.Image.Output(), io.Mask.Output()],
         )
 
@@ -110,7 +116,9 @@ BUILTIN_NODES: tuple[type[io.ComfyNode], ...] = (LoadImage, SaveImage, PreviewIm
 
 def _path(image: str) -> Path:
     # An exported workflow marks a file of ComfyUI's input folder so.
-    return current.get().source / image.removesuffix(" [input]")
+    name = image.removesuffix(" [input]")
+    beside, above = current.get().source / name, current.get().source.parent / name
+    return above if above.is_file() and not beside.is_file() else beside
 
 
 def _tensors(frame: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:

@@ -20,7 +20,8 @@ from ..oxen.errors import OxenError
 from . import ensure_comfy_api
 
 PACK = Path(__file__).resolve().parent.parent
-WORKFLOW = PACK / "example_workflows" / "api" / "submit_and_collect.json"
+PICTURES = PACK / "example_workflows"
+WORKFLOW = PICTURES / "api" / "submit_and_collect.json"
 OUTPUT = Path("out") / "demo"
 
 
@@ -39,13 +40,13 @@ def main() -> int:
 def _edit() -> int:
     from .__main__ import pack_nodes, signals_call
     from .folders import RunFolders
-    from .graph import read_workflow
+    from .graph import WorkflowError, read_workflow
     from .report import TerminalReport
     from .run import NodeFailed, RunInterrupted, run_workflow
 
     workflow = read_workflow(WORKFLOW)
     nodes = {node.class_type: node for node in workflow.nodes.values()}
-    picture = WORKFLOW.parent / nodes["LoadImage"].inputs["image"]
+    picture = PICTURES / nodes["LoadImage"].inputs["image"]
     submit = nodes["KontextSubmit"].inputs
     _step(2, f"Picture: {_shown(picture.resolve())}")
     _step(
@@ -55,11 +56,11 @@ def _edit() -> int:
     _step(4, "Submit to the queue, listen for the event, collect:")
     report = TerminalReport(sys.stdout)
     host.set_local(report)
-    folders = RunFolders(source=WORKFLOW.parent, output=OUTPUT.resolve())
+    folders = RunFolders(source=PICTURES, output=OUTPUT.resolve())
     try:
         with signals_call(host.request_interrupt):
             result = run_workflow(workflow, asyncio.run(pack_nodes()), folders, report, host.interrupted)
-    except (NodeFailed, RunInterrupted) as error:
+    except (WorkflowError, NodeFailed, RunInterrupted) as error:
         print(error, file=sys.stderr)
         return 1
     finally:

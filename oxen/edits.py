@@ -131,7 +131,9 @@ class Editor(Generic[Picture]):
             while claim is None:
                 claim = self._attempt(index, key, edit)
             record = claim.record
-            if claim.picture is not None and not self._terms.submit_only:
+            if self._terms.submit_only:
+                self._progress.at(index, Stage.SUBMITTED)
+            else:
                 record = self._ledger.collected(record)
                 self._progress.at(index, Stage.DONE)
         return Outcome(record, claim.how, claim.picture, seconds=time.monotonic() - since)

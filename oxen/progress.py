@@ -21,6 +21,7 @@ class Stage(Enum):
     QUEUED = ("queued", 0.15)
     PROCESSING = ("processing", 0.35)
     DOWNLOADING = ("downloading", 0.85)
+    SUBMITTED = ("submitted", 1.0)
     DONE = ("done", 1.0)
     FAILED = ("failed", 1.0)
 
@@ -71,7 +72,8 @@ class Progress:
         seconds = f"{self.seconds:.0f} s"
         if total == 1:
             return f"{next(iter(counts)).word} · {seconds}"
-        parts = [f"{counts[Stage.DONE]} of {total} done"]
+        ended = Stage.SUBMITTED if counts[Stage.SUBMITTED] else Stage.DONE
+        parts = [f"{counts[ended]} of {total} {ended.word}"]
         order = (Stage.FAILED, Stage.DOWNLOADING, Stage.PROCESSING, Stage.QUEUED, Stage.SENDING, Stage.WAITING)
         parts += [f"{counts[stage]} {stage.word}" for stage in order if counts[stage]]
         return " · ".join([*parts, seconds])
