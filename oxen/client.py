@@ -115,6 +115,8 @@ class Client:
 
     def model(self, name: str = MODEL) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""
+        if not name.strip("."):  # dots alone would lead to another route
+            raise InvalidParameters(f"{name!r} is not the name of a model; {MODEL} is the default. Nothing was sent.")
         try:
             reply = self.transport.send("GET", f"/api/ai/models/{quote(name, safe='')}", public=True)
         except ModelNotFound:
