@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from kontext_bridge.imaging.codec import decode
 from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.oxen import fetch, transport
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import OxenError
@@ -24,6 +25,7 @@ from kontext_bridge.oxen.replies import read_rows
 from kontext_bridge.oxen.transport import Transport
 
 SECONDS = 2.0
+fetch.READ_SECONDS = fetch.CONNECT_SECONDS = transport.CONNECT_SECONDS = SECONDS
 
 
 def download(url: str) -> None:
@@ -35,22 +37,22 @@ def download(url: str) -> None:
 
 def reply(url: str) -> None:
     base, path = url.rsplit("/", 1)
-    transport = Transport(Account(base, "k" * 40), Control())
-    read_rows(transport.send("GET", f"/{path}", seconds=SECONDS).json())
+    connection = Transport(Account(base, "k" * 40), Control())
+    read_rows(connection.send("GET", f"/{path}", seconds=SECONDS).json())
 
 
 def paid(url: str) -> None:
     base, path = url.rsplit("/", 1)
-    transport = Transport(Account(base, "k" * 40), Control())
-    read_rows(transport.send("POST", f"/{path}", json={}, paid=True, seconds=SECONDS).json())
+    connection = Transport(Account(base, "k" * 40), Control())
+    read_rows(connection.send("POST", f"/{path}", json={}, paid=True, seconds=SECONDS).json())
 
 
 def events(url: str) -> None:
     base, path = url.rsplit("/", 1)
-    transport = Transport(Account(base, "k" * 40), Control())
-    stream = EventStream(transport, silent_seconds=SECONDS)
-    get = transport.session.get
-    transport.session.get = lambda _url, **options: get(f"{base}/{path}", **options)  # type: ignore[method-assign]
+    connection = Transport(Account(base, "k" * 40), Control())
+    stream = EventStream(connection, silent_seconds=SECONDS)
+    get = connection.session.get
+    connection.session.get = lambda _url, **options: get(f"{base}/{path}", **options)  # type: ignore[method-assign]
     stream._read_one_stream()
 
 

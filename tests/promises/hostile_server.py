@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator
 from types import TracebackType
+
+from PIL import Image
 
 MIB = 1 << 20
 _BLOCK = bytes(MIB)
@@ -51,6 +54,31 @@ def _huge_png(side: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(_BLOCK)) + chunk(b"IEND", b"")
 
 
+def _patched(kind: str, patch: Callable[[bytearray], None]) -> bytes:
+    """A small picture file whose header is made to say that it is huge."""
+    small = io.BytesIO()
+    Image.new("RGB", (16, 16), "red").save(small, kind)
+    data = bytearray(small.getvalue())
+    patch(data)
+    return bytes(data)
+
+
+def _huge_gif(data: bytearray) -> None:
+    data[6:10] = struct.pack("<HH", 65535, 65535)
+    frame = data.index(b"\x2c\0\0\0\0") + 5
+    data[frame : frame + 4] = struct.pack("<HH", 65535, 65535)
+
+
+def _huge_jpeg(data: bytearray) -> None:
+    size = data.index(b"\xff\xc0") + 5
+    data[size : size + 4] = struct.pack(">HH", 65500, 65500)
+
+
+def _huge_webp(data: bytearray) -> None:
+    size = data.index(b"\x9d\x01\x2a") + 3
+    data[size : size + 4] = struct.pack("<HH", 16383, 16383)
+
+
 _JSON = "Content-Type: application/json"
 _EVENTS = "Content-Type: text/event-stream"
 _BOMB = _gzip_of_zeros(1024)
@@ -81,6 +109,9 @@ ANSWERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "JSON of depth 10,000,000": lambda: iter([_answer(_JSON), b"[" * 10_000_000]),
     "a number of a million digits": lambda: iter([_answer(_JSON), b'{"generations":[],"x":' + b"9" * MIB + b"}"]),
     "a PNG of 60000 x 60000": lambda: iter([_answer("Content-Type: image/png"), _huge_png(60_000)]),
+    "a GIF of 65535 x 65535": lambda: iter([_answer("Content-Type: image/gif"), _patched("GIF", _huge_gif)]),
+    "a JPEG of 65500 x 65500": lambda: iter([_answer("Content-Type: image/jpeg"), _patched("JPEG", _huge_jpeg)]),
+    "a WebP of 16383 x 16383": lambda: iter([_answer("Content-Type: image/webp"), _patched("WEBP", _huge_webp)]),
     "a redirect to itself": lambda: iter([_answer("Location: /a%20redirect%20to%20itself", status="302 Found")]),
     "a redirect to a file": lambda: iter([_answer("Location: file:///etc/passwd", status="302 Found")]),
     "a redirect to a private host": lambda: iter([_answer("Location: http://10.0.0.1/", status="302 Found")]),

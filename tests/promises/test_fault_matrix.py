@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fault_cells import BEFORE, Mode, all_cells, chosen_cells
-from fault_matrix import KEY, PIECE, Result, files_with_a_piece, run_shards, table
 from kontext_bridge.standin.faults import NAMES
+from matrix_runner import KEY, PIECE, Result, files_with_a_piece, run_shards, table
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from fault_matrix import KEY, TIMING, Lane
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.ledger import Ledger, State, request_key
 from kontext_bridge.oxen.request import EditParameters
 from kontext_bridge.standin import StandIn
+from matrix_runner import KEY, TIMING, Lane
 
 PROCESSES = 4
 EACH = 40

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 from comfy_server import REPOSITORY, ComfyServer, comfyui
-from fault_matrix import KEY, files_with_a_piece
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.standin import StandIn, Timing
+from kontext_bridge.standin import Fault, Faults, StandIn, Timing
+from matrix_runner import KEY, files_with_a_piece
 from PIL import Image
 
 KILLS = 10
@@ -112,6 +112,29 @@ def test_a_headless_run_killed_at_ten_moments_is_billed_once_and_delivers_in_the
         assert not service.leaks
         killed.append(f"next run: {KILLS} pictures, {len(service.billed)} bills")
     tables["headless runs killed at ten random moments"] = killed
+    assert not files_with_a_piece(tmp_path)
+
+
+def test_a_headless_run_through_faults_delivers_and_is_billed_once(tmp_path: Path) -> None:
+    write_source(tmp_path / "source.png")
+    (tmp_path / "workflow.json").write_text(json.dumps(edits(0, 1, 2)))
+    faults = Faults(
+        answer_dropped=Fault(times=2),
+        poll_error=Fault(times=2),
+        events_cut=True,
+        result_truncated=Fault(times=1),
+        result_needs_bearer=True,
+    )
+    command = [sys.executable, "-m", "kontext_bridge.headless", tmp_path / "workflow.json", "--debug"]
+    with StandIn(faults, Timing(0.1, 0.3), key=KEY) as service, (tmp_path / "log").open("wb") as log:
+        environment = {**os.environ, **variables(service, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([*command, "--output", tmp_path / "out"], env=environment, stdout=log, stderr=log)
+        assert done.returncode == 0, (tmp_path / "log").read_text()[-2000:]
+        assert len(service.billed) == 3
+        assert service.delivered == {bill.what for bill in service.billed}
+        assert service.shown["answer_dropped"] == 2 and service.shown["result_truncated"] == 1
+        assert not service.leaks
+    assert len(list((tmp_path / "out").glob("edit*.png"))) == 3
     assert not files_with_a_piece(tmp_path)
 
 

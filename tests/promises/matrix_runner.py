@@ -1,6 +1,6 @@
 """Runs cells of the fault matrix, each against a stand-in of its own, and judges what came of them.
 
-As a program: `fault_matrix.py FOLDER RESULTS.json SHARD SHARDS [all]` runs one share of the cells.
+As a program: `matrix_runner.py FOLDER RESULTS.json SHARD SHARDS [all]` runs one share of the cells.
 """
 
 from __future__ import annotations
