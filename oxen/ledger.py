@@ -27,6 +27,8 @@ from .locks import hold
 from .request import EditParameters, OutputFormat
 
 _BUSY_SECONDS = 30.0
+# No file takes this long to write, so that an older one has lost its writer.
+_TORN_SECONDS = 3600.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY,
@@ -262,6 +264,7 @@ class Ledger:
 
     def prune(self, *, max_bytes: int, keep_seconds: float) -> int:
         """Remove the files of collected pictures, oldest first, that are too old or over the size; how many."""
+        self._remove_torn()
         rows = self._select(
             "SELECT id, file, bytes, collected_at FROM jobs WHERE file IS NOT NULL ORDER BY finished_at DESC", ()
         )
@@ -276,6 +279,13 @@ class Ledger:
             kept -= size
             removed += 1
         return removed
+
+    def _remove_torn(self) -> None:
+        """Remove what runs that were killed while writing a file left behind."""
+        for path in self._results.glob("*.part"):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _TORN_SECONDS:
+                    path.unlink()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def edit_number(number: int) -> tuple[str, EditParameters]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path)
-    for number in range(50):
+    for number in range(12):
         key, parameters = edit_number(number)
         record = ledger.open(key, parameters, "data:,", Decimal("0.04"))
         assert record is not None
@@ -45,6 +46,16 @@ def test_no_look_up_reads_the_whole_ledger(ledger: Ledger) -> None:
     for query in asked:
         plan = [row[3] for row in ledger._database.execute(f"EXPLAIN QUERY PLAN {query}")]
         assert all(step.startswith("SEARCH jobs USING") for step in plan), (query, plan)
+
+
+def test_what_a_killed_run_left_half_written_goes_and_nothing_else(ledger: Ledger, tmp_path: Path) -> None:
+    old, new = (tmp_path / "results" / name for name in ("51.77-1.part", "52.78-1.part"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    assert ledger.prune(max_bytes=1 << 30, keep_seconds=1e9) == 0
+    assert (old.exists(), new.exists()) == (False, True)
+    assert all(ledger.picture(record) == b"picture" for record in ledger.recent(12))
 
 
 def _write_many(folder: Path, first: int) -> None:
