@@ -122,17 +122,6 @@ class KontextSample(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="From Load Kontext (FP8), or any FLUX.1 Kontext MODEL."),
                 io.Conditioning.Input("positive", tooltip="What to change: the encoded prompt."),
-                io.Conditioning.Input("negative", optional=True, tooltip="What to avoid. Used where cfg is not 1."),
-                io.Float.Input(
-                    "cfg",
-                    default=1.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    round=0.01,
-                    optional=True,
-                    tooltip="How strongly to avoid the negative prompt. 1 is off; anything else takes twice the time.",
-                ),
                 io.Autogrow.Input(
                     "references",
                     template=io.Autogrow.TemplatePrefix(
@@ -184,6 +173,17 @@ class KontextSample(io.ComfyNode):
                     max=2**64 - 1,
                     control_after_generate=io.ControlAfterGenerate.fixed,
                     tooltip=_SEED_TOOLTIP,
+                ),
+                io.Conditioning.Input("negative", optional=True, tooltip="What to avoid. Used where cfg is not 1."),
+                io.Float.Input(
+                    "cfg",
+                    default=1.0,
+                    min=0.0,
+                    max=20.0,
+                    step=0.1,
+                    round=0.01,
+                    optional=True,
+                    tooltip="How strongly to avoid the negative prompt. 1 is off; anything else takes twice the time.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="latent", tooltip="The edit, for VAE Decode.")],

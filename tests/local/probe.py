@@ -1,0 +1,371 @@
+"""Asks a real ComfyUI about the local side, in ComfyUI's own Python: probe.py TREE FOLDER [ComfyUI's options]
+
+FOLDER holds tiny models: `ours/` in every layout, `dense/` the same numbers in float32 for ComfyUI's own loader, and
+`loras/`. Prints one JSON object: the name of each question and its answer. Started by conftest.py, which writes the
+folder.
+"""
+
+import hashlib
+import importlib.util
+import json
+import logging
+import sys
+from pathlib import Path
+
+TREE, FOLDER, *OPTIONS = sys.argv[1:]
+sys.argv = ["main.py", "--cpu", *OPTIONS]
+sys.path.insert(0, TREE)
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.hooks  # noqa: E402
+import comfy.lora  # noqa: E402
+import comfy.model_management  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.utils  # noqa: E402
+import torch  # noqa: E402
+
+import nodes  # noqa: E402  isort: skip
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+spec = importlib.util.spec_from_file_location(
+    "kontext_bridge", REPOSITORY / "__init__.py", submodule_search_locations=[str(REPOSITORY)]
+)
+sys.modules["kontext_bridge"] = importlib.util.module_from_spec(spec)
+
+from kontext_bridge.kontext import comfyui, comfyui_lora, comfyui_patches, comfyui_sampler  # noqa: E402
+from kontext_bridge.kontext.errors import KontextError  # noqa: E402
+from kontext_bridge.kontext.fp8 import FORMATS  # noqa: E402
+from kontext_bridge.kontext.linear import Compute  # noqa: E402
+from kontext_bridge.kontext.sampler import Edit  # noqa: E402
+from kontext_bridge.kontext.schedule import schedule  # noqa: E402
+
+logging.disable(logging.INFO)
+torch.set_num_threads(1)
+folder = Path(FOLDER)
+answers = {}
+
+
+def ask(function):
+    torch.manual_seed(0)
+    answers[function.__name__] = function()
+    return function
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conditioning(*references, seed=1):
+    options = {"pooled_output": random(1, 32, seed=seed), "guidance": 2.5}
+    if references:
+        options["reference_latents"] = list(references)
+    return [[random(1, 7, 64, seed=seed + 1), options]]
+
+
+REFERENCE = random(1, 16, 8, 12, seed=5)
+POSITIVE = conditioning(REFERENCE)
+
+
+def ours(layout="legacy", compute=Compute.AUTO):
+    return comfyui.load(folder / "ours" / f"kontext_{layout}.safetensors", compute).model
+
+
+def dense(layout="legacy"):
+    path = str(folder / "dense" / f"kontext_{layout}.safetensors")
+    return comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32})
+
+
+def run(model, positive=POSITIVE, *, sampler="euler", steps=4, size=(8, 12), start=None, denoise=1.0):
+    latent = {"samples": torch.zeros(1, 16, *size) if start is None else start}
+    (out,) = nodes.KSampler().sample(model, 7, steps, 1.0, sampler, "simple", positive, positive, latent, denoise)
+    return out["samples"]
+
+
+def apart(one, other):
+    return float((one - other).norm() / other.norm())
+
+
+def with_stock_lora(model, name, strength=1.0):
+    state = comfy.utils.load_torch_file(str(folder / "loras" / name), safe_load=True)
+    return comfy.sd.load_lora_for_models(model, None, state, strength, 0)[0]
+
+
+def fp8_bytes(model):
+    digest = hashlib.sha256()
+    for _, tensor in sorted(model.model.diffusion_model.state_dict().items()):
+        if tensor.dtype in FORMATS:
+            digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def forward(model):
+    flux = model.model.diffusion_model
+    arguments = {"context": random(1, 7, 64, seed=2), "y": random(1, 32), "guidance": torch.tensor([2.5])}
+    return flux(random(1, 16, 8, 12, seed=3), torch.tensor([0.7]), ref_latents=[REFERENCE], **arguments)
+
+
+def refusal(work):
+    try:
+        work()
+    except KontextError as error:
+        return str(error)
+    return None
+
+
+with torch.inference_mode():
+    LAYOUTS = sorted(path.stem.removeprefix("kontext_") for path in (folder / "dense").iterdir())
+    fp8 = "--supports-fp8-compute" in OPTIONS
+
+    @ask
+    def layouts():
+        told = {}
+        for layout in LAYOUTS:
+            truth = run(dense(layout))
+            stock = comfy.sd.load_diffusion_model(str(folder / "ours" / f"kontext_{layout}.safetensors"))
+            told[layout] = {"ours": apart(run(ours(layout)), truth), "stock": apart(run(stock), truth)}
+        return told
+
+    @ask
+    def twenty_steps():
+        return apart(run(ours(), steps=20), run(dense(), steps=20))
+
+    @ask
+    def products():
+        calls = []
+        real = torch._scaled_mm
+        torch._scaled_mm = lambda *args, **options: calls.append(1) or real(*args, **options)
+        try:
+            forward_of = {}
+            for compute in Compute.AUTO, Compute.STORAGE:
+                calls.clear()
+                run(ours(compute=compute), steps=1)
+                forward_of[compute.value] = len(calls)
+        finally:
+            torch._scaled_mm = real
+        return forward_of
+
+    @ask
+    def fp8_demanded():
+        return refusal(lambda: ours(compute=Compute.FP8))
+
+    if not fp8:
+
+        @ask
+        def description():
+            return comfyui.load(folder / "ours" / "kontext_legacy.safetensors").description
+
+        @ask
+        def two_references():
+            both = conditioning(REFERENCE, random(1, 16, 12, 6, seed=6))
+            return apart(run(ours(), both), run(dense(), both))
+
+        @ask
+        def other_samplers():
+            names = ("heun", "dpmpp_2m", "dpmpp_2s_ancestral", "uni_pc")
+            return {name: apart(run(ours(), sampler=name), run(dense(), sampler=name)) for name in names}
+
+        @ask
+        def upscaled():
+            def twice(model):
+                small = run(model)
+                large = torch.nn.functional.interpolate(small, scale_factor=2)
+                return run(model, start=large, denoise=0.5)
+
+            return apart(twice(ours()), twice(dense()))
+
+        @ask
+        def classifier_free_guidance():
+            def guided(model):
+                negative = conditioning(REFERENCE, seed=9)
+                latent = {"samples": torch.zeros(1, 16, 8, 12)}
+                (out,) = nodes.KSampler().sample(model, 7, 3, 3.0, "euler", "simple", POSITIVE, negative, latent)
+                return out["samples"]
+
+            return apart(guided(ours()), guided(dense()))
+
+        @ask
+        def another_model_in_between():
+            model = ours()
+            first = run(model)
+            comfy.model_management.unload_all_models()
+            run(dense("per_row"))
+            return bool(torch.equal(first, run(model)))
+
+        @ask
+        def loads_of_two_runs():
+            seen = []
+            real = comfyui_patches._loaded
+            comfyui_patches._loaded = lambda *arguments: seen.append(1) or real(*arguments)
+            try:
+                model = ours()
+                run(model)
+                run(model, conditioning(REFERENCE, seed=4))
+            finally:
+                comfyui_patches._loaded = real
+            return len(seen)
+
+        @ask
+        def stock_lora():
+            told = {}
+            for name in ("kohya.safetensors", "diffusers.safetensors", "lokr.safetensors"):
+                plain, truth = ours(), dense()
+                changed, expected = with_stock_lora(plain, name, 0.7), with_stock_lora(truth, name, 0.7)
+                told[name] = {
+                    "apart": apart(run(changed), run(expected)),
+                    "effect": apart(run(changed) - run(plain), run(expected) - run(truth)),
+                }
+                run(changed)
+                told[name]["beside"] = sum(len(layer.branches) for _, layer in comfyui_patches.layers_of(plain))
+                told[name]["written_out"] = sum(bool(layer.dense) for _, layer in comfyui_patches.layers_of(plain))
+            return told
+
+        @ask
+        def own_lora():
+            told = {}
+            for name in ("kohya.safetensors", "diffusers.safetensors"):
+                model, path = ours(), folder / "loras" / name
+                told[name] = apart(
+                    run(comfyui_lora.with_lora(model, path, 0.7)), run(with_stock_lora(model, name, 0.7))
+                )
+            return told
+
+        @ask
+        def own_lora_on_a_stock_model():
+            path = folder / "loras" / "kohya.safetensors"
+            model = dense()
+            return apart(run(comfyui_lora.with_lora(model, path, 0.7)), run(with_stock_lora(model, path.name, 0.7)))
+
+        @ask
+        def two_loras():
+            def both(model):
+                return with_stock_lora(with_stock_lora(model, "kohya.safetensors", 0.5), "diffusers.safetensors", -0.4)
+
+            return apart(run(both(ours())), run(both(dense())))
+
+        @ask
+        def lora_taken_off_again():
+            model = ours()
+            before, bytes_before = run(model), fp8_bytes(model)
+            changed = with_stock_lora(model, "kohya.safetensors")
+            during = apart(run(changed), before)
+            same_bytes = fp8_bytes(model) == bytes_before
+            return {"during": during, "same": bool(torch.equal(before, run(model))), "bytes": same_bytes}
+
+        @ask
+        def low_memory():
+            told = {}
+            for name, patched in {
+                "plain": lambda m: m,
+                "lora": lambda m: with_stock_lora(m, "kohya.safetensors"),
+            }.items():
+                model, truth = patched(ours()), patched(dense())
+                cpu = torch.device("cpu")
+                comfy.model_management.load_models_gpu([truth])
+                expected = forward(truth)
+                for share in (0.0, 0.5):
+                    model.load(cpu, lowvram_model_memory=int(model.model_size() * share) + 1)
+                    told[f"{name} {share}"] = apart(forward(model), expected)
+                    model.unpatch_model(cpu)
+                model.load(cpu, full_load=True)
+                told[f"{name} whole"] = apart(forward(model), expected)
+                model.partially_unload(cpu, model.model_size() // 2)
+                told[f"{name} half given back"] = apart(forward(model), expected)
+                model.detach()
+            return told
+
+        @ask
+        def weight_wrapper():
+            def doubled(model):
+                changed = model.clone()
+                changed.add_weight_wrapper("diffusion_model.single_blocks.0.linear1.weight", lambda weight: weight * 2)
+                return changed
+
+            return apart(run(doubled(ours())), run(doubled(dense())))
+
+        @ask
+        def scheduled_lora():
+            state = comfy.utils.load_torch_file(str(folder / "loras" / "kohya.safetensors"), safe_load=True)
+            hooks = comfy.hooks.create_hook_lora(lora=state, strength_model=1.0, strength_clip=0.0)
+            hooked = comfy.hooks.set_hooks_for_conditioning(POSITIVE, hooks)
+            return refusal(lambda: run(ours(), hooked))
+
+        @ask
+        def saved_with_a_lora():
+            changed = with_stock_lora(ours(), "kohya.safetensors")
+            layer = "diffusion_model.single_blocks.0.linear1.weight"
+            return refusal(lambda: changed.patch_weight_to_device(layer, return_weight=True))
+
+        @ask
+        def cast_whole():
+            model = ours()
+            before, numbers = fp8_bytes(model), run(model)
+            model.model.diffusion_model.to(torch.float16).to(torch.bfloat16)
+            return {"bytes": fp8_bytes(model) == before, "apart": apart(run(model), numbers)}
+
+        @ask
+        def built_again_for_another_gpu():
+            model = ours()
+            function, arguments = model.cached_patcher_init[:2]
+            return bool(torch.equal(run(function(*arguments)), run(model)))
+
+        @ask
+        def own_sampler():
+            edit = Edit(96, 64, steps=4)
+            ours_out = comfyui_sampler.sample(ours(), edit, conditioning(), [REFERENCE], seed=11)
+            noise = torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(11))
+            sampler = comfy.samplers.sampler_object("euler")
+            theirs = comfy.sample.sample_custom(
+                dense(), noise, 1.0, sampler, schedule(4, 24), POSITIVE, POSITIVE, torch.zeros_like(noise), seed=11
+            )
+            return apart(ours_out, theirs)
+
+        @ask
+        def own_sampler_alone_and_in_a_batch():
+            pictures = torch.cat([REFERENCE, random(1, 16, 8, 12, seed=8)])
+            both = comfyui_sampler.sample(ours(), Edit(96, 64, steps=2, batch=2), conditioning(), [pictures], seed=3)
+            alone = comfyui_sampler.sample(ours(), Edit(96, 64, steps=2), conditioning(), [pictures[1:]], seed=4)
+            return apart(both[1:], alone)
+
+        @ask
+        def own_sampler_refusals():
+            model = ours()
+
+            def sampled(references=(REFERENCE,), positive=None, **settings):
+                edit = Edit(96, 64, **{"steps": 2, **settings})
+                return lambda: comfyui_sampler.sample(model, edit, positive or conditioning(), references, seed=0)
+
+            nonsense = conditioning()
+            nonsense[0][0] = nonsense[0][0] * float("nan")
+            return {
+                "cfg": refusal(sampled(true_cfg=3.0)),
+                "channels": refusal(sampled([torch.zeros(1, 4, 8, 8)])),
+                "batch": refusal(sampled([torch.zeros(3, 16, 8, 8)])),
+                "nan": refusal(sampled(positive=nonsense)),
+            }
+
+        @ask
+        def out_of_memory():
+            model = ours().clone()
+
+            def full(*_, **__):
+                raise torch.OutOfMemoryError("no room")
+
+            model.add_wrapper_with_key("diffusion_model", "test", full)
+            real = comfy.model_management.get_free_memory
+            comfy.model_management.get_free_memory = lambda *a, **k: 3e8
+            try:
+                return refusal(
+                    lambda: comfyui_sampler.sample(
+                        model, Edit(1024, 1024, steps=2), conditioning(), [REFERENCE], seed=0
+                    )
+                )
+            finally:
+                comfy.model_management.get_free_memory = real
+
+
+json.dump(answers, sys.stdout)

@@ -1,0 +1,137 @@
+"""The MODEL inside a real ComfyUI, held to ComfyUI's own on the same numbers in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tiny_models import LAYOUTS
+
+pytestmark = pytest.mark.comfyui
+Probe = Callable[..., Any]
+# fp32 against fp32, after a few steps
+SAME = 1e-5
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_that_samples_another_picture_than_its_numbers_do_is_noticed(layout: str, probe: Probe) -> None:
+    assert probe()["layouts"][layout]["ours"] < SAME
+
+
+@pytest.mark.parametrize("layout", ["per_row", "diffusers_scaled"])
+def test_the_stock_loader_ruins_what_is_read_right_here(layout: str, probe: Probe) -> None:
+    assert probe()["layouts"][layout]["stock"] > 1, "the stock loader has learnt this layout: the README can say so"
+
+
+def test_a_device_without_fp8_arithmetic_that_uses_it_all_the_same_is_noticed(probe: Probe) -> None:
+    assert probe()["products"] == {"auto": 0, "storage": 0}
+    assert "multiplied in wider numbers" in probe()["description"]
+    assert "Set compute to auto or bf16" in probe()["fp8_demanded"]
+
+
+def test_fp8_arithmetic_that_is_not_used_or_strays_is_noticed(probe: Probe) -> None:
+    answers = probe("--supports-fp8-compute")
+    assert answers["products"] == {"auto": 20, "storage": 0}, "every block layer, none of the others"
+    assert answers["fp8_demanded"] is None
+    assert answers["twenty_steps"] < 1e-2
+
+
+@pytest.mark.parametrize("layout", ["legacy", "bfloat16", "plain"])
+def test_fp8_arithmetic_that_is_worse_than_the_stock_one_is_noticed(layout: str, probe: Probe) -> None:
+    figures = probe("--supports-fp8-compute")["layouts"][layout]
+    assert figures["ours"] < 0.02 and figures["ours"] < figures["stock"]
+
+
+def test_a_file_that_asks_for_full_precision_and_is_multiplied_in_fp8_is_noticed(probe: Probe) -> None:
+    layouts = probe("--supports-fp8-compute")["layouts"]
+    assert layouts["legacy_full_precision"]["ours"] < SAME
+    assert layouts["comfy_quant_full_precision"]["ours"] < SAME
+
+
+@pytest.mark.parametrize("question", ["two_references", "upscaled", "classifier_free_guidance", "weight_wrapper"])
+def test_a_stock_graph_that_gives_another_picture_is_noticed(question: str, probe: Probe) -> None:
+    assert probe()[question] < SAME
+
+
+def test_a_sampler_that_gives_another_picture_is_noticed(probe: Probe) -> None:
+    assert all(figure < SAME for figure in probe()["other_samplers"].values())
+
+
+def test_another_model_loaded_in_between_that_leaves_a_trace_is_noticed(probe: Probe) -> None:
+    assert probe()["another_model_in_between"] is True
+
+
+def test_a_second_run_that_loads_the_model_again_is_noticed(probe: Probe) -> None:
+    assert probe()["loads_of_two_runs"] == 1
+
+
+@pytest.mark.parametrize("name", ["kohya", "diffusers"])
+def test_a_lora_from_a_stock_loader_that_is_rounded_into_fp8_is_noticed(name: str, probe: Probe) -> None:
+    told = probe()["stock_lora"][f"{name}.safetensors"]
+    assert told["effect"] < 1e-3, "merged into FP8 most of the effect is lost"
+    assert told["beside"] > 0 and told["written_out"] == 0
+
+
+def test_an_adapter_that_is_no_plain_lora_and_is_left_out_or_rounded_is_noticed(probe: Probe) -> None:
+    told = probe()["stock_lora"]["lokr.safetensors"]
+    assert told["effect"] < 1e-3
+    assert told["beside"] == 0 and told["written_out"] > 0
+
+
+def test_two_loras_that_do_not_add_up_are_noticed(probe: Probe) -> None:
+    assert probe()["two_loras"] < SAME
+
+
+def test_a_lora_of_our_node_that_differs_from_the_stock_nodes_is_noticed(probe: Probe) -> None:
+    assert all(figure < 1e-6 for figure in probe()["own_lora"].values())
+    assert probe()["own_lora_on_a_stock_model"] < 1e-6
+
+
+def test_a_lora_that_stays_on_or_changes_the_files_bytes_is_noticed(probe: Probe) -> None:
+    told = probe()["lora_taken_off_again"]
+    assert told["during"] > 1e-3
+    assert told["same"] is True and told["bytes"] is True
+
+
+def test_a_partly_loaded_model_that_computes_something_else_is_noticed(probe: Probe) -> None:
+    assert all(figure < SAME for figure in probe()["low_memory"].values())
+
+
+def test_a_lora_that_cannot_be_exact_is_refused_with_what_to_do(probe: Probe) -> None:
+    assert "Create Hook LoRA" in probe()["scheduled_lora"]
+    assert "Save the model without the LoRA" in probe()["saved_with_a_lora"]
+
+
+def test_fp8_bytes_that_a_cast_of_the_whole_model_changes_are_noticed(probe: Probe) -> None:
+    assert probe()["cast_whole"]["bytes"] is True
+
+
+def test_a_model_that_comfyui_cannot_build_once_more_is_noticed(probe: Probe) -> None:
+    assert probe()["built_again_for_another_gpu"] is True
+
+
+def test_our_sampler_that_strays_from_comfyuis_on_the_same_schedule_is_noticed(probe: Probe) -> None:
+    assert probe()["own_sampler"] < SAME
+
+
+def test_a_picture_of_a_batch_that_cannot_be_made_again_alone_is_noticed(probe: Probe) -> None:
+    assert probe()["own_sampler_alone_and_in_a_batch"] < SAME
+
+
+@pytest.mark.parametrize(
+    ("case", "words"),
+    [
+        ("cfg", "Connect one, or set cfg to 1"),
+        ("channels", "Encode the picture with FLUX's own VAE"),
+        ("batch", "Reference 1 has 3 pictures for a batch of 1"),
+        ("nan", "NaN or infinity"),
+    ],
+)
+def test_a_sampling_that_cannot_be_right_is_refused_with_the_reason(case: str, words: str, probe: Probe) -> None:
+    assert words in probe()["own_sampler_refusals"][case]
+
+
+def test_running_out_of_memory_without_saying_what_is_missing_is_noticed(probe: Probe) -> None:
+    text = probe()["out_of_memory"]
+    assert "1024x1024" in text and "0.3 GB are free" in text and "--lowvram" in text

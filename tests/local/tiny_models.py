@@ -1,0 +1,88 @@
+"""Tiny models in every layout, the same numbers in float32, and LoRA of several kinds, as files."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from kontext_bridge.kontext.bfl import bfl_layers, bfl_norms
+from kontext_bridge.kontext.checkpoint import read_checkpoint
+from kontext_bridge.kontext.fp8 import dequantise, quantise_rows
+from kontext_bridge.kontext.layers import Role, layers
+from kontext_bridge.kontext.tiny import TINY, random_weights
+from safetensors.torch import save_file
+
+HERE = Path(__file__).parent
+_WIDE = ("bfloat16", "float32")
+
+
+def _layouts() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kontext_layouts", HERE.parent / "kontext" / "conftest.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+LAYOUTS = (*_layouts().LAYOUTS, *_WIDE)
+
+
+def dequantised(path: Path) -> dict[str, torch.Tensor]:
+    """What a file's numbers are once they are FP8, by BFL's names in float32."""
+    checkpoint = read_checkpoint(path)
+    numbers = {f"{name}.scale": norm.float() for name, norm in bfl_norms(checkpoint)}
+    for name, weights in bfl_layers(checkpoint):
+        weight, scale = weights.weight, weights.scale
+        if scale is None and not checkpoint.is_fp8 and weights.role is Role.BLOCK:
+            weight, by_row = quantise_rows(weight)
+            scale = by_row[:, 0]
+        numbers[f"{name}.weight"] = weight.float() if scale is None else dequantise(weight, scale, torch.float32)
+        numbers[f"{name}.bias"] = weights.bias.float()
+    return numbers
+
+
+def write_models(folder: Path) -> None:
+    """Every layout in `ours`, its numbers in `dense`, LoRA in `loras`."""
+    for name in ("ours", "dense", "loras"):
+        (folder / name).mkdir()
+    weights, layouts = random_weights(), _layouts()
+    for layout in LAYOUTS:
+        path = layouts.write_layout(layout, folder / "ours", weights, TINY)
+        save_file(dequantised(path), folder / "dense" / path.name)
+    write_loras(folder / "loras")
+
+
+def write_loras(folder: Path) -> None:
+    """A LoRA as kohya names it, one as diffusers does (separate query, key, value), and a LoKr."""
+    generator = torch.Generator().manual_seed(3)
+
+    def matrices(rows: int, inputs: int, rank: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
+        return (
+            torch.randn(rank, inputs, generator=generator) / inputs**0.5,
+            torch.randn(rows, rank, generator=generator) * 0.05,
+        )
+
+    kohya, diffusers, lokr = {}, {}, {}
+    for layer in layers(TINY):
+        if layer.role is Role.OUTER:
+            continue
+        down, up = matrices(layer.rows, layer.inputs)
+        name = "lora_unet_" + layer.bfl.replace(".", "_")
+        kohya |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(2.0)}
+        for part in layer.parts:
+            if "norm" not in part.name:
+                down, up = matrices(part.rows, layer.inputs)
+                diffusers |= {
+                    f"transformer.{part.name}.lora_A.weight": down,
+                    f"transformer.{part.name}.lora_B.weight": up,
+                }
+        if layer.role is Role.BLOCK:
+            lokr |= {
+                f"{name}.lokr_w1": torch.randn(2, 2, generator=generator) * 0.05,
+                f"{name}.lokr_w2": torch.randn(layer.rows // 2, layer.inputs // 2, generator=generator) * 0.05,
+                f"{name}.alpha": torch.tensor(1.0),
+            }
+    for name, tensors in (("kohya", kohya), ("diffusers", diffusers), ("lokr", lokr)):
+        save_file(tensors, folder / f"{name}.safetensors")
