@@ -32,8 +32,8 @@ KEY = "SFMyNTY.g2gDdAAAAAF3BGRhdGFtAAAABHVzZXI.Zq81mvXKtUcW-0bLrNpEyHfoJd93TixA"
 PIECE = 12
 LANES = 8
 TIMING = Timing(queued_s=0.03, processing_s=0.06)
-RUN_LIMIT = 25.0
-SHORT_SECONDS, LONG_SECONDS = 1.5, 15.0
+RUN_LIMIT = 90.0
+SHORT_SECONDS, LONG_SECONDS = 1.5, 60.0
 DOCUMENTED = frozenset(
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.OxenError)
 ) - {"OxenError", "GenerationError", "ReplyError"}
@@ -138,23 +138,23 @@ class Case:
         with StandIn(Faults(**switches), TIMING, KEY) as service:
             self._first(service)
             if cell.fault is not None and not service.shown[cell.fault]:
-                self._reports.append(self._start(short=True).report())
+                self._reports.append(self._start(service, short=True).report())
             if cell.fault is not None:
                 service.set(**{cell.fault: False})
             if cell.fault in {"stuck", "stuck_queued"}:
                 for job in service.jobs.values():
                     service.finish(job.id)
-            self._reports.append(self._start(short=False).report())
+            self._reports.append(self._start(service, short=False).report())
             if self._reports[-1].get("error") in _ENDED_BY_THE_SERVICE:
                 # what the run before never heard: the job failed; it has been told now, and the next is a new one
-                self._reports.append(self._start(short=False).report())
+                self._reports.append(self._start(service, short=False).report())
             return self._judge(service, time.monotonic() - since)
 
-    def _start(self, *, short: bool) -> Run:
+    def _start(self, service: StandIn, *, short: bool) -> Run:
         number = len(self._reports)
         cell = self._cell
         job = {
-            "url": self._url,
+            "url": service.url,
             "key": KEY,
             "folder": str(self._folder / "user"),
             "mode": cell.mode.value,
@@ -169,16 +169,15 @@ class Case:
 
     def _first(self, service: StandIn) -> None:
         """The run with the fault on, stopped at its moment where it has one."""
-        self._url = service.url
         moment = self._cell.moment
         if moment is None:
-            self._reports.append(self._start(short=True).report())
+            self._reports.append(self._start(service, short=True).report())
             return
         if moment.held is not None:
             service.hold(moment.held)
         if moment.shut:
             service.refuse_connections()
-        run = self._start(short=True)
+        run = self._start(service, short=True)
         scene = Scene(service, self._folder / "user")
         while not run.ended and not self._reached:
             self._reached = moment.reached(scene)
