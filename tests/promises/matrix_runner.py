@@ -6,6 +6,7 @@ As a program: `matrix_runner.py FOLDER RESULTS.json SHARD SHARDS [all]` runs one
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ SHORT_SECONDS, LONG_SECONDS = 1.5, 60.0
 DOCUMENTED = frozenset(
     name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.OxenError)
 ) - {"OxenError", "GenerationError", "ReplyError"}
+_PORT_TRIES = 5
 _ENDED_BY_THE_SERVICE = ("GenerationFailed", "GenerationCancelled", "JobOutOfCredits", "ModerationBlocked")
 
 
@@ -186,9 +188,11 @@ class Case:
         run.wait(0.25)
         service.release()
         service.set(**dict.fromkeys(moment.switches, False))
-        if moment.shut:
-            service.accept_connections()
-        self._reports.append(run.report())
+        try:
+            if moment.shut:
+                service.accept_connections()
+        finally:
+            self._reports.append(run.report())
 
     def _judge(self, service: StandIn, seconds: float) -> Result:
         first, last = self._reports[0], self._reports[-1]
@@ -258,6 +262,17 @@ def files_with_a_piece(folder: Path, key: str = KEY) -> list[Path]:
     return [path for path in files if any(piece in data for data in [path.read_bytes()] for piece in pieces)]
 
 
+def _result_of(cell: Cell, folder: Path, lane: Lane) -> Result:
+    """The cell's result; from the start again where another program took the port of a service that was shut."""
+    for attempt in range(_PORT_TRIES):
+        try:
+            return Case(cell, folder / str(attempt), lane).result()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+    raise RuntimeError(f"{cell.name}: the port was taken {_PORT_TRIES} times")
+
+
 def run_cells(cells: Sequence[Cell], folder: Path, lanes: int = LANES) -> list[Result]:
     """Every cell's result, several at a time; what a broken cell wrote stays in `folder`."""
     waiting: queue.SimpleQueue[tuple[int, Cell]] = queue.SimpleQueue()
@@ -272,7 +287,7 @@ def run_cells(cells: Sequence[Cell], folder: Path, lanes: int = LANES) -> list[R
             while True:
                 number, cell = waiting.get_nowait()
                 at = folder / str(number)
-                results[number] = result = Case(cell, at, lane).result()
+                results[number] = result = _result_of(cell, at, lane)
                 if not result.problems:
                     shutil.rmtree(at)
         except queue.Empty:
