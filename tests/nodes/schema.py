@@ -33,7 +33,7 @@ def of_node(node: Any) -> Snapshot:
     return {
         "shown_as": info["display_name"],
         "inputs": [
-            [kind, name, *_widget(*spec)]
+            [kind, name, *_widget(name, *spec)]
             for kind in ("required", "optional")
             for name, spec in info["input"].get(kind, {}).items()
         ],
@@ -42,8 +42,13 @@ def of_node(node: Any) -> Snapshot:
     }
 
 
-def _widget(kind: Any, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    return kind, {name: value for name, value in (options or {}).items() if name in _KEPT}
+def _widget(input_name: str, kind: Any, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    kept = {name: value for name, value in (options or {}).items() if name in _KEPT}
+    if input_name == "file":
+        # whatever this machine's model folders hold
+        kept.pop("options", None)
+        kept.pop("default", None)
+    return kind, kept
 
 
 def broken(before: dict[str, Snapshot], now: dict[str, Snapshot]) -> list[str]:

@@ -247,7 +247,7 @@ def test_the_history_lists_what_was_paid_for_and_brings_a_picture_back(bench: An
     assert json.loads(text)["count"] == 2 and json.loads(text)["total_usd"] == 0.08
     found, table, _ = bench.run("KontextHistory", search="older")
     assert torch.equal(found, pictures) and len(table.splitlines()) == 2
-    with pytest.raises(OxenError, match=r"history has 0 edits with 'nothing like it', so there is no number 1"):
+    with pytest.raises(OxenError, match=r"history has 0 pictures with 'nothing like it', so there is no number 1"):
         bench.run("KontextHistory", search="nothing like it")
 
 
