@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ..imaging.codec import decode
@@ -17,35 +19,36 @@ from ..oxen.session import Session
 from .runs import Gathered, gather, in_session
 
 _PROMPT_SHOWN = 60
+_LINES = 1000
 
 
-def rows(session: Session, ids: tuple[str, ...]) -> tuple[Row, ...]:
-    """The rows of some generations, or of all that are queued or processing."""
-    return tuple(map(session.client.row, ids)) if ids else session.client.active(model=None)
+def rows(session: Session, ids: tuple[str, ...]) -> tuple[Row | str, ...]:
+    """The rows of some generations, or of all that are queued or processing.
+
+    An id that the service does not know stays an id; raises GenerationNotFound where it knows none of them.
+    """
+    if not ids:
+        return session.client.active(model=None)
+    found: list[Row | str] = []
+    unknown = []
+    for generation_id in ids:
+        try:
+            found.append(session.client.row(generation_id))
+        except GenerationNotFound as error:
+            found.append(generation_id)
+            unknown.append(error)
+    if len(unknown) == len(ids):
+        raise unknown[0]
+    return tuple(found)
 
 
-def queue_table(rows: tuple[Row, ...]) -> str:
+def queue_table(rows: tuple[Row | str, ...]) -> str:
     """One job a line: id, status, model, age, prompt."""
     return "\n".join(map(_queue_line, rows)) or "Nothing is queued or processing."
 
 
-def queue_json(rows: tuple[Row, ...]) -> str:
-    told = [
-        {
-            "generation_id": row.generation_id,
-            "status": row.status.value,
-            "model": row.model,
-            "prompt": row.parameters.get("prompt"),
-            "seed": row.parameters.get("seed"),
-            "enqueued_at": row.enqueued_at,
-            "started_at": row.started_at,
-            "completed_at": row.completed_at,
-            "result": without_query(row.result_url) if row.result_url else None,
-            "error": row.error_message,
-        }
-        for row in rows
-    ]
-    return json.dumps([{name: value for name, value in one.items() if value is not None} for one in told], indent=2)
+def queue_json(rows: tuple[Row | str, ...]) -> str:
+    return json.dumps([_queue_entry(row) for row in rows], indent=2)
 
 
 def cancel(session: Session, generation_id: str) -> str:
@@ -70,30 +73,61 @@ async def history(pick: int, search: str, count: int, node_id: str | None) -> tu
     progress = Progress(1)
 
     def work(session: Session) -> tuple[Gathered, str, str]:
-        records = session.ledger.recent(max(count, pick), contains=search)
-        if len(records) < pick:
+        records = session.ledger.recent(_LINES, contains=search)
+        pictures = [record for record in records if _has_picture(record)]
+        if len(pictures) < pick:
             found = f" with {search!r}" if search else ""
-            raise InvalidParameters(f"The history has {len(records)} edits{found}, so there is no number {pick}.")
-        outcomes = Batch(session, decode).collect([records[pick - 1]], progress)
+            raise InvalidParameters(
+                f"The history has {len(pictures)} pictures{found}, so there is no number {pick}.\n"
+                + _history_table(session, records[:count])
+            )
+        outcomes = Batch(session, decode).collect([pictures[pick - 1]], progress)
         records = session.ledger.recent(count, contains=search)
         return gather(outcomes, progress), _history_table(session, records), _history_json(session, records)
 
     return await in_session(work, progress=progress, node_id=node_id)
 
 
-def _queue_line(row: Row) -> str:
+def _queue_line(row: Row | str) -> str:
+    if isinstance(row, str):
+        return f"{row}  unknown to Oxen.ai"
     age = f"{max(0, time.time() - row.enqueued_at):.0f} s ago" if row.enqueued_at else ""
     prompt = _shortened(str(row.parameters.get("prompt", "")))
     return "  ".join(part for part in (row.generation_id, row.status.value, row.model, age, prompt) if part)
 
 
-def _history_table(session: Session, records: tuple[Record, ...]) -> str:
-    lines = [_history_line(number, record) for number, record in enumerate(records, 1)]
+def _queue_entry(row: Row | str) -> dict[str, Any]:
+    if isinstance(row, str):
+        return {"generation_id": row, "status": "unknown"}
+    entry = {
+        "generation_id": row.generation_id,
+        "status": row.status.value,
+        "model": row.model,
+        "prompt": row.parameters.get("prompt"),
+        "seed": row.parameters.get("seed"),
+        "enqueued_at": row.enqueued_at,
+        "started_at": row.started_at,
+        "completed_at": row.completed_at,
+        "result": without_query(row.result_url) if row.result_url else None,
+        "error": row.error_message,
+    }
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _has_picture(record: Record) -> bool:
+    """Whether there is something to bring back; its file may be pruned, and then comes from the service."""
+    return record.state in {State.DONE, State.SENT}
+
+
+def _history_table(session: Session, records: Sequence[Record]) -> str:
+    """One edit a line, numbered where it can be brought back, and the total."""
+    numbers = itertools.count(1)
+    lines = [_history_line(str(next(numbers)) if _has_picture(one) else "-", one) for one in records]
     count, total = session.ledger.totals()
     return "\n".join([*lines, f"{count} edits in all, {total} USD as far as the service told."])
 
 
-def _history_line(number: int, record: Record) -> str:
+def _history_line(number: str, record: Record) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created_at))
     cost = record.cost if record.cost is not None else record.price
     price = f"{cost} USD" if cost is not None else "cost unknown"

@@ -93,7 +93,7 @@ class KontextModelInfo(io.ComfyNode):
         price = "not published" if cost is None else f"{cost} USD per image"
         schema = json.dumps(found.schema or {}, indent=2)
         description = f"{found.name}\n{found.description}".strip()
-        return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{description}\n{price}"))
+        return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))
 
 
 def prompt_is_usable(prompt: str | None) -> bool | str:

@@ -1,0 +1,35 @@
+// Shows on the node what its run says: ComfyUI keeps that text, and draws it on "Preview as Text" alone.
+import { app } from "../../../scripts/app.js";
+
+const NODES = new Set(["KontextSubmit", "KontextQueueStatus", "KontextCancel", "KontextHistory", "KontextModelInfo"]);
+const NAME = "text";
+const WIDE = 400;
+
+function show(node, text) {
+  let widget = node.widgets?.find((one) => one.name === NAME);
+  if (!widget) {
+    widget = app.widgets.STRING(node, NAME, ["STRING", { multiline: true }], app).widget;
+    widget.label = "";
+    // Neither saved with the workflow nor sent with the prompt: widget values are kept by position.
+    widget.serialize = false;
+    widget.options.serialize = false;
+    widget.options.read_only = true;
+    if (widget.element) widget.element.readOnly = true;
+  }
+  widget.value = text;
+  const [width, height] = node.computeSize();
+  node.setSize([Math.max(node.size[0], width, WIDE), Math.max(node.size[1], height)]);
+  node.setDirtyCanvas?.(true, true);
+}
+
+app.registerExtension({
+  name: "KontextBridge.ShowText",
+  beforeRegisterNodeDef(nodeType, nodeData) {
+    if (!NODES.has(nodeData.name)) return;
+    const before = nodeType.prototype.onExecuted;
+    nodeType.prototype.onExecuted = function (message) {
+      before?.apply(this, arguments);
+      if (message?.text?.length) show(this, message.text.join("\n"));
+    };
+  },
+});
