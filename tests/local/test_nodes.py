@@ -63,7 +63,7 @@ def test_a_schema_that_loads_what_only_running_needs_is_noticed() -> None:
     script = (
         "import sys; from kontext_bridge.headless import ensure_comfy_api; ensure_comfy_api();"
         "from kontext_bridge.nodes import NODES; [node.GET_NODE_INFO_V1() for node in NODES];"
-        "heavy = {'safetensors', 'diffusers', 'transformers', 'requests', 'PIL', 'comfy', 'kontext_bridge.nodes.edits'};"
+        "heavy = {'safetensors', 'diffusers', 'transformers', 'requests', 'comfy', 'kontext_bridge.nodes.edits'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
