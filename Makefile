@@ -28,7 +28,7 @@ check: $(VENV)/ready
 	cd $(VENV)/typecheck && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p kontext_bridge
 
 test: check
-	$(BIN)/python -m pytest -c tests/pytest.ini tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/pytest.ini tests
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
@@ -36,6 +36,7 @@ format: $(VENV)/ready
 
 benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/encoding.py
+	$(BIN)/python benchmarks/ledger.py
 	$(BIN)/python benchmarks/waiting.py
 	$(BIN)/python benchmarks/importing.py
 

@@ -83,9 +83,7 @@ def encode(pixels: UInt8, format: ImageFormat = DEFAULT_FORMAT, quality: int = 9
         raise ImageError(f"Quality {quality} is out of range: 1 (smallest) to 100 (best).")
     height, width = pixels.shape[:2]
     if format in (ImageFormat.WEBP, ImageFormat.WEBP_LOSSLESS) and max(width, height) > _WEBP_MAX_SIDE:
-        logger.warning(
-            "%dx%d is too long for WebP (%d a side): written as PNG", width, height, _WEBP_MAX_SIDE
-        )
+        logger.warning("%dx%d is too long for WebP (%d a side): written as PNG", width, height, _WEBP_MAX_SIDE)
         format = ImageFormat.PNG
     if format is ImageFormat.PNG:
         return EncodedImage(write_png(pixels), containers.PNG, width, height)

@@ -132,8 +132,7 @@ def sniff(data: bytes) -> str:
 def truncated(media_type: str, where: str) -> ImageError:
     """The error for a file that ends early."""
     return ImageError(
-        f"The {media_type} picture is truncated: it ends {where}. "
-        "The download or the file was cut short; get it again."
+        f"The {media_type} picture is truncated: it ends {where}. The download or the file was cut short; get it again."
     )
 
 

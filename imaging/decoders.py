@@ -53,9 +53,7 @@ def decode_png(parts: PngParts) -> Pixels:
     if (parts.bits, parts.colour_type) not in _PNG_MODES:
         raise damaged(containers.PNG, f"{parts.bits} bits with colour type {parts.colour_type} do not exist")
     mode, layout = _PNG_MODES[parts.bits, parts.colour_type]
-    picture = _strictly(
-        containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced
-    )
+    picture = _strictly(containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced)
     # Rows that were missing are left zero, so a last row with anything in it was there.
     last_row = picture.crop((0, parts.height - 1, parts.width, parts.height))
     if parts.interlaced or not np.asarray(last_row).any():
@@ -95,9 +93,7 @@ def decode_gif(parts: GifParts) -> Pixels:
     left, top, width, height = parts.box
     if not 1 <= parts.bits <= 8:
         raise damaged(containers.GIF, f"it claims {parts.bits} bits a pixel")
-    frame = _strictly(
-        containers.GIF, "P", (width, height), parts.data, "gif", parts.bits, parts.interlaced, -1
-    )
+    frame = _strictly(containers.GIF, "P", (width, height), parts.data, "gif", parts.bits, parts.interlaced, -1)
     palette = parts.palette or bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
     key = b"" if parts.transparent is None else b"\xff" * parts.transparent + b"\0"
     rgb, alpha = _from_palette(np.asarray(frame), palette, key)

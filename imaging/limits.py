@@ -32,9 +32,7 @@ class Limits:
     def check_size(self, width: int, height: int, media_type: str) -> None:
         """Raise ImageTooLarge (ImageError for an empty picture) from the size that a file's header states."""
         if width <= 0 or height <= 0:
-            raise ImageError(
-                f"The {media_type} picture says it is {width}x{height} pixels: there is nothing in it."
-            )
+            raise ImageError(f"The {media_type} picture says it is {width}x{height} pixels: there is nothing in it.")
         if max(width, height) > self.max_side or width * height > self.max_pixels:
             raise ImageTooLarge(
                 f"The {media_type} picture says it is {width}x{height} pixels; at most {self.max_side} "

@@ -108,8 +108,7 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
         )
     if mask.shape[0] not in (1, count):
         raise ImageError(
-            f"There are {mask.shape[0]} masks for {count} pictures. "
-            "Give one mask for all of them or one for each."
+            f"There are {mask.shape[0]} masks for {count} pictures. Give one mask for all of them or one for each."
         )
     return mask.expand(count, -1, -1)
 

@@ -34,14 +34,10 @@ def parse_data_uri(text: str, limits: Limits | None = None) -> bytes:
     limits = limits or Limits()
     text = text.strip()
     if not is_data_uri(text):
-        raise ImageError(
-            f"This is not a data URI: it starts with {text[:_SHOWN]!r}. One starts with 'data:'."
-        )
+        raise ImageError(f"This is not a data URI: it starts with {text[:_SHOWN]!r}. One starts with 'data:'.")
     header, comma, payload = text.partition(",")
     if not comma:
-        raise ImageError(
-            f"The data URI {text[:_SHOWN]!r} has no comma, so no data. Was it cut when it was copied?"
-        )
+        raise ImageError(f"The data URI {text[:_SHOWN]!r} has no comma, so no data. Was it cut when it was copied?")
     is_base64 = header.lower().rstrip().endswith(";base64")
     _check_length(payload, is_base64, limits)
     data = _from_base64(payload) if is_base64 else unquote_to_bytes("".join(payload.split()))

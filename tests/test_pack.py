@@ -2,10 +2,10 @@
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import kontext_bridge
+import tomllib
 
 
 def test_importing_the_pack_pulls_in_nothing_heavy():

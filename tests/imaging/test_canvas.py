@@ -8,10 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
-
 from kontext_bridge.imaging.canvas import Canvas, grid_size, pick_size, prepare, restore
 from kontext_bridge.imaging.errors import ImageError
+from torch import Tensor
 
 
 def gradient(height: int, width: int) -> Tensor:
@@ -169,7 +168,7 @@ def test_a_mask_of_zeros_means_the_whole_picture() -> None:
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
-    with pytest.raises(ImageError, match="64x64.*120x100"):
+    with pytest.raises(ImageError, match=r"64x64.*120x100"):
         prepare(torch.rand(1, 100, 120, 3), torch.ones(1, 64, 64))
 
 
@@ -214,7 +213,7 @@ def test_an_edit_in_the_services_own_size_is_put_back() -> None:
 
 def test_an_edit_that_was_reframed_is_refused_with_what_to_choose() -> None:
     canvas = prepare(torch.rand(1, 600, 900, 3), megapixels=0.2)
-    with pytest.raises(ImageError, match="512x512.*match_input_image"):
+    with pytest.raises(ImageError, match=r"512x512.*match_input_image"):
         restore(torch.rand(1, 512, 512, 3), canvas)
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
-
 from kontext_bridge.imaging.codec import decode
 from kontext_bridge.imaging.errors import ImageError
+from PIL import Image, ImageFile
 
 KINDS = [
     "png",
@@ -141,9 +140,7 @@ def test_other_formats_are_refused_by_name(format: str, saved: Callable[..., byt
 
 
 @pytest.mark.parametrize("format", ["PPM", "PCX", "SGI", "TGA", "DDS", "XBM"])
-def test_formats_that_pillow_would_open_but_we_do_not_are_refused(
-    format: str, saved: Callable[..., bytes]
-) -> None:
+def test_formats_that_pillow_would_open_but_we_do_not_are_refused(format: str, saved: Callable[..., bytes]) -> None:
     data = saved(Image.new("1" if format == "XBM" else "RGB", (16, 16)), format)
     with pytest.raises(ImageError, match="accepted"):
         decode(data)

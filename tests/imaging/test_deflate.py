@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-
 from kontext_bridge.imaging import deflate
 from kontext_bridge.imaging.png import write_png
+from PIL import Image
 
 
 @settings(max_examples=200, deadline=None)

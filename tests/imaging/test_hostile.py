@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-
 from kontext_bridge.imaging.codec import decode
 from kontext_bridge.imaging.errors import ImageError, ImageTooLarge
 from kontext_bridge.imaging.limits import Limits
+from PIL import Image
 
 LID_MIB = 64
 

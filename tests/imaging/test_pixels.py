@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from kontext_bridge.imaging.errors import ImageError
 from kontext_bridge.imaging.pixels import check_image, check_mask, digest, to_uint8, with_alpha
 
@@ -106,7 +105,7 @@ def test_the_64x64_zero_mask_of_a_file_without_alpha_means_opaque() -> None:
 
 
 def test_a_mask_of_another_size_is_refused_with_both_sizes() -> None:
-    with pytest.raises(ImageError, match="64x32.*30x100"):
+    with pytest.raises(ImageError, match=r"64x32.*30x100"):
         with_alpha(torch.rand(1, 100, 30, 3), torch.ones(1, 32, 64))
 
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
 from kontext_bridge.imaging import uri
 from kontext_bridge.imaging.codec import decode, encode_batch
 from kontext_bridge.imaging.errors import ImageError, ImageTooLarge
@@ -46,9 +45,7 @@ def test_every_spelling_is_read(text: str) -> None:
     assert uri.parse_data_uri(text) == b"hello"
 
 
-@pytest.mark.parametrize(
-    "payload", ["hello world!", "<html>", "aGVs*bG8=", "aGVsbG8", "aGVsbG8==", "äöü=", "aGVs-_8="]
-)
+@pytest.mark.parametrize("payload", ["hello world!", "<html>", "aGVs*bG8=", "aGVsbG8", "aGVsbG8==", "äöü=", "aGVs-_8="])
 def test_what_is_not_base64_is_shown(payload: str) -> None:
     with pytest.raises(ImageError, match=f"not: it starts with '{payload[:3]}".replace("*", r"\*")):
         uri.parse_data_uri("data:image/png;base64," + payload)
