@@ -57,9 +57,9 @@ class KontextSubmit(io.ComfyNode):
     async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
         from . import runs
 
-        job = await runs.submit(image, widgets, cls.hidden.unique_id)
+        job, notes = await runs.submit(image, widgets, cls.hidden.unique_id)
         ids = "\n".join(job.generation_ids)
-        return io.NodeOutput(job, ids, ui=ui.PreviewText(ids))
+        return io.NodeOutput(job, ids, ui=ui.PreviewText(f"{ids}\n{notes}".strip()))
 
 
 class KontextCollect(io.ComfyNode):

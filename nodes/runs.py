@@ -21,7 +21,7 @@ from ..imaging.uri import to_data_uri
 from ..oxen.batch import Batch
 from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ..oxen.control import Control
-from ..oxen.credentials import Account, find_account
+from ..oxen.credentials import Account, find_account, find_base_url
 from ..oxen.edits import Edit, Outcome, Terms
 from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
 from ..oxen.ledger import Record
@@ -48,7 +48,7 @@ def open_session(control: Control) -> Iterator[Session]:
 
 def account_without_key() -> Account:
     """This machine's service without its key, for downloads that a workflow names."""
-    return Account(find_account(host.user_folder()).base_url, None)
+    return Account(find_base_url(), None)
 
 
 async def in_session(
@@ -256,20 +256,24 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
     return await in_session(work, progress=progress, node_id=node_id)
 
 
-async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Job:
-    """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue; raises OxenError or ImageError."""
+async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> tuple[Job, str]:
+    """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue, and what to tell of those that were not.
+
+    Raises OxenError or ImageError.
+    """
     order = Order.read(**widgets, submit_only=True)
     progress = Progress(order.count(image))
     run_id = host.run_id()
 
-    def work(session: Session) -> Job:
+    def work(session: Session) -> tuple[Job, str]:
         outcomes = Batch(session, decode, order.terms, run_id).edit(order.edits(session, image), progress)
         records = [outcome.record for outcome in outcomes if outcome.record is not None]
         failed = failures(outcomes)
         if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
             raise failure(failed, len(outcomes), order.send_as)
         ids = tuple(record.generation_id for record in records if record.generation_id is not None)
-        return Job(tuple(record.id for record in records), ids)
+        notes = "\n".join(f"Edit {number} was not submitted: {error}" for number, error in failed.items())
+        return Job(tuple(record.id for record in records), ids), notes
 
     return await in_session(work, progress=progress, node_id=node_id)
 

@@ -61,7 +61,7 @@ def find_account(user_folder: Path, environ: Mapping[str, str] = os.environ) -> 
     Raises Misconfigured for an unusable base URL, a key with line breaks or other unprintable characters in it,
     or a key file that others can read.
     """
-    base_url = normalise_base_url(environ.get(BASE_VARIABLE, "") or DEFAULT_BASE_URL)
+    base_url = find_base_url(environ)
     from_environment = environ.get(KEY_VARIABLE, "").strip()
     if from_environment:
         return Account(base_url, _checked(from_environment, KEY_VARIABLE), KEY_VARIABLE)
@@ -73,6 +73,11 @@ def find_account(user_folder: Path, environ: Mapping[str, str] = os.environ) -> 
     if key_file.is_file():
         return Account(base_url, _checked(_read_private(key_file), KEY_FILE), f"the file {KEY_FILE}")
     return Account(base_url, None)
+
+
+def find_base_url(environ: Mapping[str, str] = os.environ) -> str:
+    """The service's origin, which needs no key to be known; raises Misconfigured as `normalise_base_url` does."""
+    return normalise_base_url(environ.get(BASE_VARIABLE, "") or DEFAULT_BASE_URL)
 
 
 def normalise_base_url(text: str) -> str:

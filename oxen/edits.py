@@ -149,7 +149,11 @@ class Editor(Generic[Picture]):
                 raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
             how = How.RESUMED if picture is None or record.collected_at is None else How.REUSED
             if picture is None:
-                record, picture = self._finish(index, record)
+                try:
+                    record, picture = self._finish(index, record)
+                except GenerationNotFound:
+                    self._ledger.forget(record)
+                    raise
             record = self._ledger.collected(record)
         self._progress.at(index, Stage.DONE)
         return Outcome(record, how, picture, seconds=time.monotonic() - since)
@@ -294,7 +298,7 @@ class Editor(Generic[Picture]):
                 )
                 url = row.result_url
             self._progress.at(index, Stage.DOWNLOADING)
-            data, picture = self._results.download(url, record.generation_id)
+            record, data, picture = self._download(record, url)
         except GenerationCancelled as error:
             self._ledger.ended(record, State.CANCELLED, error.message)
             raise
@@ -306,6 +310,17 @@ class Editor(Generic[Picture]):
                 self._cancel(record)
             raise
         return self._note_cost(self._keep(record, data)), picture
+
+    def _download(self, record: Record, url: str | None) -> tuple[Record, bytes, Picture]:
+        """The picture behind a result's address; where a blocking request's has expired, by way of the history."""
+        try:
+            return record, *self._results.download(url, record.generation_id)
+        except ResultUnavailable:
+            row = find_lost(self._client, self._ledger, record) if record.generation_id is None else None
+            if row is None:
+                raise
+            record = self._ledger.sent(record, generation_id=row.generation_id)
+            return record, *self._results.download(row.result_url, row.generation_id)
 
     def _keep(self, record: Record, data: bytes) -> Record:
         suffix = str(record.parameters.get("output_format", "image"))

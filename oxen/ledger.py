@@ -187,6 +187,11 @@ class Ledger:
             assert record is not None
             return record
 
+    def forget(self, record: Record) -> None:
+        """Remove a record that `adopt` made for an id which turned out to be nobody's; no other is removed."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM jobs WHERE id = ? AND input_digest = ''", (record.id,))
+
     def sent(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
         """Note what the service made of the request: its generation id, or the address of its picture."""
         return self._update(record, state=State.SENT, generation_id=generation_id, result_url=result_url)

@@ -186,6 +186,8 @@ def test_an_id_that_does_not_exist_is_named(remote: Any) -> None:
     with remote.session() as session:
         outcome = Batch(session, len).collect([session.ledger.adopt("no-such-id")])[0]
     assert isinstance(outcome.error, GenerationNotFound) and "no-such-id" in str(outcome.error)
+    with remote.session() as session:
+        assert session.ledger.recent(10) == (), "a mistyped id stays in the history for good"
 
 
 def test_a_request_that_was_refused_is_not_said_to_be_paid_for_when_it_is_collected(serve: Any) -> None:
@@ -218,6 +220,13 @@ def test_a_blocking_answer_that_is_lost_is_found_in_the_history_and_not_paid_aga
     outcome = remote.run(remote.edits(), BLOCKING)[0]
     assert outcome.how is How.FOUND and outcome.picture is not None
     assert len(remote.server.billed) == 1
+
+
+def test_a_blocking_answer_whose_address_has_expired_is_fetched_by_way_of_the_history(serve: Any) -> None:
+    remote = serve(url_though_b64=True, result_expired=Fault(times=1))
+    outcome = remote.run(remote.edits(), BLOCKING)[0]
+    assert outcome.error is None and outcome.picture is not None
+    assert outcome.record.generation_id is not None and len(remote.server.billed) == 1
 
 
 def test_a_picture_that_was_pruned_is_downloaded_again_and_paid_for_again_only_where_it_is_gone(serve: Any) -> None:
