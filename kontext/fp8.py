@@ -10,6 +10,8 @@ FORMATS = {E4M3: "float8_e4m3fn", E5M2: "float8_e5m2"}
 MAX_E4M3 = 448.0
 # The smallest scale given to a row: an all-zero row must not divide by zero.
 _TINY = 1e-12
+# Widening a signed byte copies its sign bit into bit 14 after the shift.
+_WITHOUT_SIGN_COPY = ~(1 << 14)
 # The smallest bit pattern, sign apart, that is no finite number.
 _FIRST_NONFINITE = {E4M3: 0x7F, E5M2: 0x7C}
 
@@ -38,9 +40,25 @@ def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (rows.float() / scale).clamp_(-MAX_E4M3, MAX_E4M3).to(E4M3), scale
 
 
+def widen_apart(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:
+    """FP8 numbers in a wider type and the factor still to be applied to them; exact in 16 and 32 bits."""
+    if weight.dtype != E4M3 or not weight.is_cpu or torch.compiler.is_compiling():
+        return weight.to(dtype), 1
+    # torch converts FP8 one number at a time on a CPU; this is several times faster. Sign, exponent and mantissa
+    # moved to their places in a half float give the same number, with an exponent bias of 15 instead of 7.
+    bits = weight.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(_WITHOUT_SIGN_COPY)
+    return bits.view(torch.float16).to(dtype), 2**8
+
+
+def widen(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """FP8 numbers in a wider type, unscaled."""
+    wide, factor = widen_apart(weight, dtype)
+    return wide if factor == 1 else wide.mul_(factor)
+
+
 def dequantise(weight: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The numbers an FP8 weight stands for.
 
     weight: [N, K]. scale: float32, of shape [] (the whole weight) or [N] (each row). Multiplied in float32.
     """
-    return (weight.to(torch.float32) * (scale if scale.ndim == 0 else scale[:, None])).to(dtype)
+    return (widen(weight, torch.float32) * (scale if scale.ndim == 0 else scale[:, None])).to(dtype)

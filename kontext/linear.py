@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from .errors import NonFinite, UnsupportedDevice
-from .fp8 import E4M3, FORMATS, is_finite, quantise_rows
+from .fp8 import E4M3, FORMATS, is_finite, quantise_rows, widen
 from .products import QuantisedRows, fits_fp8, scaled_mm, widened
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ class Linear(nn.Module):
         step = max(1, _EXACT_CHUNK // self.in_features)
         for start in range(0, self.out_features, step):
             rows = slice(start, start + step)
-            torch.mm(x, self.weight[rows].to(x.device).to(x.dtype).t(), out=out[:, rows])
+            torch.mm(x, widen(self.weight[rows].to(x.device), x.dtype).t(), out=out[:, rows])
         if self.scale is not None:
             out.mul_(self.scale.to(x.device))
         if self.bias is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from .fp8 import E4M3, dequantise
+from .fp8 import E4M3, dequantise, widen_apart
 
 QuantisedRows = tuple[torch.Tensor, torch.Tensor]
 
@@ -52,5 +52,10 @@ def widened(
     # Half floats end at 65504, which unscaled FP8 products pass easily: there the weight is scaled first.
     if reference or x.dtype == torch.float16:
         return functional.linear(x, dequantise(weight, scale, x.dtype), bias)
-    out = functional.linear(x, weight.to(x.dtype)).mul_(scale)
+    wide, factor = widen_apart(weight, x.dtype)
+    if bias is not None and scale.is_cpu and scale.ndim == 0 and not torch.compiler.is_compiling():
+        # On a CPU reading the scale waits for nothing, and the product can apply it and the bias on its way out.
+        flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), wide.t(), alpha=scale.item() * factor)
+        return flat.view(*x.shape[:-1], weight.shape[0])
+    out = functional.linear(x, wide).mul_(scale * factor)
     return out if bias is None else out.add_(bias)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
-from kontext_bridge.kontext.fp8 import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows
+from kontext_bridge.kontext.fp8 import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
 from kontext_bridge.kontext.linear import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
 from torch.nn import functional
 
@@ -137,6 +137,14 @@ def test_every_nonfinite_byte_is_found_and_no_other(dtype):
     for byte in range(256):
         tensor = torch.tensor([0, byte, 1], dtype=torch.uint8).view(dtype)
         assert is_finite(tensor) == bool(torch.isfinite(tensor.float()).all()), byte
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("fp8", [E4M3, E5M2])
+def test_widening_gives_every_number_exactly(fp8, dtype):
+    every = torch.arange(256, dtype=torch.uint8).view(fp8)
+    finite = every[torch.isfinite(every.float())]
+    assert torch.equal(widen(finite, dtype).double(), finite.to(torch.float64))
 
 
 def test_a_damaged_weight_is_named():
