@@ -28,7 +28,7 @@ check: $(VENV)/ready
 	cd $(VENV)/typecheck && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p kontext_bridge
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/pytest.ini tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/pytest.ini -n auto --dist loadfile tests
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
