@@ -1,6 +1,6 @@
 """A full-size FP8 file (12 B parameters, random) written, loaded and run once: memory at its peak, and seconds.
 
-python benchmarks/local_fullsize.py [--folder DIR] [--device cpu|cuda] [--side 256] [--keep]
+python benchmarks/local_fullsize.py [--folder DIR] [--device cpu|cuda] [--side 256] [--dtype float32] [--keep]
 
 Needs 12 GB of disk, and as much memory as the model is to be resident in. The file has the layout of the released
 flux1-dev-kontext_fp8_scaled.safetensors as far as it is known: all layers of the blocks and the last modulation in
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--text", type=int, default=512, help="text tokens")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--compute", default="auto", choices=[c.value for c in Compute])
     parser.add_argument("--keep", action="store_true", help="leave the file for the next run")
     options = parser.parse_args()
@@ -108,7 +109,8 @@ def measure(path: Path, options: argparse.Namespace) -> None:
     before = status("VmRSS")
     started = time.perf_counter()
     checkpoint = read_checkpoint(path)
-    model = mount(checkpoint, device=options.device, compute=Compute(options.compute))
+    dtype = getattr(torch, options.dtype)
+    model = mount(checkpoint, dtype=dtype, device=options.device, compute=Compute(options.compute))
     seconds = time.perf_counter() - started
     gc.collect()
     resident, peak = status("VmRSS"), status("VmHWM")
@@ -131,8 +133,11 @@ def measure(path: Path, options: argparse.Namespace) -> None:
         finite = bool(torch.isfinite(velocity).all())
         forward = time.perf_counter() - started
     tokens = options.text + latent * latent // 2
-    print(f"modulation of 28 steps, text, reference and rotary tables: {prepared:.1f} s")
-    print(f"one forward at {options.side}x{options.side}, {tokens} tokens: {forward:.1f} s, finite: {finite}")
+    print(f"modulation of 28 steps, text, reference and rotary tables: {prepared:.1f} s", flush=True)
+    print(
+        f"one forward at {options.side}x{options.side}, {tokens} tokens, {options.dtype}: {forward:.1f} s, "
+        f"finite: {finite}"
+    )
     print(f"peak of the whole run {status('VmHWM'):.2f} GB")
 
 

@@ -1,6 +1,6 @@
 """Seconds a step: this sampler on FP8 weights beside diffusers' pipeline on the same numbers written out.
 
-python benchmarks/local_step.py [--hidden 512] [--blocks 4,8] [--side 256] [--steps 4] [--rounds 5] [--dtype float32]
+python benchmarks/local_step.py [--hidden 512] [--blocks 2,4] [--side 512] [--steps 4] [--rounds 5] [--dtype float32]
 
 Both run in one process on the same noise, prompt, reference and sigmas, by turns, so that whatever else the machine
 does hits both; the figure is the median of the rounds' ratios. On a CPU the seconds are the process's own CPU time
@@ -71,8 +71,8 @@ def plain_pipeline(model: torch.nn.Module, device: str, dtype: torch.dtype) -> F
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--blocks", default="4,8", help="double,single")
-    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--blocks", default="2,4", help="double,single")
+    parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--text", type=int, default=512)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)

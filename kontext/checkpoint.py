@@ -133,8 +133,8 @@ class _Reader:
         self.naming = naming
         self.size = size
         self.left = dict(self._inside(files))
+        self.scaled = any(name.endswith(tuple(f".{suffix}" for suffix in _WEIGHT_SCALES)) for name in self.left)
         self.hints = self._header_hints(metadata)
-        self.described = bool(self.hints)
         self.marker = self._take_marker()
 
     def _inside(self, files: tuple[TensorFile, ...]) -> Iterator[tuple[str, TensorFile]]:
@@ -239,15 +239,9 @@ class _Reader:
         full_precision = self.marker == 2 or bool(hint and hint.get(_FULL_PRECISION, False))
         return Weights(weight, scale, bias, role, full_precision)
 
-    @property
-    def scaled(self) -> bool:
-        """Whether the file has weight scales at all; decided before any of them is taken."""
-        return self._scaled
-
     def _take_marker(self) -> int:
-        self._scaled = any(name.endswith(tuple("." + s for s in _WEIGHT_SCALES)) for name in self.left)
         marker = self.take(_MARKER)
-        if (marker is not None or self.described) and not self._scaled:
+        if (marker is not None or self.hints) and not self.scaled:
             raise DamagedFile(f"{self.path.name} is marked as scaled FP8 and has no scales. {GET_KONTEXT}")
         if marker is not None and marker.numel() > 2:
             raise UnknownLayout(
@@ -279,7 +273,11 @@ class _Reader:
             return {}
         try:
             layers = json.loads(metadata[_METADATA])["layers"]
-            hints = {str(name).removeprefix(self.prefix): dict(hint) for name, hint in layers.items()}
+            hints = {
+                str(name).removeprefix(self.prefix): dict(hint)
+                for name, hint in layers.items()
+                if not str(name).startswith(_COMPANIONS)
+            }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedFile(f"{self.path.name}: its {_METADATA} cannot be read. {GET_KONTEXT}") from error
         return hints

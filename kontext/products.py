@@ -57,5 +57,5 @@ def widened(
         # On a CPU reading the scale waits for nothing, and the product can apply it and the bias on its way out.
         flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), wide.t(), alpha=scale.item() * factor)
         return flat.view(*x.shape[:-1], weight.shape[0])
-    out = functional.linear(x, wide).mul_(scale * factor)
+    out = functional.linear(x, wide).mul_(scale if factor == 1 else scale * factor)
     return out if bias is None else out.add_(bias)

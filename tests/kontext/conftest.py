@@ -82,6 +82,8 @@ def write_layout(layout, folder, weights, size):
         prefix = "model.diffusion_model." if layout.endswith("prefixed") else ""
         tensors = {prefix + key: value for key, value in tensors.items()}
         described = {prefix + name: hint for name in quantised_names(size)}
+        if prefix:
+            described["text_encoders.t5xxl.transformer.shared"] = hint
         metadata = {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": described})}
         if prefix:
             tensors["vae.decoder.conv_in.bias"] = torch.zeros(3)

@@ -1,5 +1,8 @@
 """The FP8 linear: its modes agree with the numbers the bytes stand for, and it never touches the bytes."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
@@ -150,6 +153,16 @@ def test_widening_gives_every_number_exactly(fp8, dtype):
 def test_a_damaged_weight_is_named():
     with pytest.raises(NonFinite, match=r"double_blocks\.3"):
         require_finite(torch.tensor([1.0, float("nan")]), "double_blocks.3")
+
+
+def test_the_core_is_free_of_diffusers_and_comfyui():
+    code = (
+        "import sys, kontext_bridge.kontext.checkpoint, kontext_bridge.kontext.lora, kontext_bridge.kontext.sampler,"
+        " kontext_bridge.kontext.mount, kontext_bridge.kontext.text, kontext_bridge.kontext.vae;"
+        "heavy = {'diffusers', 'transformers', 'comfy'} & set(sys.modules); sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_weight_and_scale_must_belong_together():
