@@ -22,8 +22,16 @@ def to_api(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _by_name(node: Mapping[str, Any], linked: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of one of ComfyUI's own nodes, whose widgets the editor has named."""
+    links = {name: [str(link[1]), link[2]] for name, link in linked.items()}
+    return {**(node.get("widgets_values_named") or {}), **links}
+
+
 def _inputs(node: Mapping[str, Any], links: Mapping[int, list[Any]]) -> dict[str, Any]:
     linked = {one["name"]: links[one["link"]] for one in node["inputs"] if one["link"] is not None}
+    if node["type"] not in TABLE:
+        return _by_name(node, linked)
     values = iter(node.get("widgets_values", []))
     inputs: dict[str, Any] = {}
     for name, spec in input_specs(TABLE[node["type"]]).items():
@@ -33,8 +41,8 @@ def _inputs(node: Mapping[str, Any], links: Mapping[int, list[Any]]) -> dict[str
                 assert next(values) == "fixed", "a template that changes its seed pays on every run"
             elif (node["type"], name) == ("LoadImage", "image"):
                 assert next(values) == "image", "the upload button has a value of its own"
-        if name in linked:
-            _, source, slot, *_ = linked[name]
-            inputs[name] = [str(source), slot]
+        for place in (one for one in linked if one == name or one.startswith(f"{name}.")):
+            _, source, slot, *_ = linked[place]
+            inputs[place] = [str(source), slot]
     assert list(values) == [], f"node {node['id']} has more widget values than {node['type']} has widgets"
     return inputs

@@ -17,6 +17,8 @@ TWINS = WORKFLOWS / "api"
 DOCS = REPOSITORY / "web" / "docs"
 LOCALES = REPOSITORY / "locales"
 NAMES = ("remote_edit", "submit_and_collect", "batch_edit", "uri_round_trip")
+# these need ComfyUI's own nodes, which a headless run lacks
+LOCAL = ("local_edit", "masked_edit", "two_references", "lora_edit", "draft_local_finish_remote")
 
 NODES = asyncio.run(pack_nodes())
 TABLE = node_table(NODES)

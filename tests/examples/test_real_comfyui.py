@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from comfy_server import ComfyServer, comfy_server_with, comfyui
 from kontext_bridge.standin import StandIn, Timing
-from pack import DOCS, INFO, LOCALES, NAMES, REPOSITORY, TWINS, WORKFLOWS, read
+from pack import DOCS, INFO, LOCAL, LOCALES, NAMES, REPOSITORY, TWINS, WORKFLOWS, read
 
 pytestmark = pytest.mark.comfyui
 
@@ -45,7 +45,7 @@ def test_a_workflow_that_fails_in_comfyui_is_noticed(
 
 
 def test_a_twin_listed_as_a_template_is_noticed(server: ComfyServer) -> None:
-    assert set(server.get("/workflow_templates")["kontext-bridge"]) == set(NAMES)
+    assert set(server.get("/workflow_templates")["kontext-bridge"]) == {*NAMES, *LOCAL}
 
 
 def test_help_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:

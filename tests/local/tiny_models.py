@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import torch
 from kontext_bridge.kontext.bfl import bfl_layers, bfl_norms
 from kontext_bridge.kontext.checkpoint import read_checkpoint
 from kontext_bridge.kontext.fp8 import dequantise, quantise_rows
-from kontext_bridge.kontext.layers import Role, layers
+from kontext_bridge.kontext.layers import Role, Size, layers
 from kontext_bridge.kontext.tiny import TINY, random_weights
 from safetensors.torch import save_file
 
@@ -54,7 +55,7 @@ def write_models(folder: Path) -> None:
     write_loras(folder / "loras")
 
 
-def write_loras(folder: Path) -> None:
+def write_loras(folder: Path, size: Size = TINY) -> None:
     """A LoRA as kohya names it, one as diffusers does (separate query, key, value), and a LoKr."""
     generator = torch.Generator().manual_seed(3)
 
@@ -65,7 +66,7 @@ def write_loras(folder: Path) -> None:
         )
 
     kohya, diffusers, lokr = {}, {}, {}
-    for layer in layers(TINY):
+    for layer in layers(size):
         if layer.role is Role.OUTER:
             continue
         down, up = matrices(layer.rows, layer.inputs)
@@ -86,3 +87,47 @@ def write_loras(folder: Path) -> None:
             }
     for name, tensors in (("kohya", kohya), ("diffusers", diffusers), ("lokr", lokr)):
         save_file(tensors, folder / f"{name}.safetensors")
+
+
+def write_vae(path: Path) -> None:
+    """A random VAE small enough for a CPU, in the layout of TAESD, which ComfyUI's Load VAE takes for FLUX.1."""
+    generator = torch.Generator().manual_seed(4)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def convolution(name: str, inputs: int, outputs: int, bias: bool = True) -> None:
+        tensors[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) / (9 * inputs) ** 0.5
+        if bias:
+            tensors[f"{name}.bias"] = torch.zeros(outputs)
+
+    def blocks(side: str, *places: int) -> None:
+        for place in places:
+            for layer in (0, 2, 4):
+                convolution(f"taesd_{side}.{place}.conv.{layer}", 64, 64)
+
+    convolution("taesd_encoder.0", 3, 64)
+    blocks("encoder", 1, 3, 4, 5, 7, 8, 9, 11, 12, 13)
+    convolution("taesd_encoder.14", 64, 16)
+    convolution("taesd_decoder.1", 16, 64)
+    blocks("decoder", 3, 4, 5, 8, 9, 10, 13, 14, 15, 18)
+    convolution("taesd_decoder.19", 64, 3)
+    for name in ("encoder.2", "encoder.6", "encoder.10", "decoder.7", "decoder.12", "decoder.17"):
+        convolution(f"taesd_{name}", 64, 64, bias=False)
+    save_file(tensors, path)
+
+
+def write_comfyui_folder(models: Path) -> None:
+    """What the example workflows load, tiny and under the real names, in ComfyUI's `models` folder.
+
+    The text encoders are empty files, there to be chosen and never read. The model is as small as one can be: edits
+    are made at a megapixel, which is a lot for a CPU.
+    """
+    size = replace(TINY, doubles=1, singles=1)
+    for name in ("diffusion_models", "loras", "vae", "text_encoders"):
+        (models / name).mkdir(parents=True, exist_ok=True)
+    model = _layouts().write_layout("legacy", models / "diffusion_models", random_weights(size), size)
+    model.rename(model.with_name("flux1-dev-kontext_fp8_scaled.safetensors"))
+    write_loras(models / "loras", size)
+    (models / "loras" / "kohya.safetensors").rename(models / "loras" / "kontext_style.safetensors")
+    write_vae(models / "vae" / "ae.safetensors")
+    for name in ("clip_l.safetensors", "t5xxl_fp8_e4m3fn_scaled.safetensors"):
+        (models / "text_encoders" / name).touch()

@@ -1,0 +1,149 @@
+"""The local example workflows and nodes in a real ComfyUI, on tiny models under the real names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comfy_server import REPOSITORY, ComfyServer, comfy_server_with, comfyui
+from kontext_bridge.standin import StandIn, Timing
+from PIL import Image
+from tiny_models import write_comfyui_folder
+
+pytestmark = pytest.mark.comfyui
+WORKFLOWS = REPOSITORY / "example_workflows"
+HERE = Path(__file__).parent
+NAMES = ("local_edit", "masked_edit", "two_references", "lora_edit", "draft_local_finish_remote")
+FEWEST = 4
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[StandIn]:
+    with StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
+    comfyui()
+    base = tmp_path_factory.mktemp("comfyui") / "base"
+    # In place before the server starts, since it remembers what its folders hold.
+    write_comfyui_folder(base.parent / "models")
+    packs = {"kontext-bridge": REPOSITORY, "host-pack": HERE / "host_pack"}
+    account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
+    with comfy_server_with(packs, base, account) as running:
+        shutil.copytree(base.parent / "models", base / "models", dirs_exist_ok=True)
+        shutil.copy(WORKFLOWS / "example.png", base / "input")
+        yield running
+
+
+def example(name: str, *, real_vae: bool = False, **changes: Any) -> dict[str, Any]:
+    """An example in the API format with the tests' text encoders and VAE, few steps, and these widgets changed."""
+    workflow: dict[str, Any] = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    for node in workflow.values():
+        if node["class_type"] == "DualCLIPLoader":
+            node.update(class_type="TestTextEncoders", inputs={})
+        if node["class_type"] == "VAELoader" and not real_vae:
+            node.update(class_type="TestVAE", inputs={})
+        if "steps" in node["inputs"]:
+            node["inputs"].update(steps=FEWEST)
+        if node["class_type"] in {"KontextEditLocal", "KontextSample"}:
+            node["inputs"].update(changes)
+    return workflow
+
+
+def done(server: ComfyServer, workflow: dict[str, Any]) -> dict[str, Any]:
+    entry = server.run(workflow)
+    assert entry["status"]["status_str"] == "success", entry["status"]["messages"]
+    return dict(entry["outputs"])
+
+
+def saved(server: ComfyServer, outputs: dict[str, Any]) -> list[np.ndarray]:
+    pictures = []
+    for output in outputs.values():
+        for image in output.get("images", []):
+            if image["type"] == "output":
+                with Image.open(server.base / "output" / image["subfolder"] / image["filename"]) as picture:
+                    pictures.append(np.asarray(picture).astype(int))
+    return pictures
+
+
+def source() -> np.ndarray:
+    with Image.open(WORKFLOWS / "example.png") as picture:
+        return np.asarray(picture).astype(int)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_example_that_fails_in_comfyui_is_noticed(name: str, server: ComfyServer, service: StandIn) -> None:
+    (picture,) = saved(server, done(server, example(name, real_vae=name == "two_references")))
+    if name == "draft_local_finish_remote":
+        assert len(service.billed) == 1 and service.leaks == []
+    else:
+        assert picture.shape == source().shape
+        assert np.abs(picture - source()).mean() > 1, "something was edited"
+
+
+def test_a_masked_edit_that_changes_a_pixel_outside_mask_and_feather_is_noticed(server: ComfyServer) -> None:
+    (picture,) = saved(server, done(server, example("masked_edit", seed=1)))
+    inside = np.zeros(picture.shape[:2], bool)
+    inside[445 - 16 : 445 + 225 + 16, 735 - 16 : 735 + 240 + 16] = True
+    assert np.array_equal(picture[~inside], source()[~inside])
+    assert not np.array_equal(picture[inside], source()[inside])
+
+
+def test_a_remote_workflow_that_does_not_run_with_the_local_node_in_its_place_is_noticed(server: ComfyServer) -> None:
+    remote, local = example("remote_edit"), example("local_edit")
+    (edit,) = (node for node in remote.values() if node["class_type"] == "KontextEdit")
+    (place,) = (node for node in local.values() if node["class_type"] == "KontextEditLocal")
+    kinds = {"KontextLoadFP8", "TestTextEncoders", "TestVAE"}
+    loaders = {f"loader {id}": node for id, node in local.items() if node["class_type"] in kinds}
+    sockets = {name: [f"loader {place['inputs'][name][0]}", 0] for name in ("model", "clip", "vae")}
+    edit.update(class_type="KontextEditLocal", inputs={**edit["inputs"], **sockets, "seed": 2})
+    (picture,) = saved(server, done(server, {**remote, **loaders}))
+    assert picture.shape == source().shape
+
+
+def test_a_prompt_encoded_again_for_another_seed_is_noticed(server: ComfyServer) -> None:
+    def encodings(**changes: Any) -> list[str]:
+        workflow = example("local_edit", prompt="A word no other test uses.", **changes)
+        (edit,) = (id for id, node in workflow.items() if node["class_type"] == "KontextEditLocal")
+        workflow["encodings"] = {"class_type": "TestEncodings", "inputs": {"after": [edit, 0]}}
+        return list(done(server, workflow)["encodings"]["encoded"])
+
+    encodings(seed=3)
+    assert encodings(seed=4) == []
+
+
+def test_a_second_graph_that_loads_the_model_again_is_noticed(server: ComfyServer) -> None:
+    log = server.base / "log.txt"
+    done(server, example("local_edit", seed=5))
+    before = log.read_text().count("Requested to load Flux")
+    done(server, example("local_edit", seed=6))
+    assert before > 0
+    assert log.read_text().count("Requested to load Flux") == before
+
+
+def test_a_cancelled_edit_that_goes_on_to_its_last_step_is_noticed(server: ComfyServer) -> None:
+    prompt_id = server.submit(example("local_edit", seed=7, steps=50))
+    log, end = server.base / "log.txt", time.monotonic() + 90
+    while "/50" not in log.read_text() and time.monotonic() < end:
+        time.sleep(0.2)
+    server.post("/interrupt", {})
+    while not (entry := server.get(f"/history/{prompt_id}")) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert [kind for kind, _ in entry[prompt_id]["status"]["messages"]][-1] == "execution_interrupted"
+
+
+def test_the_loader_that_does_not_say_what_it_loaded_is_noticed(server: ComfyServer) -> None:
+    workflow = example("local_edit")
+    loader = next(id for id, node in workflow.items() if node["class_type"] == "KontextLoadFP8")
+    shown = {"class_type": "PreviewAny", "inputs": {"source": [loader, 1]}}
+    outputs = done(server, {loader: workflow[loader], "show": shown})
+    (text,) = outputs["show"]["text"]
+    assert "float8_e4m3fn with a scale per layer" in text and "GB in memory" in text and "on cpu" in text
