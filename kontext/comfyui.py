@@ -23,11 +23,12 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper  # type: ignore[im
 
 from .bfl import bfl_layers, bfl_norms
 from .checkpoint import Checkpoint, Weights, read_checkpoint
-from .comfyui_ops import Operations
+from .comfyui_ops import Linear, Operations
 from .comfyui_patches import follow_patches, layers_of
+from .comfyui_steps import foresee_steps
 from .errors import CheckpointError, UnsupportedDevice
 from .fp8 import FORMATS, quantise_rows
-from .layers import Role, Size
+from .layers import Role, Size, layers
 from .linear import Compute, multiplies_fp8_rows, require_finite
 
 logger = logging.getLogger(__name__)
@@ -54,16 +55,15 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
     checkpoint = read_checkpoint(path, pruned=pruned)
     device = comfy.model_management.get_torch_device()
     mode = _mode(compute, device)
-    patcher = _build(checkpoint, mode, disable_dynamic=compiled)
-    patcher.cached_patcher_init = (_rebuild, (path, mode, pruned))
-    if compiled:
-        _compile(patcher, checkpoint.size)
+    patcher = _build(checkpoint, mode, compiled=compiled, disable_dynamic=compiled)
+    patcher.cached_patcher_init = (_rebuild, (path, mode, compiled, pruned))
     return Loaded(patcher, _describe(checkpoint, patcher, mode, device))
 
 
-def _rebuild(path: Path | str, mode: Compute, pruned: bool, disable_dynamic: bool = False) -> Any:
+def _rebuild(path: Path | str, mode: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:
     """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
-    return _build(read_checkpoint(path, pruned=pruned), mode, disable_dynamic=disable_dynamic)
+    checkpoint = read_checkpoint(path, pruned=pruned)
+    return _build(checkpoint, mode, compiled=compiled, disable_dynamic=disable_dynamic or compiled)
 
 
 def _mode(compute: Compute, device: torch.device) -> Compute:
@@ -78,7 +78,7 @@ def _mode(compute: Compute, device: torch.device) -> Compute:
     return Compute.FP8 if can and compute is not Compute.STORAGE else Compute.STORAGE
 
 
-def _build(checkpoint: Checkpoint, mode: Compute, *, disable_dynamic: bool) -> Any:
+def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
     state: dict[str, torch.Tensor] = {}
     exact: set[str] = set()
     for name, weights in _placed(checkpoint):
@@ -98,7 +98,16 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, disable_dynamic: bool) -> A
     for name, layer in layers_of(patcher):
         layer.compute = Compute.STORAGE if name in exact else mode
     follow_patches(patcher)
+    if compiled:
+        _compile(patcher, checkpoint.size)
+    else:
+        foresee_steps(patcher, _modulation(patcher, checkpoint.size))
     return patcher
+
+
+def _modulation(patcher: Any, size: Size) -> list[Linear]:
+    names = {_PREFIX + layer.bfl for layer in layers(size) if layer.role is Role.MODULATION}
+    return [layer for name, layer in layers_of(patcher) if name in names]
 
 
 def _compile(patcher: Any, size: Size) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.lora  # type: ignore[import-not-found]
 import comfy.model_patcher  # type: ignore[import-not-found]
@@ -25,6 +25,9 @@ from .fp8 import FORMATS, dequantise, quantise_rows
 from .linear import Branch, Compute
 from .products import fits_fp8, scaled_mm, widened
 
+if TYPE_CHECKING:
+    from .comfyui_steps import Steps
+
 _NAMES = ("weight", "weight_scale", "bias")
 
 
@@ -32,7 +35,8 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     """ComfyUI's linear layer: weight [N, K] FP8 or wide, weight_scale [] or [N] exactly with FP8, bias [N] or None.
 
     compute: Compute.FP8 or Compute.STORAGE. branches: LoRA beside the layer. dense: ComfyUI's patches that are no
-    plain LoRA; with those the weight is written out and patched at each use. All set from outside, after loading.
+    plain LoRA; with those the weight is written out and patched at each use. patched_for: what branches and dense
+    were made for. steps: where a modulation layer finds its outputs. All set from outside, after loading.
     """
 
     comfy_cast_weights = True
@@ -54,6 +58,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         self.branches: tuple[Branch, ...] = ()
         self.dense: tuple[Any, ...] = ()
         self.patched_for: object = None
+        self.steps: Steps | None = None
 
     def _load_from_state_dict(
         self,
@@ -90,6 +95,9 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type."""
         comfy.ops.run_every_op()
+        return self._compute(x) if self.steps is None else self.steps.look_up(self, x, self._compute)
+
+    def _compute(self, x: torch.Tensor) -> torch.Tensor:
         if self._is_settled(x):
             out = self._product(x, self.weight, None if self.bias is None else self.bias.to(x.dtype))
         else:

@@ -308,6 +308,56 @@ with torch.inference_mode():
             return {"bytes": fp8_bytes(model) == before, "apart": apart(run(model), numbers)}
 
         @ask
+        def foreseen_steps():
+            def modulation_runs(run_model, model):
+                seen = []
+                steps = model.model.diffusion_model.kontext_bridge_steps
+                real = steps.look_up
+
+                def counting(layer, x, compute):
+                    return real(layer, x, lambda rows: seen.append(len(rows)) or compute(rows))
+
+                steps.look_up = counting
+                out = run_model(model)
+                steps.look_up = real
+                return out, seen
+
+            def without(model):
+                changed = model.clone()
+                changed.remove_wrappers_with_key("diffusion_model", "kontext_bridge")
+                return changed
+
+            def replaced(model):
+                changed = model.clone()
+                changed.set_model_patch_replace(
+                    lambda args, extra: extra["original_block"](args), "dit", "double_block", 0
+                )
+                return changed
+
+            def guided(model):
+                latent = {"samples": torch.zeros(1, 16, 8, 12)}
+                negative = conditioning(REFERENCE, seed=9)
+                (out,) = nodes.KSampler().sample(model, 7, 3, 3.0, "euler", "simple", POSITIVE, negative, latent)
+                return out["samples"]
+
+            model = ours()
+            first, once = modulation_runs(run, model)
+            _, again = modulation_runs(lambda model: run(model, steps=4), model)
+            more, other = modulation_runs(lambda model: run(model, conditioning(REFERENCE, seed=4)), model)
+            aside, every = modulation_runs(lambda model: run(replaced(model)), model)
+            between = modulation_runs(lambda model: run(model, sampler="dpm_2"), model)[0]
+            return {
+                "rows a layer": sorted(set(once)),
+                "layers": len(once),
+                "again": len(again),
+                "another prompt": [len(other), apart(more, run(without(model), conditioning(REFERENCE, seed=4)))],
+                "aside": [sorted(set(every)), len(every), apart(aside, first)],
+                "apart": apart(first, run(without(model))),
+                "unannounced levels": apart(between, run(without(model), sampler="dpm_2")),
+                "guided": apart(guided(model), guided(without(model))),
+            }
+
+        @ask
         def built_again_for_another_gpu():
             model = ours()
             function, arguments = model.cached_patcher_init[:2]

@@ -107,6 +107,25 @@ def test_fp8_bytes_that_a_cast_of_the_whole_model_changes_are_noticed(probe: Pro
     assert probe()["cast_whole"]["bytes"] is True
 
 
+def test_modulation_that_is_computed_again_in_every_step_is_noticed(probe: Probe) -> None:
+    told = probe()["foreseen_steps"]
+    assert told["rows a layer"] == [4], "all steps of a run at once"
+    assert told["layers"] == 7, "each modulation layer once"
+    assert told["again"] == 0, "nothing for another seed"
+    assert told["another prompt"][0] == 7
+
+
+def test_foreseen_modulation_that_changes_the_picture_is_noticed(probe: Probe) -> None:
+    told = probe()["foreseen_steps"]
+    assert max(told["apart"], told["guided"], told["another prompt"][1], told["unannounced levels"]) < SAME
+
+
+def test_a_replaced_block_that_gets_foreseen_modulation_is_noticed(probe: Probe) -> None:
+    rows, calls, figure = probe()["foreseen_steps"]["aside"]
+    assert rows == [1] and calls == 7 * 4
+    assert figure < SAME
+
+
 def test_a_model_that_comfyui_cannot_build_once_more_is_noticed(probe: Probe) -> None:
     assert probe()["built_again_for_another_gpu"] is True
 
