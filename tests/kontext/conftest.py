@@ -8,7 +8,8 @@ from kontext_bridge.kontext.layers import Naming, Role, layers, norms, roles_by_
 from kontext_bridge.kontext.tiny import TINY, random_weights
 from safetensors.torch import save_file
 
-torch.set_num_threads(2)
+# Tiny products are not worth a second thread, and waiting for one on a busy machine is most of their time.
+torch.set_num_threads(1)
 
 LAYOUTS = (
     "legacy",
