@@ -144,8 +144,9 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             comfy.ops.uncast_bias_weight(self, weight, bias, stream)
 
     def _written_out(self, weight: torch.Tensor, x: torch.Tensor, wrappers: list[Any]) -> torch.Tensor:
-        full = weight.to(torch.float32, copy=True)
-        if self.weight_scale is not None:
+        if self.weight_scale is None:
+            full = weight.to(torch.float32, copy=True)
+        else:
             full = dequantise(weight, self.weight_scale.to(x.device), torch.float32)
         if self.dense:
             full = comfy.lora.calculate_weight(list(self.dense), full, "", intermediate_dtype=torch.float32)

@@ -49,9 +49,12 @@ class Table:
 
 @dataclass
 class Steps:
-    """The tables of one model; `current` and `index` are set while a step is computed."""
+    """The tables of one model; `current` and `index` are set while a step is computed.
 
-    layers: list[Linear]
+    patches: the name ComfyUI gives to the patches that the model was loaded with; None while it is not loaded.
+    """
+
+    patches: object = None
     tables: list[Table] = field(default_factory=list)
     schedule: tuple[torch.Tensor, list[float]] | None = None
     current: Table | None = None
@@ -75,18 +78,25 @@ class Steps:
 
     def forget(self) -> None:
         self.tables.clear()
-        self.schedule = None
+        self.schedule = self.patches = None
 
 
 def foresee_steps(patcher: Any, layers: list[Linear]) -> None:
     """Have these modulation layers of the ModelPatcher's Flux look their outputs up."""
     # On the model, not on the patcher: a clone for another GPU shares the patcher's wrappers and has its own model.
-    steps = Steps(layers)
+    steps = Steps()
     setattr(patcher.model.diffusion_model, _ATTRIBUTE, steps)
     for layer in layers:
         layer.steps = steps
     patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _KEY, _around)
+    patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     patcher.add_callback_with_key(CallbacksMP.ON_DETACH, _KEY, _detached)
+
+
+def _loaded(patcher: Any, *_: Any) -> None:
+    steps: Steps | None = getattr(patcher.model.diffusion_model, _ATTRIBUTE, None)
+    if steps is not None:
+        steps.patches = patcher.patches_uuid
 
 
 def _detached(patcher: Any, unpatch_all: bool) -> None:
@@ -142,11 +152,10 @@ def _place(
 ) -> tuple[Table, int] | None:
     """This step's table and its row there; None for a noise level that the sampler has not announced."""
     levels = steps.levels(sigmas)
-    state = steps.layers[0].patched_for
-    if state is None or not 1 < len(levels) <= _MOST_STEPS:
+    if steps.patches is None or not 1 < len(levels) <= _MOST_STEPS:
         return None
     embedders = (flux.time_in, flux.guidance_in, flux.vector_in)
-    made_for = (levels, len(timestep), dtype, y.device, state, embedders)
+    made_for = (levels, len(timestep), dtype, y.device, steps.patches, embedders)
     candidates = [table for table in steps.tables if table.made_for == made_for and table.y.shape == y.shape]
     # One reading from the device for all there is to know.
     same = [((table.y == y).all() & (table.guidance == guidance).all()).float()[None] for table in candidates]
