@@ -156,7 +156,7 @@ def test_a_wait_after_429_ends_at_once_when_the_run_is_stopped(serve: Any) -> No
         ("86400", MAX_RETRY_AFTER),
         ("inf", MAX_RETRY_AFTER),
         (formatdate(0, usegmt=True), 0.0),
-        (formatdate(time.time() + 86400, usegmt=True), MAX_RETRY_AFTER),
+        ("Tue, 31 Dec 2999 23:59:59 GMT", MAX_RETRY_AFTER),
         ("nan", None),
         ("soon", None),
         ("", None),
