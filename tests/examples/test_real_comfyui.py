@@ -44,6 +44,24 @@ def test_a_workflow_that_fails_in_comfyui_is_noticed(
     assert service.leaks == []
 
 
+def test_a_node_that_no_template_shows_and_that_fails_in_comfyui_is_noticed(server: ComfyServer) -> None:
+    workflow = read(TWINS / "submit_and_collect.json")
+    submit = next(id for id, node in workflow.items() if node["class_type"] == "KontextSubmit")
+    workflow[submit]["inputs"]["seed"] = 4711
+    workflow["90"] = {"class_type": "KontextCancel", "inputs": {"job": [submit, 0], "generation_ids": ""}}
+    workflow["91"] = {"class_type": "KontextModelInfo", "inputs": {"model": "flux-kontext-dev"}}
+    kept = {id: node for id, node in workflow.items() if node["class_type"] not in {"KontextCollect", "SaveImage"}}
+    done = server.run(kept)
+    assert done["status"]["status_str"] == "success", done["status"]["messages"]
+    assert any(word in done["outputs"]["90"]["text"][0] for word in ("cancelled", "finished before"))
+    assert "USD per image" in done["outputs"]["91"]["text"][0]
+    server.run(read(TWINS / "remote_edit.json"))
+    history = {"1": {"class_type": "KontextHistory", "inputs": {"pick": 1, "search": "", "count": 5}}}
+    done = server.run(history)
+    assert done["status"]["status_str"] == "success", done["status"]["messages"]
+    assert "edits in all" in done["outputs"]["1"]["text"][0]
+
+
 def test_a_twin_listed_as_a_template_is_noticed(server: ComfyServer) -> None:
     assert set(server.get("/workflow_templates")["kontext-bridge"]) == {*NAMES, *LOCAL}
 
