@@ -43,25 +43,36 @@ def edit_inputs() -> list[io.Input]:
             max=STEPS[1],
             tooltip="Sampling steps, 4 to 50. Fewer are faster and rougher.",
         ),
-        io.Float.Input(
-            "guidance",
-            default=2.5,
-            min=GUIDANCE[0],
-            max=GUIDANCE[1],
-            step=0.1,
-            round=0.01,
-            tooltip="How closely the prompt is followed, 0 to 10. Kontext was made for 2.5.",
-        ),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=2**64 - 1,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Picture 1 gets this seed, picture 2 the next, and so on. The same seed with the same inputs is "
-            "the same request, and is not paid again. Seeds above 2147483647 are reduced; info says what was sent.",
+        guidance_input(),
+        seed_input(
+            "Picture 1 gets this seed, picture 2 the next, and so on. The same seed with the same inputs is "
+            "the same request, and is not paid again. Seeds above 2147483647 are reduced; info says what was sent."
         ),
     ]
+
+
+def guidance_input() -> io.Input:
+    return io.Float.Input(
+        "guidance",
+        default=2.5,
+        min=GUIDANCE[0],
+        max=GUIDANCE[1],
+        step=0.1,
+        round=0.01,
+        tooltip="How closely the prompt is followed, 0 to 10. Kontext was made for 2.5.",
+    )
+
+
+def seed_input(tooltip: str) -> io.Input:
+    """ComfyUI's seed, which stays as it is after a run: another one is another request."""
+    return io.Int.Input(
+        "seed",
+        default=0,
+        min=0,
+        max=2**64 - 1,
+        control_after_generate=io.ControlAfterGenerate.fixed,
+        tooltip=tooltip,
+    )
 
 
 def request_inputs() -> list[io.Input]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..oxen.request import GUIDANCE, STEPS, VARIATIONS
+from ..oxen.request import STEPS, VARIATIONS
 from . import files, inputs
 from .remote import prompt_is_usable
 
@@ -157,23 +157,8 @@ class KontextSample(io.ComfyNode):
                     max=STEPS[1],
                     tooltip="Sampling steps. Fewer are faster and rougher.",
                 ),
-                io.Float.Input(
-                    "guidance",
-                    default=2.5,
-                    min=GUIDANCE[0],
-                    max=GUIDANCE[1],
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How closely the prompt is followed, 0 to 10. Kontext was made for 2.5.",
-                ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=2**64 - 1,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip=_SEED_TOOLTIP,
-                ),
+                inputs.guidance_input(),
+                inputs.seed_input(_SEED_TOOLTIP),
                 io.Conditioning.Input("negative", optional=True, tooltip="What to avoid. Used where cfg is not 1."),
                 io.Float.Input(
                     "cfg",

@@ -141,10 +141,11 @@ class Order:
         edits: list[Edit] = []
         for picture in image:
             pixels = to_uint8(picture)
+            same = digest(pixels)
             send = partial(_input_image, session, pixels, self.send_as)
             for _ in range(self.variations):
                 parameters = self.parameters.with_seed(self.parameters.seed + len(edits))
-                edits.append(Edit(parameters, digest(pixels), send))
+                edits.append(Edit(parameters, same, send))
         return edits
 
 
