@@ -81,9 +81,12 @@ async def history(pick: int, search: str, count: int, node_id: str | None) -> tu
                 f"The history has {len(pictures)} pictures{found}, so there is no number {pick}.\n"
                 + _history_table(session, records[:count])
             )
-        outcomes = Batch(session, decode).collect([pictures[pick - 1]], progress)
+        batch = Batch(session, decode)
+        outcomes = batch.collect([pictures[pick - 1]], progress)
+        gathered = gather(outcomes, progress)
+        batch.handed_over(outcomes)
         records = session.ledger.recent(count, contains=search)
-        return gather(outcomes, progress), _history_table(session, records), _history_json(session, records)
+        return gathered, _history_table(session, records), _history_json(session, records)
 
     return await in_session(work, progress=progress, node_id=node_id)
 

@@ -250,9 +250,12 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
     run_id = host.run_id()
 
     def work(session: Session) -> Gathered:
-        outcomes = Batch(session, decode, order.terms, run_id).edit(order.edits(session, image), progress)
+        batch = Batch(session, decode, order.terms, run_id)
+        outcomes = batch.edit(order.edits(session, image), progress)
         size = f"{image.shape[2]}x{image.shape[1]}"
-        return gather(outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
+        gathered = gather(outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
+        batch.handed_over(outcomes)
+        return gathered
 
     return await in_session(work, progress=progress, node_id=node_id)
 
@@ -291,7 +294,11 @@ async def collect(
 
     def work(session: Session) -> Gathered:
         records = _records(session, job, ids)
-        return gather(Batch(session, decode, terms).collect(records, progress), progress, if_some_fail=policy)
+        batch = Batch(session, decode, terms)
+        outcomes = batch.collect(records, progress)
+        gathered = gather(outcomes, progress, if_some_fail=policy)
+        batch.handed_over(outcomes)
+        return gathered
 
     return await in_session(work, progress=progress, node_id=node_id)
 

@@ -81,6 +81,15 @@ class Batch(Generic[Picture]):
             self._subscribe(stack, stream, records)
             return self._side_by_side(len(records), lambda i: editor.collect(i, records[i]), progress)
 
+    def handed_over(self, outcomes: Sequence[Outcome[Picture]]) -> None:
+        """Note that these pictures reached a graph.
+
+        Until then they are owed: never pruned, and handed over before anything new is paid for.
+        """
+        for outcome in outcomes:
+            if outcome.record is not None and outcome.picture is not None:
+                self._session.ledger.collected(outcome.record)
+
     def _editor(self, stream: EventStream, progress: Progress) -> Editor[Picture]:
         return Editor(self._session, self._guard, self._decode, self._terms, stream, progress)
 

@@ -49,6 +49,13 @@ _LOOKUP_PAUSES = (0.0, 0.5, 1.5)
 # How long after a request the service may take to list its job; before that, "not listed" says nothing.
 _SETTLE_SECONDS = 10.0
 _SETTLE_PAUSE = 1.0
+_NOT_LISTED = (
+    "Oxen.ai lists no job for it. It was not sent again; the next run looks it up once more before anything is sent."
+)
+_MAYBE_BILLED = (
+    "Oxen.ai lists no job for it, but may not list blocking edits at all, so that it may be on your bill. It was not "
+    "sent again; the next run looks it up once more. To have it made and paid anew, set result to always new."
+)
 
 
 class How(str, Enum):
@@ -130,13 +137,8 @@ class Editor(Generic[Picture]):
             claim = None
             while claim is None:
                 claim = self._attempt(index, key, edit)
-            record = claim.record
-            if self._terms.submit_only:
-                self._progress.at(index, Stage.SUBMITTED)
-            else:
-                record = self._ledger.collected(record)
-                self._progress.at(index, Stage.DONE)
-        return Outcome(record, claim.how, claim.picture, seconds=time.monotonic() - since)
+            self._progress.at(index, Stage.SUBMITTED if self._terms.submit_only else Stage.DONE)
+        return Outcome(claim.record, claim.how, claim.picture, seconds=time.monotonic() - since)
 
     def collect(self, index: int, record: Record) -> Outcome[Picture]:
         """Wait for a job that was submitted earlier and get its picture; raises OxenError."""
@@ -147,14 +149,13 @@ class Editor(Generic[Picture]):
             if picture is None and record.generation_id is None and record.result_url is None:
                 why = record.error or "its answer was lost. Run the edit itself again, which looks it up."
                 raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
-            how = How.RESUMED if picture is None or record.collected_at is None else How.REUSED
+            how = self._how(record, picture)
             if picture is None:
                 try:
                     record, picture = self._finish(index, record)
                 except GenerationNotFound:
                     self._ledger.forget(record)
                     raise
-            record = self._ledger.collected(record)
         self._progress.at(index, Stage.DONE)
         return Outcome(record, how, picture, seconds=time.monotonic() - since)
 
@@ -185,19 +186,39 @@ class Editor(Generic[Picture]):
                 row = self._find_settled(found)
                 if row is not None:
                     return _Claim(self._ledger.sent(found, generation_id=row.generation_id), How.FOUND)
-                logger.warning(
-                    "A request of %.0f s ago was cut off before its answer, and Oxen.ai lists no job for it: it is "
-                    "sent again. Should the first have arrived all the same, it is on the bill as well.",
-                    time.time() - found.created_at,
-                )
-                self._ledger.ended(found, State.REFUSED, "The service knows no such job.")
+                self._give_up(found)
                 continue
             picture = self._kept(found)
             if picture is None and found.state is State.DONE and found.generation_id is None:
                 self._ledger.ended(found, State.GONE, "Its file was pruned.")
                 continue
-            return _Claim(found, How.REUSED if found.collected_at else How.RESUMED, picture)
+            return _Claim(found, self._how(found, picture), picture)
         return None
+
+    @staticmethod
+    def _how(record: Record, picture: Picture | None) -> How:
+        return How.RESUMED if picture is None and record.collected_at is None else How.REUSED
+
+    def _give_up(self, record: Record) -> None:
+        """Close the record of a request that was cut off and is not listed, so that it is sent anew.
+
+        The queue lists all that it took. Whether blocking edits are listed is not known: such a request may have been
+        billed, and only an artist who asks for a new one pays again; raises OutcomeUnknown otherwise.
+        """
+        age = time.time() - record.created_at
+        if not record.blocking:
+            logger.warning(
+                "A request of %.0f s ago was cut off before its answer, and Oxen.ai lists no job for it: it is sent "
+                "again.",
+                age,
+            )
+            self._ledger.ended(record, State.REFUSED, "The service knows no such job.")
+        elif self._terms.reuse:
+            raise OutcomeUnknown(
+                f"A blocking request of {age:.0f} s ago was cut off before its answer. {_MAYBE_BILLED}"
+            )
+        else:
+            self._ledger.ended(record, State.GONE, "Its answer was lost, and the service lists no such edit.")
 
     def _find_settled(self, record: Record) -> Row | None:
         """The job of a request whose run was stopped; looked for until a late listing would have shown it."""
@@ -236,13 +257,14 @@ class Editor(Generic[Picture]):
         price = self._guard.price(edit.parameters.model)
         input_image = edit.input_image()
         limit = self._settings.usd_per_day
-        record = self._ledger.open(key, edit.parameters, input_image, price, limit)
+        blocking = self._terms.wait is WaitMode.BLOCKING and not self._terms.submit_only
+        record = self._ledger.open(key, edit.parameters, input_image, price, limit, blocking=blocking)
         if record is None:
             raise SpendLimitReached(
                 f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
             )
         try:
-            if self._terms.wait is WaitMode.BLOCKING and not self._terms.submit_only:
+            if blocking:
                 return self._edit_at_once(record, edit.parameters, input_image)
             generation_id = self._client.enqueue(edit.parameters, input_image)
             return _Claim(self._ledger.sent(record, generation_id=generation_id), How.NEW)
@@ -278,10 +300,7 @@ class Editor(Generic[Picture]):
             if row is not None:
                 logger.info("Generation %s was found again after its answer was lost.", row.generation_id)
                 return self._ledger.sent(record, generation_id=row.generation_id)
-        raise error.reworded(
-            f"{error.message} Oxen.ai lists no job for it. It was not sent again; the next run looks it up once more "
-            "before anything is sent."
-        ) from error
+        raise error.reworded(f"{error.message} {_MAYBE_BILLED if record.blocking else _NOT_LISTED}") from error
 
     def _finish(self, index: int, record: Record) -> tuple[Record, Picture]:
         """Wait for a sent job, download its picture and keep it."""

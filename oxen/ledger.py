@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     seed INTEGER NOT NULL,
     parameters TEXT NOT NULL,
     input_digest TEXT NOT NULL,
+    blocking INTEGER NOT NULL DEFAULT 0,
     created_at REAL NOT NULL,
     finished_at REAL,
     collected_at REAL,
@@ -76,6 +77,7 @@ class Record:
     """One request. Times are unix seconds, `price` (published, at the time) and `cost` (told afterwards) US dollars.
 
     input_digest: SHA-256 of the `input_image` text as sent, by which a lost job is recognised.
+    blocking: sent as one blocking request, which the service may not list, so that not listed does not mean not billed.
     collected_at: when its picture was handed to a graph; None while it is still owed.
     """
 
@@ -88,6 +90,7 @@ class Record:
     seed: int
     parameters: dict[str, Any]
     input_digest: str
+    blocking: bool
     created_at: float
     finished_at: float | None
     collected_at: float | None
@@ -128,9 +131,14 @@ class Ledger:
         self._database = sqlite3.connect(
             folder / "ledger.sqlite3", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        # SQLite waits for no other connection while it changes the journal's mode: one at a time.
+        with hold(folder / "locks", "open", Control()):
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+            self._database.executescript(_SCHEMA)
+            if "blocking" not in {row[1] for row in self._select("PRAGMA table_info(jobs)", ())}:
+                # a ledger of an earlier version
+                self._database.execute("ALTER TABLE jobs ADD COLUMN blocking INTEGER NOT NULL DEFAULT 0")
 
     def close(self) -> None:
         with self._guard:
@@ -149,6 +157,8 @@ class Ledger:
         input_image: str,
         price: Decimal | None,
         limit: Decimal | None = None,
+        *,
+        blocking: bool = False,
     ) -> Record | None:
         """Write the record of a request about to be sent.
 
@@ -160,8 +170,8 @@ class Ledger:
             if limit is not None and self.spent_since(time.time() - 86400) + (price or 0) > limit:
                 return None
             cursor = database.execute(
-                "INSERT INTO jobs (key, state, prompt, seed, parameters, input_digest, created_at, price)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO jobs (key, state, prompt, seed, parameters, input_digest, blocking, created_at, price)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     key,
                     State.SENDING,
@@ -169,6 +179,7 @@ class Ledger:
                     parameters.seed_sent,
                     json.dumps(parameters.body()),
                     text_digest(input_image),
+                    blocking,
                     time.time(),
                     None if price is None else str(price),
                 ),
@@ -328,6 +339,7 @@ def _record(row: tuple[Any, ...]) -> Record:
     values = dict(zip((field.name for field in fields(Record)), row, strict=True))
     values["state"] = State(values["state"])
     values["parameters"] = json.loads(values["parameters"])
+    values["blocking"] = bool(values["blocking"])
     for name in ("price", "cost"):
         values[name] = None if values[name] is None else Decimal(values[name])
     return Record(**values)

@@ -96,10 +96,15 @@ class Remote:
         control: Control | None = None,
         run_id: str | None = None,
         decode: Callable[[bytes], Any] = size_of,
+        handed_over: bool = True,
         **settings: Any,
     ) -> tuple[Outcome[Any], ...]:
         with self.session(control, **settings) as session:
-            return Batch(session, decode, terms, run_id).edit(edits)
+            batch = Batch(session, decode, terms, run_id)
+            outcomes = batch.edit(edits)
+            if handed_over:
+                batch.handed_over(outcomes)
+            return outcomes
 
     def in_thread(self, work: Callable[[], Any]) -> Background:
         return Background(work)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,11 +17,12 @@ from kontext_bridge.oxen.errors import (
     GenerationFailed,
     GenerationNotFound,
     Misconfigured,
+    OutcomeUnknown,
     ResultUnavailable,
     SpendLimitReached,
     Unauthenticated,
 )
-from kontext_bridge.oxen.ledger import State, request_key
+from kontext_bridge.oxen.ledger import Ledger, State, request_key
 from kontext_bridge.oxen.uploads import upload
 from kontext_bridge.standin import Fault, Faults
 from PIL import Image
@@ -26,6 +30,7 @@ from PIL import Image
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
 SUBMIT = Terms(submit_only=True)
 NEW = Terms(reuse=False)
+BLOCKING_NEW = Terms(wait=WaitMode.BLOCKING, reuse=False)
 
 
 def hows(outcomes: Any) -> list[How | None]:
@@ -222,6 +227,46 @@ def test_a_blocking_answer_that_is_lost_is_found_in_the_history_and_not_paid_aga
     assert len(remote.server.billed) == 1
 
 
+def test_a_blocking_answer_that_is_lost_and_listed_nowhere_is_paid_again_only_where_a_new_one_is_asked_for(
+    serve: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    remote = serve(answer_dropped=Fault(times=1), history_without_sync=True)
+    for _ in range(3):
+        (outcome,) = remote.run(remote.edits(), BLOCKING, usd_per_day=Decimal(1))
+        assert isinstance(outcome.error, OutcomeUnknown)
+        assert "may be on your bill" in str(outcome.error) and "set result to always new" in str(outcome.error)
+        assert len(remote.server.billed) == 1
+    assert hows(remote.run(remote.edits(), BLOCKING_NEW, usd_per_day=Decimal(1))) == [How.NEW]
+    assert hows(remote.run(remote.edits(), BLOCKING)) == [How.REUSED]
+    assert len(remote.server.billed) == 2
+    with remote.session() as session:
+        assert session.ledger.totals() == (2, Decimal("0.08")), "what may be on the bill counts as spent"
+
+
+def test_a_blocking_request_that_was_stopped_and_is_listed_later_is_found_and_not_paid_again(
+    serve: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    remote = serve(answer_dropped=Fault(times=1), history_without_sync=True)
+    assert errors(remote.run(remote.edits(), BLOCKING)) == [OutcomeUnknown]
+    remote.server.set(history_without_sync=False)
+    assert hows(remote.run(remote.edits(), BLOCKING_NEW)) == [How.FOUND]
+    assert len(remote.server.billed) == 1
+
+
+def test_always_new_after_a_batch_that_failed_in_part_pays_for_the_failed_alone(serve: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    remote = serve(answer_dropped=Fault(match="number 1"), history_without_sync=True)
+    edits = [remote.edits(prompt=f"number {n}")[0] for n in range(3)]
+    outcomes = remote.run(edits, BLOCKING, handed_over=False)
+    assert errors(outcomes) == [None, OutcomeUnknown, None]
+    remote.server.set(answer_dropped=None)
+    assert hows(remote.run(edits, BLOCKING_NEW)) == [How.REUSED, How.NEW, How.REUSED]
+    assert hows(remote.run(edits, BLOCKING_NEW)) == [How.NEW] * 3, "handed over now"
+    assert len(remote.server.billed) == 3 + 1 + 3
+
+
 def test_a_blocking_answer_whose_address_has_expired_is_fetched_by_way_of_the_history(serve: Any) -> None:
     remote = serve(url_though_b64=True, result_expired=Fault(times=1))
     outcome = remote.run(remote.edits(), BLOCKING)[0]
@@ -376,6 +421,32 @@ def test_pruning_takes_the_oldest_first_and_stops_as_soon_as_the_rest_fits(remot
         assert ledger.prune(max_bytes=250, keep_seconds=1e9) == 2
         assert [ledger.picture(ledger.by_id(r.id)) is not None for r in records] == [False, False, True, True]
         assert ledger.prune(max_bytes=250, keep_seconds=1e9) == 0
+
+
+def test_a_new_ledger_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    for number in range(20):
+        with ThreadPoolExecutor(6) as threads:
+            ledgers = list(threads.map(lambda _: Ledger(tmp_path / str(number)), range(6)))  # noqa: B023
+        for ledger in ledgers:
+            ledger.close()
+
+
+def test_a_ledger_of_an_earlier_version_is_used_on(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.sqlite3") as database:
+        columns = "id, key, state, generation_id, result_url, prompt, seed, parameters, input_digest, created_at"
+        database.execute(
+            f"CREATE TABLE jobs ({columns.replace('id,', 'id INTEGER PRIMARY KEY,', 1)}, finished_at, collected_at, "
+            "price, cost, error, file, bytes)"
+        )
+        database.execute(
+            f"INSERT INTO jobs ({columns}) VALUES (1, 'k', 'sent', 'job', NULL, 'a hat', 7, '{{}}', 'd', 5)"
+        )
+    database.close()
+    for _ in range(2):
+        ledger = Ledger(tmp_path)
+        (record,) = ledger.recent(9)
+        assert (record.prompt, record.state, record.blocking) == ("a hat", State.SENT, False)
+        ledger.close()
 
 
 def test_every_run_prunes_to_the_settings(remote: Any) -> None:

@@ -135,14 +135,9 @@ class Cell:
         return self.fault in {"models_missing", "price_missing", "json_request_schema"}
 
     @property
-    def unlisted(self) -> bool:
-        """Whether this cell's service never lists the job that was lost.
-
-        An edit whose one blocking request was cut off before its answer, at a service whose lists leave such edits
-        out, cannot be told from one that never arrived: nothing that the service answers differs between the two.
-        """
-        lost = self.fault == "history_without_sync" and self.action is not None
-        return lost and self.mode is Mode.BLOCKING and self.stage != BEFORE.name
+    def is_unlisted(self) -> bool:
+        """Whether the service leaves this cell's edit out of its lists, once its answer is lost."""
+        return self.mode is Mode.BLOCKING and self.fault == "history_without_sync"
 
 
 def all_cells() -> Iterator[Cell]:

@@ -114,12 +114,14 @@ def _edit(session: Session, job: dict[str, Any]) -> Outcome[str]:
     edit = Edit(EditParameters(prompt="make it blue", seed=7), hashlib.sha256(source).hexdigest(), input_image)
     submit = job["mode"] == "submit"
     wait = WaitMode.EVENTS if submit else WaitMode[job["mode"].upper()]
-    terms = Terms(wait=wait, seconds=job["seconds"], submit_only=submit)
-    (outcome,) = Batch(session, whole_png, terms).edit([edit])
-    if not submit or outcome.error is not None:
-        return outcome
-    assert outcome.record is not None
-    (outcome,) = Batch(session, whole_png, Terms(wait=wait, seconds=job["seconds"])).collect([outcome.record])
+    terms = Terms(wait=wait, reuse=not job["anew"], seconds=job["seconds"], submit_only=submit)
+    batch = Batch(session, whole_png, terms)
+    (outcome,) = outcomes = batch.edit([edit])
+    if submit and outcome.error is None:
+        assert outcome.record is not None
+        batch = Batch(session, whole_png, Terms(wait=wait, seconds=job["seconds"]))
+        (outcome,) = outcomes = batch.collect([outcome.record])
+    batch.handed_over(outcomes)
     return outcome
 
 

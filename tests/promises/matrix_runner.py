@@ -26,7 +26,7 @@ from typing import Any
 from fault_cells import STAGE_NAMES, Action, Cell, Mode, Scene, all_cells, chosen_cells
 from kontext_bridge.oxen import errors
 from kontext_bridge.standin.faults import NAMES, Fault, Faults
-from kontext_bridge.standin.records import Job, Status, Timing
+from kontext_bridge.standin.records import Bill, Job, Status, Timing
 from kontext_bridge.standin.server import StandIn
 
 KEY = "SFMyNTY.g2gDdAAAAAF3BGRhdGFtAAAABHVzZXI.Zq81mvXKtUcW-0bLrNpEyHfoJd93TixA"
@@ -47,7 +47,8 @@ class Result:
     """What came of a cell.
 
     outcome: "at once" (the stopped or troubled run itself delivered), "next run", "anew" (the service had failed or
-    cancelled the job, the next run was billed in its stead), "unknown, told so", or "broken" (see problems).
+    cancelled the job, the next run was billed in its stead), "asked anew" (the service lists no such edit: every next
+    run said that it may be on the bill and sent nothing, until one was told to pay anew), or "broken" (see problems).
     reached: whether the run came to the stage at which it was to be stopped.
     """
 
@@ -127,6 +128,8 @@ class Case:
         self._folder = folder
         self._lane = lane
         self._reports: list[dict[str, Any]] = []
+        self._billed_unasked = 0
+        self._asked_anew = False
         self._reached = cell.action is None
 
     def result(self) -> Result:
@@ -141,7 +144,7 @@ class Case:
             self._first(service)
             if cell.fault is not None and not service.shown[cell.fault]:
                 self._reports.append(self._start(service, short=True).report())
-            if cell.fault is not None:
+            if cell.fault is not None and not cell.is_unlisted:
                 service.set(**{cell.fault: False})
             if cell.fault in {"stuck", "stuck_queued"}:
                 for job in service.jobs.values():
@@ -150,9 +153,14 @@ class Case:
             if self._reports[-1].get("error") in _ENDED_BY_THE_SERVICE:
                 # what the run before never heard: the job failed; it has been told now, and the next is a new one
                 self._reports.append(self._start(service, short=False).report())
+            self._billed_unasked = len(_alive(service))
+            if self._reports[-1].get("error") == "OutcomeUnknown":
+                # nothing more is sent by itself; the artist has been told how to have it made and paid anew
+                self._asked_anew = True
+                self._reports.append(self._start(service, short=False, anew=True).report())
             return self._judge(service, time.monotonic() - since)
 
-    def _start(self, service: StandIn, *, short: bool) -> Run:
+    def _start(self, service: StandIn, *, short: bool, anew: bool = False) -> Run:
         number = len(self._reports)
         cell = self._cell
         job = {
@@ -162,6 +170,7 @@ class Case:
             "mode": cell.mode.value,
             "seconds": SHORT_SECONDS if short else LONG_SECONDS,
             "short": short,
+            "anew": anew,
             "upload": cell.needs_upload,
             "spend_limit": cell.needs_spend_limit,
             "report": str(self._folder / f"run{number}.json"),
@@ -198,18 +207,21 @@ class Case:
         first, last = self._reports[0], self._reports[-1]
         jobs = {job.billed_as: job for job in service.jobs.values()}
         bills = service.billed
-        void = [b for b in bills if jobs[b.what].status in (Status.FAILED, Status.CANCELLED)]
-        alive = [b for b in bills if b not in void]
+        alive = _alive(service)
+        void = [b for b in bills if b not in alive]
         delivered = service.delivered & {b.what for b in alive}
         problems = [*self._crashes(), *self._secrets(), *_picture_problems(last, jobs)]
         if service.leaks:
             problems.append("the key went to another host")
-        outcome = "at once" if "picture" in first else "anew" if void else "next run"
-        if len(alive) > 1 and self._cell.unlisted and self._told_so():
-            outcome = "unknown, told so"
-        elif len(alive) > 1:
-            problems.append(f"billed {len(alive)} times")
-        elif len(delivered) != len(alive):
+        asked_anew = self._asked_anew
+        outcome = "asked anew" if asked_anew else "at once" if "picture" in first else "anew" if void else "next run"
+        if asked_anew and self._cell.mode is not Mode.BLOCKING:
+            problems.append("asked whether to pay anew, although the queue lists what it took")
+        if asked_anew and self._billed_unasked and not self._cell.is_unlisted:
+            problems.append("asked whether to pay anew, although the service lists the edit")
+        if self._billed_unasked > 1:
+            problems.append(f"billed {self._billed_unasked} times")
+        elif len(delivered) != len(alive) and not (asked_anew and len(delivered) == 1):
             problems.append("billed and never delivered")
         if len({b.digest for b in bills}) > 1:
             problems.append("the request changed between two runs")
@@ -241,11 +253,11 @@ class Case:
     def _secrets(self) -> Iterable[str]:
         return (f"a piece of the key is in {path.name}" for path in files_with_a_piece(self._folder))
 
-    def _told_so(self) -> bool:
-        """Whether a run said, in its error or its log, that the outcome of the request before is not known."""
-        said = [str(report.get("text", "")) for report in self._reports]
-        logs = [path.read_text() for path in sorted(self._folder.glob("*.log"))]
-        return any("lists no job for it" in text for text in (*said, *logs))
+
+def _alive(service: StandIn) -> list[Bill]:
+    """What was billed for jobs that the service did not end itself."""
+    ended = {job.billed_as for job in service.jobs.values() if job.status in (Status.FAILED, Status.CANCELLED)}
+    return [bill for bill in service.billed if bill.what not in ended]
 
 
 def _picture_problems(last: dict[str, Any], jobs: dict[str, Job]) -> Iterable[str]:
@@ -326,7 +338,7 @@ def _result(entry: dict[str, Any]) -> Result:
     return Result(**{**entry, **lists})
 
 
-_SIGNS = {"at once": ".", "next run": "+", "anew": "n", "unknown, told so": "?", "broken": "X"}
+_SIGNS = {"at once": ".", "next run": "+", "anew": "n", "asked anew": "?", "broken": "X"}
 _COLUMNS = (
     *(("nothing", mode.value) for mode in Mode),
     *((action.value, stage) for action in Action for stage in STAGE_NAMES),
@@ -352,11 +364,11 @@ def table(results: Sequence[Result]) -> list[str]:
     lines.append(", ".join(f"{_SIGNS[name]} {name}: {counts[name]}" for name in _SIGNS))
     billed, void = sum(r.billed for r in results), sum(r.void for r in results)
     delivered = sum(r.delivered for r in results)
-    unknown = sum(r.billed - r.void - r.delivered for r in results if r.outcome == "unknown, told so")
+    asked = sum(r.billed - r.void - r.delivered for r in results if r.outcome == "asked anew")
     lines.append(
         f"{len(results)} cells, {sum(r.reached for r in results if r.action)} stopped at their stage; billed {billed}, "
         f"failed or cancelled by the service {void}, delivered {delivered}, "
-        f"lost {billed - void - delivered - unknown}, unknown and told so {unknown}"
+        f"lost {billed - void - delivered - asked}, listed nowhere and paid anew on demand {asked}"
     )
     return lines
 

@@ -35,11 +35,13 @@ def test_runs_were_stopped_at_every_stage_in_every_mode(results: list[Result]) -
     assert stopped == wanted
 
 
-def test_only_a_cut_off_edit_that_the_service_never_lists_stays_unknown(results: list[Result]) -> None:
-    # The blocking request was cut off before its answer, and the service leaves such edits out of its lists.
-    unknown = [result for result in results if result.outcome == "unknown, told so"]
-    assert {(result.fault, result.mode) for result in unknown} <= {("history_without_sync", Mode.BLOCKING.value)}
-    assert all(result.stage != BEFORE.name and result.action is not None for result in unknown)
+def test_only_a_blocking_request_that_is_listed_nowhere_is_paid_anew_and_only_on_demand(results: list[Result]) -> None:
+    asked = [result for result in results if result.outcome == "asked anew"]
+    assert {result.mode for result in asked} == {Mode.BLOCKING.value}
+    twice = [result for result in asked if result.billed - result.void > 1]
+    # Cut off before its answer, at a service that leaves such edits out of its lists.
+    assert twice and {result.fault for result in twice} == {"history_without_sync"}
+    assert all(result.stage != BEFORE.name and result.action is not None for result in twice)
 
 
 def test_a_piece_of_the_key_in_a_file_is_found(tmp_path: Path) -> None:
