@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from .errors import BadRequest
-from .fp8 import FORMATS, dequantise, quantise_rows
+from .fp8 import FORMATS, dequantise, quantise_centred
 from .linear import Branch, Compute
 from .products import fits_fp8, scaled_mm, widened
 
@@ -124,7 +124,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             return functional.linear(x, weight.to(x.dtype), bias)
         scale = self.weight_scale.to(x.device)
         if self.compute is Compute.FP8 and fits_fp8(weight):
-            return scaled_mm(x, quantise_rows(x.reshape(-1, self.in_features)), weight, scale, bias)
+            return scaled_mm(x, quantise_centred(x.reshape(-1, self.in_features)), weight, scale, bias)
         return widened(x, weight, scale, bias)
 
     @contextmanager

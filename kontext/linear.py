@@ -2,7 +2,7 @@
 
 The FP8 bytes are the file's, in every mode and on every device:
 
-* `Compute.FP8`: the input is quantised row by row as it comes and multiplied in FP8 (`torch._scaled_mm`).
+* `Compute.FP8`: the input is quantised row by row, around its mean, and multiplied in FP8 (`torch._scaled_mm`).
 * `Compute.STORAGE`: FP8 is only how the weight is kept; it is widened for the product and the scale is applied
   to the output, which is exact and cheaper than scaling the weight.
 * `Compute.REFERENCE`: the weight is written out in full first. What the other two are checked against.
@@ -23,8 +23,8 @@ from torch import nn
 from torch.nn import functional
 
 from .errors import NonFinite, UnsupportedDevice
-from .fp8 import E4M3, FORMATS, is_finite, quantise_rows, widen
-from .products import QuantisedRows, fits_fp8, scaled_mm, widened
+from .fp8 import E4M3, FORMATS, Centred, is_finite, quantise_centred, widen
+from .products import fits_fp8, scaled_mm, widened
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Linear(nn.Module):
         }
         return self
 
-    def forward(self, x: torch.Tensor, rows: QuantisedRows | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rows: Centred | None = None) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type.
 
         rows: x already quantised (see `project`). Raises UnsupportedDevice if Compute.FP8 was demanded of a
@@ -127,7 +127,7 @@ class Linear(nn.Module):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             out = functional.linear(x, self.weight.to(x.dtype), bias)
         elif self.multiplies_fp8(x):
-            rows = rows or quantise_rows(x.reshape(-1, self.in_features))
+            rows = rows or quantise_centred(x.reshape(-1, self.in_features))
             out = scaled_mm(x, rows, self.weight, self.scale, self.bias)
         else:
             out = widened(x, self.weight, self.scale, self.bias, reference=self.compute is Compute.REFERENCE)
@@ -172,11 +172,11 @@ class Linear(nn.Module):
 
 def project(x: torch.Tensor, *linears: Linear) -> list[torch.Tensor]:
     """What each layer makes of the same x, which is quantised at most once for all of them."""
-    rows: QuantisedRows | None = None
+    rows: Centred | None = None
     outputs = []
     for linear in linears:
         if rows is None and linear.multiplies_fp8(x):
-            rows = quantise_rows(x.reshape(-1, x.shape[-1]))
+            rows = quantise_centred(x.reshape(-1, x.shape[-1]))
         outputs.append(linear(x, rows))
     return outputs
 

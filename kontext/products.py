@@ -9,9 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from .fp8 import E4M3, dequantise, widen_apart
-
-QuantisedRows = tuple[torch.Tensor, torch.Tensor]
+from .fp8 import E4M3, Centred, dequantise, widen_apart
 
 
 def fits_fp8(weight: torch.Tensor) -> bool:
@@ -23,24 +21,23 @@ def fits_fp8(weight: torch.Tensor) -> bool:
 
 
 def scaled_mm(
-    x: torch.Tensor, rows: QuantisedRows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor, rows: Centred, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The product in FP8. rows: x's rows from `quantise_rows`; the weight must fit (`fits_fp8`)."""
-    quantised, row_scale = rows
+    """The product in FP8. rows: x's rows from `quantise_centred`; the weight must fit (`fits_fp8`)."""
     # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
     weight_scale = scale.expand(weight.shape[0]).contiguous()[None, :]
-    # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
-    fused_bias = bias if bias is not None and bias.dtype == torch.bfloat16 else None
-    out = torch._scaled_mm(
-        quantised,
-        weight.t(),
-        scale_a=row_scale,
-        scale_b=weight_scale,
-        bias=fused_bias,
-        out_dtype=torch.bfloat16,
-    ).to(x.dtype)
-    if bias is not None and fused_bias is None:
-        out.add_(bias.to(out.dtype))
+
+    def product(left: torch.Tensor, left_scale: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
+        return torch._scaled_mm(
+            left, weight.t(), scale_a=left_scale, scale_b=weight_scale, bias=bias, out_dtype=torch.bfloat16
+        )
+
+    # The mean's share is the same for all rows, and a bias costs nothing.
+    shared = product(rows.mean, rows.mean_scale).float().sum(dim=0)
+    if bias is not None:
+        shared = shared + bias
+    out = product(rows.quantised, rows.scale, shared.to(torch.bfloat16)).to(x.dtype)
     return out.view(*x.shape[:-1], weight.shape[0])
 
 

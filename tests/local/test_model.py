@@ -32,15 +32,20 @@ def test_a_device_without_fp8_arithmetic_that_uses_it_all_the_same_is_noticed(pr
 
 def test_fp8_arithmetic_that_is_not_used_or_strays_is_noticed(probe: Probe) -> None:
     answers = probe("--supports-fp8-compute")
-    assert answers["products"] == {"auto": 20, "storage": 0}, "every block layer, none of the others"
+    assert answers["products"] == {"auto": 2 * 20, "storage": 0}, "mean and rows of every block layer alone"
     assert answers["fp8_demanded"] is None
-    assert answers["twenty_steps"] < 1e-2
+    assert answers["twenty_steps"] < 5e-3
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_fp8_arithmetic_that_strays_in_one_layout_is_noticed(layout: str, probe: Probe) -> None:
+    assert probe("--supports-fp8-compute")["layouts"][layout]["ours"] < 1e-2
 
 
 @pytest.mark.parametrize("layout", ["legacy", "bfloat16", "plain"])
 def test_fp8_arithmetic_that_is_worse_than_the_stock_one_is_noticed(layout: str, probe: Probe) -> None:
     figures = probe("--supports-fp8-compute")["layouts"][layout]
-    assert figures["ours"] < 0.02 and figures["ours"] < figures["stock"]
+    assert figures["ours"] < figures["stock"]
 
 
 def test_a_file_that_asks_for_full_precision_and_is_multiplied_in_fp8_is_noticed(probe: Probe) -> None:
