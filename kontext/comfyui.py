@@ -101,13 +101,19 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
     if compiled:
         _compile(patcher, checkpoint.size)
     else:
-        foresee_steps(patcher, _modulation(patcher, checkpoint.size))
+        foresee_steps(patcher, *_foreseen(patcher, checkpoint.size))
     return patcher
 
 
-def _modulation(patcher: Any, size: Size) -> list[Linear]:
-    names = {_PREFIX + layer.bfl for layer in layers(size) if layer.role is Role.MODULATION}
-    return [layer for name, layer in layers_of(patcher) if name in names]
+def _foreseen(patcher: Any, size: Size) -> tuple[list[Linear], dict[Linear, int]]:
+    """The modulation layers; and those of the last block, with the number of outputs that are read of every row."""
+    by_name = dict(layers_of(patcher))
+    modulation = [by_name[_PREFIX + layer.bfl] for layer in layers(size) if layer.role is Role.MODULATION]
+    if not size.singles:
+        return modulation, {}
+    last = f"{_PREFIX}single_blocks.{size.singles - 1}"
+    # The first layer gives query, key and value, which attention mixes, and then what only its own row needs.
+    return modulation, {by_name[f"{last}.linear1"]: 3 * size.hidden, by_name[f"{last}.linear2"]: 0}
 
 
 def _compile(patcher: Any, size: Size) -> None:

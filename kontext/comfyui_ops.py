@@ -36,7 +36,8 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
 
     compute: Compute.FP8 or Compute.STORAGE. branches: LoRA beside the layer. dense: ComfyUI's patches that are no
     plain LoRA; with those the weight is written out and patched at each use. patched_for: what branches and dense
-    were made for. steps: where a modulation layer finds its outputs. All set from outside, after loading.
+    were made for. steps: where a modulation layer finds its outputs; where partly_read is given, which rows are read
+    whole: of the others only that many first outputs are, and the rest are zeros. All set from outside, after loading.
     """
 
     comfy_cast_weights = True
@@ -59,6 +60,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         self.dense: tuple[Any, ...] = ()
         self.patched_for: object = None
         self.steps: Steps | None = None
+        self.partly_read: int | None = None
 
     def _load_from_state_dict(
         self,
@@ -95,17 +97,21 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type."""
         comfy.ops.run_every_op()
-        return self._compute(x) if self.steps is None else self.steps.look_up(self, x, self._compute)
+        if self.steps is None:
+            return self._compute(x)
+        if self.partly_read is None:
+            return self.steps.look_up(self, x, self._compute)
+        return self._compute(x, self.steps.rows_read_whole(x))
 
-    def _compute(self, x: torch.Tensor) -> torch.Tensor:
+    def _compute(self, x: torch.Tensor, rows: slice | None = None) -> torch.Tensor:
         if self._is_settled(x):
-            out = self._product(x, self.weight, None if self.bias is None else self.bias.to(x.dtype))
+            out = self._product(x, self.weight, None if self.bias is None else self.bias.to(x.dtype), rows)
         else:
             wrappers = [f for f in self.weight_function if not isinstance(f, comfy.model_patcher.LowVramPatch)]
             with self._resident(x) as (weight, bias):
                 if wrappers or self.dense:
                     return functional.linear(x, self._written_out(weight, x, wrappers), bias)
-                out = self._product(x, weight, bias)
+                out = self._product(x, weight, bias, rows)
         for branch in self.branches:
             branch.add_to(out, x)
         return out
@@ -119,10 +125,26 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             and (self.bias is None or self.bias.device == x.device)
         )
 
-    def _product(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        if self.weight_scale is None:
+    def _product(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rows: slice | None
+    ) -> torch.Tensor:
+        """The layer's output without LoRA. rows: of x, those of which all outputs are read; None for every row."""
+        scale = None if self.weight_scale is None else self.weight_scale.to(x.device)
+        if rows is None or self.partly_read is None:
+            return self._multiply(x, weight, scale, bias)
+        out = x.new_zeros(*x.shape[:-1], self.out_features)
+        for at, first, end in ((slice(None), 0, self.partly_read), (rows, self.partly_read, self.out_features)):
+            if first < end:
+                some = scale if scale is None or scale.ndim == 0 else scale[first:end]
+                some_bias = None if bias is None else bias[first:end]
+                out[:, at, first:end] = self._multiply(x[:, at], weight[first:end], some, some_bias)
+        return out
+
+    def _multiply(
+        self, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
-        scale = self.weight_scale.to(x.device)
         if self.compute is Compute.FP8 and fits_fp8(weight):
             return scaled_mm(x, quantise_centred(x.reshape(-1, self.in_features)), weight, scale, bias)
         return widened(x, weight, scale, bias)

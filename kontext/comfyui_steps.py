@@ -1,17 +1,23 @@
-"""Modulation of all steps at once, under any sampler of ComfyUI.
+"""What can be known before a step or is never read after it, under any sampler of ComfyUI.
 
 A quarter of FLUX's parameters turn the noise level, the guidance and the prompt's summary into shifts, scales and
 gates: 77 layers that see one row a step. A sampler names all its noise levels before the first step, so each of these
 layers is run once for all of them and then only looked up. The arithmetic is the layers' own; what is saved is reading
-3.2 billion weights in every step, which matters most where they have to come from the computer's memory.
+3.2 billion weights in every step, which matters most where they have to come from the computer's memory. They are the
+last that dynamic VRAM gives room to.
 
-Where anything might give a block other modulation than the schedule says, ComfyUI's own forward runs untouched.
+Of the last block only the rows of the edited picture are read; of the text's and the references', keys and values.
+
+Where anything might give a block other modulation than the schedule says, ComfyUI's own forward runs untouched. The
+embeddings of text and references and the rotary tables are left to it as well: by arithmetic they are less than a
+thousandth of a step.
 
 Only for a running ComfyUI: importing this imports comfy.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -49,7 +55,9 @@ class Table:
 
 @dataclass
 class Steps:
-    """The tables of one model; `current` and `index` are set while a step is computed.
+    """The tables of one model; `current`, `index` and `read` are set while a step is computed.
+
+    read: the rows of the edited picture, and how many rows there are with the text's and the references'.
 
     patches: the name ComfyUI gives to the patches that the model was loaded with; None while it is not loaded.
     """
@@ -59,6 +67,7 @@ class Steps:
     schedule: tuple[torch.Tensor, list[float]] | None = None
     current: Table | None = None
     index: int = 0
+    read: tuple[slice, int] | None = None
 
     def look_up(self, layer: Linear, x: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """The layer's output for this step's x [B, 1, H]; all steps' are computed when it is first asked."""
@@ -69,6 +78,10 @@ class Steps:
             computed = compute(table.inputs.flatten(0, 1))
             table.rows[layer] = computed.view(*table.inputs.shape[:3], -1)
         return table.rows[layer][self.index]
+
+    def rows_read_whole(self, x: torch.Tensor) -> slice | None:
+        """Which rows of x [B, L, K] are read whole after the last block; None where all may be."""
+        return self.read[0] if self.read is not None and x.ndim == 3 and x.shape[1] == self.read[1] else None
 
     def levels(self, sigmas: torch.Tensor) -> list[float]:
         """The noise levels as numbers, read from the device once a run."""
@@ -81,13 +94,20 @@ class Steps:
         self.schedule = self.patches = None
 
 
-def foresee_steps(patcher: Any, layers: list[Linear]) -> None:
-    """Have these modulation layers of the ModelPatcher's Flux look their outputs up."""
+def foresee_steps(patcher: Any, modulation: list[Linear], last: dict[Linear, int]) -> None:
+    """Have the ModelPatcher's Flux look its modulation up and leave out what nobody reads.
+
+    last: the last block's layers, with the number of outputs that are read of every row.
+    """
     # On the model, not on the patcher: a clone for another GPU shares the patcher's wrappers and has its own model.
     steps = Steps()
     setattr(patcher.model.diffusion_model, _ATTRIBUTE, steps)
-    for layer in layers:
+    for layer in modulation:
         layer.steps = steps
+    for layer, always in last.items():
+        layer.steps, layer.partly_read = steps, always
+    # What ComfyUI's dynamic VRAM asks a model for: the modules that it places first, and those it places last.
+    patcher.model.get_dynamic_vram__units = lambda: ([], modulation)
     patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _KEY, _around)
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     patcher.add_callback_with_key(CallbacksMP.ON_DETACH, _KEY, _detached)
@@ -119,16 +139,24 @@ def _around(
 ) -> Any:
     options = transformer_options or {}
     steps: Steps | None = getattr(executor.class_obj, _ATTRIBUTE, None)
-    place = None
-    if steps is not None and y is not None and guidance is not None and _is_plain(options, more):
-        place = _place(steps, executor.class_obj, x.dtype, timestep, y, guidance, options["sample_sigmas"])
-    if steps is None or place is None:
+    if steps is None or not _is_plain(options, more):
         return executor(x, timestep, context, y, guidance, ref_latents, control, options, **more)
-    steps.current, steps.index = place
+    if y is not None and guidance is not None:
+        place = _place(steps, executor.class_obj, x.dtype, timestep, y, guidance, options["sample_sigmas"])
+        steps.current, steps.index = place or (None, 0)
+    if not options.get("patches"):
+        steps.read = _read(context, x, ref_latents or [])
     try:
         return executor(x, timestep, context, y, guidance, ref_latents, control, options, **more)
     finally:
-        steps.current = None
+        steps.current = steps.read = None
+
+
+def _read(context: torch.Tensor, x: torch.Tensor, references: list[torch.Tensor]) -> tuple[slice, int]:
+    """The rows of the picture in text, picture and references, and how many rows there are."""
+    text = context.shape[1]
+    picture, *others = (math.ceil(latent.shape[2] / 2) * math.ceil(latent.shape[3] / 2) for latent in (x, *references))
+    return slice(text, text + picture), text + picture + sum(others)
 
 
 def _is_plain(options: dict[str, Any], more: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ folder.
 
 import hashlib
 import importlib.util
+import inspect
 import json
 import logging
 import sys
@@ -23,6 +24,7 @@ comfy.options.enable_args_parsing()
 import comfy.hooks  # noqa: E402
 import comfy.lora  # noqa: E402
 import comfy.model_management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
@@ -356,6 +358,47 @@ with torch.inference_mode():
                 "unannounced levels": apart(between, run(without(model), sampler="dpm_2")),
                 "guided": apart(guided(model), guided(without(model))),
             }
+
+        @ask
+        def last_block():
+            def rows_of(model, *inputs):
+                seen = []
+                layers = dict(comfyui_patches.layers_of(model))
+                for name in "linear1", "linear2":
+                    layer = layers[f"diffusion_model.single_blocks.1.{name}"]
+                    real = layer._multiply
+
+                    def counting(x, weight, *rest, real=real, name=name):
+                        seen.append([name, x.shape[1], weight.shape[0]])
+                        return real(x, weight, *rest)
+
+                    layer._multiply = counting
+                out = run(model, *inputs, steps=1)
+                for name in "linear1", "linear2":
+                    del layers[f"diffusion_model.single_blocks.1.{name}"]._multiply
+                return out, seen
+
+            def patched(model):
+                changed = model.clone()
+                changed.set_model_attn1_output_patch(lambda out, options: out)
+                return changed
+
+            model, plain = ours(), []
+            both = conditioning(REFERENCE, random(1, 16, 11, 6, seed=6))
+            for positive in (conditioning(), POSITIVE, both):
+                out, seen = rows_of(model, positive)
+                full, every = rows_of(patched(model), positive)
+                plain.append({"seen": seen, "every": every, "apart": apart(out, full)})
+            lora = with_stock_lora(model, "kohya.safetensors")
+            return {"plain": plain, "lora": apart(rows_of(lora, both)[0], rows_of(patched(lora), both)[0])}
+
+        @ask
+        def last_in_dynamic_vram():
+            model = ours()
+            asked = "get_dynamic_vram__units" in inspect.getsource(comfy.model_patcher)
+            first, last = model.model.get_dynamic_vram__units()
+            names = {id(layer): name for name, layer in comfyui_patches.layers_of(model)}
+            return {"asked": asked, "first": len(first), "last": sorted(names[id(layer)] for layer in last)}
 
         @ask
         def built_again_for_another_gpu():

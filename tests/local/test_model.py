@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiny_models import LAYOUTS
+from tiny_models import LAYOUTS, TINY
 
 pytestmark = pytest.mark.comfyui
 Probe = Callable[..., Any]
@@ -32,7 +32,9 @@ def test_a_device_without_fp8_arithmetic_that_uses_it_all_the_same_is_noticed(pr
 
 def test_fp8_arithmetic_that_is_not_used_or_strays_is_noticed(probe: Probe) -> None:
     answers = probe("--supports-fp8-compute")
-    assert answers["products"] == {"auto": 2 * 20, "storage": 0}, "mean and rows of every block layer alone"
+    assert answers["products"] == {"auto": 2 * 21, "storage": 0}, (
+        "mean and rows of every block layer alone, of one in two parts"
+    )
     assert answers["fp8_demanded"] is None
     assert answers["twenty_steps"] < 5e-3
 
@@ -129,6 +131,28 @@ def test_a_replaced_block_that_gets_foreseen_modulation_is_noticed(probe: Probe)
     rows, calls, figure = probe()["foreseen_steps"]["aside"]
     assert rows == [1] and calls == 7 * 4
     assert figure < SAME
+
+
+def test_rows_of_the_last_block_that_nobody_reads_and_are_computed_are_noticed(probe: Probe) -> None:
+    told = probe()["last_block"]
+    text, picture = 7, 4 * 6
+    for found, references in zip(told["plain"], (0, 4 * 6, 4 * 6 + 6 * 3), strict=True):
+        rows = text + picture + references
+        wide = TINY.hidden
+        query_key_value, rest = ["linear1", rows, 3 * wide], ["linear1", picture, 4 * wide]
+        assert found["seen"] == [query_key_value, rest, ["linear2", picture, wide]]
+        every = [["linear1", rows, 7 * wide], ["linear2", rows, wide]]
+        assert found["every"] == every, "left alone where a patch looks on"
+        assert found["apart"] < SAME
+    assert told["lora"] < SAME
+
+
+def test_modulation_that_takes_room_from_what_is_read_in_every_step_is_noticed(probe: Probe) -> None:
+    told = probe()["last_in_dynamic_vram"]
+    assert told["first"] == 0 and len(told["last"]) == 2 * TINY.doubles + TINY.singles + 1
+    assert all("mod" in name for name in told["last"])
+    if not told["asked"]:
+        pytest.skip("this ComfyUI's memory manager does not ask")
 
 
 def test_a_model_that_comfyui_cannot_build_once_more_is_noticed(probe: Probe) -> None:
