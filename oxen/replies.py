@@ -20,11 +20,14 @@ EVENT_NAME = "media_generation_completed"
 
 
 class JobStatus(str, Enum):
+    """UNKNOWN stands for what no document lists; only ever in a list."""
+
     QUEUED = "queued"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
 
     @property
     def terminal(self) -> bool:
@@ -183,17 +186,19 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
 
 def read_row(reply: Any) -> Row:
     """One queue or history row; raises UnexpectedReply for anything else."""
+    row = _any_row(reply)
+    if row.status is JobStatus.UNKNOWN:
+        raise UnexpectedReply(f"Generation {row.generation_id} has the unknown status {str(reply.get('status'))[:40]!r}.")
+    return row
+
+
+def _any_row(reply: Any) -> Row:
+    """A row of any status."""
     if not isinstance(reply, Mapping) or not _is_id(reply.get("generation_id")):
         raise UnexpectedReply("The service answered with something that is no generation.")
-    try:
-        status = JobStatus(reply.get("status"))
-    except ValueError:
-        raise UnexpectedReply(
-            f"Generation {reply['generation_id']} has the unknown status {str(reply.get('status'))[:40]!r}."
-        ) from None
     return Row(
         generation_id=reply["generation_id"],
-        status=status,
+        status=_status(reply.get("status")),
         model=_text(reply.get("model_name")) or _text(reply.get("model")) or "",
         enqueued_at=_whole(reply.get("enqueued_at")) or 0,
         started_at=_whole(reply.get("started_at")),
@@ -203,6 +208,13 @@ def read_row(reply: Any) -> Row:
         cost=_amount(reply.get("cost")),
         parameters={key: value for key, value in reply.items() if key not in _ROW_FIELDS},
     )
+
+
+def _status(value: Any) -> JobStatus:
+    try:
+        return JobStatus(value)
+    except ValueError:
+        return JobStatus.UNKNOWN
 
 
 _ROW_FIELDS = frozenset(
@@ -227,11 +239,11 @@ _ROW_FIELDS = frozenset(
 
 
 def read_rows(reply: Any) -> tuple[Row, ...]:
-    """The rows of a list; raises UnexpectedReply where there is no list."""
+    """The rows of a list, so that one of an unknown status hides no other; raises UnexpectedReply for no list."""
     generations = reply.get("generations") if isinstance(reply, Mapping) else None
     if not isinstance(generations, list):
         raise UnexpectedReply("The service answered without a list of generations.")
-    return tuple(read_row(entry) for entry in generations)
+    return tuple(_any_row(entry) for entry in generations)
 
 
 def read_history(reply: Any) -> History:
@@ -274,8 +286,10 @@ def read_event(data: str) -> JobEvent | None:
         payload = parse_json(data.encode())
         if not isinstance(payload, Mapping) or not _is_id(payload.get("generation_id")):
             return None
-        status = JobStatus(payload.get("status"))
     except (UnexpectedReply, ValueError):
+        return None
+    status = _status(payload.get("status"))
+    if status is JobStatus.UNKNOWN:
         return None
     return JobEvent(payload["generation_id"], status, _text(payload.get("url")), _text(payload.get("error")))
 

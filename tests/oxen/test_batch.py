@@ -267,6 +267,14 @@ def test_always_new_after_a_batch_that_failed_in_part_pays_for_the_failed_alone(
     assert len(remote.server.billed) == 3 + 1 + 3
 
 
+def test_a_lost_answer_is_found_among_rows_of_a_status_that_no_document_lists(serve: Any) -> None:
+    remote = serve(poll_odd_status=Fault(match="other"))
+    remote.run(remote.edits(prompt="other"), Terms(submit_only=True))
+    remote.server.set(answer_dropped=Fault(times=1))
+    assert hows(remote.run(remote.edits())) == [How.FOUND]
+    assert len(remote.server.billed) == 2
+
+
 def test_a_blocking_answer_whose_address_has_expired_is_fetched_by_way_of_the_history(serve: Any) -> None:
     remote = serve(url_though_b64=True, result_expired=Fault(times=1))
     outcome = remote.run(remote.edits(), BLOCKING)[0]
