@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -142,11 +143,28 @@ class Order:
         for picture in image:
             pixels = to_uint8(picture)
             same = digest(pixels)
-            send = partial(_input_image, session, pixels, self.send_as)
+            send = _Once(partial(_input_image, session, pixels, self.send_as), self.variations)
             for _ in range(self.variations):
                 parameters = self.parameters.with_seed(self.parameters.seed + len(edits))
                 edits.append(Edit(parameters, same, send))
         return edits
+
+
+class _Once:
+    """A text that is made when it is first asked for, and kept until it was asked for as often as it will be."""
+
+    def __init__(self, make: Callable[[], str], uses: int) -> None:
+        self._make = make
+        self._uses = uses
+        self._made: str | None = None
+        self._guard = threading.Lock()
+
+    def __call__(self) -> str:
+        with self._guard:
+            made = self._make() if self._made is None else self._made
+            self._uses -= 1
+            self._made = made if self._uses > 0 else None
+            return made
 
 
 def _input_image(session: Session, pixels: UInt8, send_as: SendAs) -> str:

@@ -188,7 +188,9 @@ def read_row(reply: Any) -> Row:
     """One queue or history row; raises UnexpectedReply for anything else."""
     row = _any_row(reply)
     if row.status is JobStatus.UNKNOWN:
-        raise UnexpectedReply(f"Generation {row.generation_id} has the unknown status {str(reply.get('status'))[:40]!r}.")
+        raise UnexpectedReply(
+            f"Generation {row.generation_id} has the unknown status {str(reply.get('status'))[:40]!r}."
+        )
     return row
 
 

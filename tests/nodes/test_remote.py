@@ -108,6 +108,12 @@ def test_an_uploaded_picture_gives_the_same_edit_as_one_inside_the_request(bench
     assert sent[0].startswith("data:image/png;base64,") and sent[1].startswith(bench.server.url)
 
 
+def test_the_variations_of_a_picture_share_one_upload(bench: Any, images: Any) -> None:
+    bench.edit(images(2), variations=3, send_as="Oxen upload")
+    sent = [request.json["input_image"] for request in bench.server.requests if request.route == "enqueue"]
+    assert len(sent) == 6 and len(set(sent)) == 2
+
+
 def test_progress_reaches_its_end_exactly_once_and_never_goes_back(serve: Any, images: Any) -> None:
     bench = serve(timing=SLOW)
     bench.edit(images(3))
