@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .client import Client
-from .errors import ReplyError, UnexpectedReply
+from .errors import InvalidParameters, ReplyError, UnexpectedReply
 
 _BRANCH = "main"
 _FOLDER = "kontext-bridge"
@@ -32,7 +32,7 @@ def upload(client: Client, data: bytes, media_type: str, repository: str | None)
         if repository is not None:
             return _to_repository(client, data, media_type, repository, name)
         return _to_playground(client, data, media_type, name)
-    except ReplyError as error:
+    except (InvalidParameters, ReplyError) as error:
         where = repository or "your Oxen playground"
         raise error.reworded(
             f"The picture could not be uploaded to {where}: {error.message} Set send_as to data URI, or name a "
@@ -61,7 +61,10 @@ def _to_playground(client: Client, data: bytes, media_type: str, name: str) -> s
         if error.status not in {403, 404}:
             raise
         body = {"name": _PLAYGROUND, "namespace": user, "description": "", "visibility": "private", "workbench": True}
-        client.transport.send("POST", "/api/repos/", json=body)
+        try:
+            client.transport.send("POST", "/api/repos/", json=body)
+        except InvalidParameters:
+            client.transport.send("GET", repository)  # another picture of this batch may have been quicker
     stored = client.transport.send(
         "POST",
         f"{repository}/workbench/context",

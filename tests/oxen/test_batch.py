@@ -23,6 +23,7 @@ from kontext_bridge.oxen.errors import (
     Unauthenticated,
 )
 from kontext_bridge.oxen.ledger import Ledger, State, request_key
+from kontext_bridge.oxen.transport import Transport
 from kontext_bridge.oxen.uploads import upload
 from kontext_bridge.standin import Fault, Faults
 from PIL import Image
@@ -341,6 +342,19 @@ def test_an_uploaded_picture_is_one_that_the_service_can_fetch(remote: Any, publ
     assert len(set(urls)) == 2, "nobody can guess the name of a file from its content"
     uploaded = Edit(edit.parameters, "pixels", lambda: urls[0])
     assert hows(remote.run([uploaded])) == [How.NEW]
+
+
+def test_an_upload_that_finds_its_playground_made_meanwhile_goes_on(remote: Any, monkeypatch: Any) -> None:
+    client, send = Client(remote.account), Transport.send
+
+    def overtaken(self: Transport, method: str, path: str, **options: Any) -> Any:
+        if (method, path) == ("POST", "/api/repos/"):
+            send(self, method, path, **options)
+        return send(self, method, path, **options)
+
+    monkeypatch.setattr(Transport, "send", overtaken)
+    assert upload(client, b"png", "image/png", None)
+    client.close()
 
 
 @pytest.mark.parametrize("repository", [None, "ox/Public"])
