@@ -30,7 +30,12 @@ from .kontext.vae import Autoencoder
 
 logger = logging.getLogger(__name__)
 
-_FORMATS = {".png": ImageFormat.PNG, ".webp": ImageFormat.WEBP_LOSSLESS, ".jpg": ImageFormat.JPEG}
+_FORMATS = {
+    ".png": ImageFormat.PNG,
+    ".webp": ImageFormat.WEBP_LOSSLESS,
+    ".jpg": ImageFormat.JPEG,
+    ".jpeg": ImageFormat.JPEG,
+}
 _MATCH = "match_input_image"
 # The tiny model's pictures are noise whatever their size.
 _TINY_MEGAPIXELS = 0.02
@@ -43,6 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
     # The libraries' own bars would come between this command's.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        _check(options)
         if options.model is not None:
             _edit(options, options.model, options.text_encoders, options.vae)
             return 0
@@ -66,26 +72,60 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--text-encoders", type=Path, help="folder with text_encoder, text_encoder_2, tokenizer(_2)")
     parser.add_argument("--vae", type=Path, help="ae.safetensors, or a diffusers folder")
     parser.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="may be repeated")
-    parser.add_argument("--steps", type=int, default=28)
-    parser.add_argument("--guidance", type=float, default=2.5)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--steps", type=int, default=28, help="sampling steps (default: 28); fewer are faster and rougher"
+    )
+    parser.add_argument("--guidance", type=float, default=2.5, help="how closely to follow the prompt (default: 2.5)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the noise it starts from (default: 0); another gives another picture"
+    )
     parser.add_argument("--aspect-ratio", default=_MATCH, help="such as 16:9 (default: the picture's own)")
     parser.add_argument("--megapixels", type=float, default=1.0, help="size to sample at (default: 1)")
     parser.add_argument("--negative-prompt", help="what to move away from; needs --true-cfg above 1")
     parser.add_argument("--true-cfg", type=float, default=1.0, help="how strongly; every step takes twice as long")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compute", choices=[c.value for c in Compute], default=Compute.AUTO.value)
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="cuda, cuda:1, cpu ... (default here: %(default)s)",
+    )
+    parser.add_argument(
+        "--compute",
+        choices=[c.value for c in Compute],
+        default=Compute.AUTO.value,
+        help="how FP8 weights are multiplied. auto (default): fp8 where the device can, else storage; fp8: in FP8, "
+        "fastest; storage: FP8 only saves memory, and products are exact; reference: every weight written out in full "
+        "first, slowest, to compare with",
+    )
     return parser
 
 
-def _edit(options: argparse.Namespace, model: Path, text_encoders: Path | None, vae: Path | None) -> None:
-    if text_encoders is None or vae is None:
-        raise BadRequest("--model also needs --text-encoders and --vae.")
-    output_format = _FORMATS.get(options.out.suffix.lower())
-    if output_format is None:
+def _check(options: argparse.Namespace) -> None:
+    """Raises BadRequest for what can be known to be wrong before anything is computed."""
+    companions = {"--text-encoders": options.text_encoders, "--vae": options.vae}
+    given = [name for name, path in companions.items() if path is not None]
+    if options.model is None and given:
+        raise BadRequest(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} --model.")
+    if options.model is not None and len(given) < len(companions):
+        raise BadRequest(f"--model also needs {' and '.join(companions)}.")
+    if not options.prompt.strip():
+        raise BadRequest("The prompt is empty: say in a sentence what to change.")
+    if options.out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"{options.out.name} ends in none of {', '.join(_FORMATS)}.")
+    _check_target(options.out)
     if (options.negative_prompt is None) != (options.true_cfg == 1):
         raise BadRequest("--negative-prompt and --true-cfg (above 1) belong together: give both or neither.")
+
+
+def _check_target(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise BadRequest(f"There is no folder {out.parent} to write {out.name} into.")
+    if out.is_dir():
+        raise BadRequest(f"{out} is a folder; name the file to write.")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise BadRequest(f"{out} cannot be written: you lack the permission.")
+
+
+def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Path) -> None:
     device = _device(options.device)
     # A CPU multiplies float32 faster than bfloat16.
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
@@ -115,7 +155,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path | None, 
     picture = autoencoder.decode(latent)
     if options.aspect_ratio == _MATCH:
         picture = restore(picture, canvas)
-    options.out.write_bytes(encode(to_uint8(picture[0]), output_format).data)
+    options.out.write_bytes(encode(to_uint8(picture[0]), _FORMATS[options.out.suffix.lower()]).data)
 
 
 def _device(name: str) -> torch.device:

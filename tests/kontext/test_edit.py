@@ -118,6 +118,65 @@ def test_what_cannot_be_done_is_said_in_a_line_and_writes_nothing(run, capsys, o
     assert re.search(message, said)
 
 
+@pytest.fixture
+def nothing_computed(monkeypatch):
+    def compute(*_, **__):
+        raise AssertionError("it was computed")
+
+    monkeypatch.setattr(edit, "encode_prompts", compute)
+
+
+def test_a_folder_that_is_not_there_is_said_before_the_picture_is_made_and_lost(run, capsys, nothing_computed):
+    assert run(out="nodir/out.png")[0] == 1
+    assert re.search(r"no folder .*nodir", capsys.readouterr().err)
+
+
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(
+    run, tmp_path, capsys, nothing_computed, monkeypatch
+):
+    (tmp_path / "folder.png").mkdir()
+    assert run(out="folder.png")[0] == 1
+    assert "is a folder" in capsys.readouterr().err
+    monkeypatch.setattr(edit.os, "access", lambda *_: False)  # a root user may write anywhere
+    assert run()[0] == 1
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_an_empty_prompt_is_refused_before_anything_is_computed(tmp_path, capsys, nothing_computed):
+    source = picture(tmp_path / "in.png", 32, 32)
+    assert edit.main([str(source), " \n", "-o", str(tmp_path / "o.png")]) == 1
+    assert "prompt is empty" in capsys.readouterr().err
+
+
+def test_a_jpeg_is_written_under_either_of_its_endings(run):
+    for name in ("out.jpg", "out.jpeg"):
+        status, out = run(out=name)
+        with Image.open(out) as opened:
+            assert status == 0 and opened.format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--vae", "x"], "--vae needs --model"),
+        (["--text-encoders", "x"], "--text-encoders needs --model"),
+        (["--vae", "x", "--text-encoders", "y"], "--text-encoders and --vae need --model"),
+    ],
+)
+def test_files_of_a_model_that_is_not_named_are_not_ignored(tmp_path, capsys, nothing_computed, options, message):
+    source = picture(tmp_path / "in.png", 32, 32)
+    assert edit.main([str(source), "x", "-o", str(tmp_path / "o.png"), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_every_option_is_explained(capsys):
+    with pytest.raises(SystemExit):
+        edit.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for words in ("sampling steps", "follow the prompt", "another picture", "cuda", "auto (default)", "reference:"):
+        assert words in told
+
+
 def test_an_unknown_output_format_is_refused_before_anything_is_computed(run, capsys):
     status, out = run(out="out.tiff")
     assert status == 1 and not out.exists() and ".png" in capsys.readouterr().err
