@@ -25,7 +25,10 @@ class KontextImageToURI(io.ComfyNode):
             inputs=[
                 io.Image.Input("image", tooltip="The pictures; each becomes one URI."),
                 inputs.mask_input(),
-                inputs.send_as_input(),
+                inputs.send_as_input(
+                    "What the URIs are: auto and data URI give data URIs; Oxen upload gives addresses of files "
+                    "uploaded to Oxen, in the public repository that the settings name or else in your playground."
+                ),
                 inputs.format_input(),
                 inputs.quality_input(),
             ],

@@ -46,7 +46,7 @@ def edit_inputs() -> list[io.Input]:
         guidance_input(),
         seed_input(
             "Picture 1 gets this seed, picture 2 the next, and so on. The same seed with the same inputs is "
-            "the same request, and is not paid again. Seeds above 2147483647 are reduced; info says what was sent."
+            "the same request, and is not paid again. Seeds above 2147483647 are reduced modulo 2^31 for the service."
         ),
     ]
 
@@ -122,14 +122,19 @@ def wait_input(*, blocking: bool) -> io.Input:
     )
 
 
-def send_as_input() -> io.Input:
+SEND_AS_TOOLTIP = (
+    "How the picture travels: inside the request as a data URI (auto does that, too), or uploaded to Oxen first, to "
+    "the public repository that the settings name or else to your playground."
+)
+
+
+def send_as_input(tooltip: str = SEND_AS_TOOLTIP) -> io.Input:
     return io.Combo.Input(
         "send_as",
         options=choice(SendAs),
         default=SendAs.AUTO.value,
         advanced=True,
-        tooltip="How the picture travels: inside the request as a data URI (auto does that, too), or uploaded to Oxen "
-        "first, to the public repository that the settings name or else to your playground.",
+        tooltip=tooltip,
     )
 
 
@@ -154,25 +159,26 @@ def namespace_input() -> io.Input:
     )
 
 
-def result_input() -> io.Input:
+def result_input(more: str = "") -> io.Input:
+    """more: a sentence of the node's own, with a space before it."""
     return io.Combo.Input(
         "result",
         options=choice(Result),
         default=Result.REUSE.value,
         advanced=True,
-        tooltip="reuse: the same request again gives the picture that was paid for already. always new: every run "
-        "pays for a new one, except for a picture that was paid for and never arrived.",
+        tooltip="reuse: the same request again gives the picture that was paid for already. always new: an edit that "
+        "was paid for and not yet handed to a graph comes first, without paying, as long as it can still be had; "
+        "otherwise every run pays for a new one." + more,
     )
 
 
-def if_some_fail_input() -> io.Input:
+def if_some_fail_input(tooltip: str) -> io.Input:
     return io.Combo.Input(
         "if_some_fail",
         options=choice(IfSomeFail),
         default=IfSomeFail.STOP.value,
         advanced=True,
-        tooltip="Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next time; "
-        "or go on with what succeeded. info names the failed ones.",
+        tooltip=tooltip,
     )
 
 

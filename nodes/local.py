@@ -85,7 +85,9 @@ class KontextLoRA(io.ComfyNode):
             search_aliases=["lora loader", "load lora", "kontext lora"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load Kontext (FP8). Several LoRA can be chained."),
-                io.Combo.Input("file", options=files.names("loras"), tooltip="A LoRA for FLUX.1 in models/loras."),
+                io.Combo.Input(
+                    "file", options=files.names("loras"), tooltip="A plain LoRA for FLUX.1 in models/loras."
+                ),
                 io.Float.Input(
                     "strength",
                     default=1.0,
@@ -203,7 +205,8 @@ class KontextEditLocal(io.ComfyNode):
             display_name="Kontext Edit (Local FP8)",
             category=inputs.CATEGORY,
             description="Edits pictures with FLUX.1 Kontext [dev] on this machine: every picture of a batch by itself, "
-            "given back at its own size. The same widgets as Kontext Edit (Oxen).",
+            "given back at its own size unless aspect_ratio asks for another shape. Has the main widgets of Kontext "
+            "Edit (Oxen), in the same order.",
             search_aliases=["flux kontext", "edit image", "instruct edit", "image to image", "local edit"],
             inputs=[
                 io.Model.Input("model", tooltip="From Load Kontext (FP8)."),

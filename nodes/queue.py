@@ -35,8 +35,12 @@ class KontextSubmit(io.ComfyNode):
                 *inputs.request_inputs(),
                 inputs.send_as_input(),
                 inputs.namespace_input(),
-                inputs.result_input(),
-                inputs.if_some_fail_input(),
+                inputs.result_input(" For several edits of the same request, change the seed."),
+                inputs.if_some_fail_input(
+                    "Where some edits of a batch are not accepted: stop with the error; or go on with the others, and "
+                    "the text on the node names those that were not submitted. What was submitted is kept either "
+                    "way, and the next run sends only the rest."
+                ),
             ],
             outputs=[
                 KontextJob.Output(display_name="job", tooltip="For Kontext Collect, Queue and Cancel."),
@@ -76,7 +80,10 @@ class KontextCollect(io.ComfyNode):
                 inputs.generation_ids_input(),
                 inputs.wait_input(blocking=False),
                 inputs.timeout_input(),
-                inputs.if_some_fail_input(),
+                inputs.if_some_fail_input(
+                    "Where some of several jobs fail: stop with the error; or go on with the pictures that came, and "
+                    "info names the failed ones. What came is kept either way; nothing is paid here."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in the order of the ids."),

@@ -34,7 +34,10 @@ class KontextEdit(io.ComfyNode):
                 inputs.timeout_input(),
                 inputs.namespace_input(),
                 inputs.result_input(),
-                inputs.if_some_fail_input(),
+                inputs.if_some_fail_input(
+                    "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next "
+                    "time; or go on with what succeeded, and info names the failed ones."
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
