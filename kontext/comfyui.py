@@ -81,13 +81,14 @@ def _mode(compute: Compute, device: torch.device) -> Compute:
 def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
     state: dict[str, torch.Tensor] = {}
     exact: set[str] = set()
+    normed = {_PREFIX + layer.bfl for layer in layers(checkpoint.size) if layer.role is Role.NORMED}
     for name, weights in _placed(checkpoint):
         state[f"{name}.weight"] = weights.weight
         state[f"{name}.bias"] = weights.bias
         if weights.scale is not None:
             state[f"{name}.weight_scale"] = weights.scale
         # Modulation is one row a step: a quantised input would cost accuracy and win no time.
-        if weights.full_precision or weights.role is not Role.BLOCK:
+        if weights.full_precision or not weights.role.in_block:
             exact.add(_PREFIX + name)
     for name, norm in bfl_norms(checkpoint):
         state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
@@ -97,6 +98,7 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
         raise CheckpointError(f"This ComfyUI cannot build the model in {checkpoint.path.name}. Update ComfyUI.")
     for name, layer in layers_of(patcher):
         layer.compute = Compute.STORAGE if name in exact else mode
+        layer.centred = name in normed
     follow_patches(patcher)
     if compiled:
         _compile(patcher, checkpoint.size)
@@ -127,7 +129,7 @@ def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
     for name, weights in bfl_layers(checkpoint):
         what = f"{checkpoint.path.name}: {name}"
         weight, scale = require_finite(weights.weight, f"{what}.weight"), weights.scale
-        if scale is None and weights.role is Role.BLOCK and not checkpoint.is_fp8:
+        if scale is None and weights.role.in_block and not checkpoint.is_fp8:
             device = comfy.model_management.get_torch_device()
             quantised, by_row = quantise_rows(weight.to(device))
             weight, scale = quantised.to(weight.device), by_row[:, 0].to(weight.device)

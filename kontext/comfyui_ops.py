@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from .errors import BadRequest
-from .fp8 import FORMATS, dequantise, quantise_centred
+from .fp8 import FORMATS, dequantise, quantise_input
 from .linear import Branch, Compute
 from .products import fits_fp8, scaled_mm, widened
 
@@ -34,10 +34,11 @@ _NAMES = ("weight", "weight_scale", "bias")
 class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     """ComfyUI's linear layer: weight [N, K] FP8 or wide, weight_scale [] or [N] exactly with FP8, bias [N] or None.
 
-    compute: Compute.FP8 or Compute.STORAGE. branches: LoRA beside the layer. dense: ComfyUI's patches that are no
-    plain LoRA; with those the weight is written out and patched at each use. patched_for: what branches and dense
-    were made for. steps: where a modulation layer finds its outputs; where partly_read is given, which rows are read
-    whole: of the others only that many first outputs are, and the rest are zeros. All set from outside, after loading.
+    compute: Compute.FP8 or Compute.STORAGE. centred: whether the input comes from a layer norm. branches: LoRA beside
+    the layer. dense: ComfyUI's patches that are no plain LoRA; with those the weight is written out and patched at each
+    use. patched_for: what branches and dense were made for. steps: where a modulation layer finds its outputs; where
+    partly_read is given, which rows are read whole: of the others only that many first outputs are, and the rest are
+    zeros. All set from outside, after loading.
     """
 
     comfy_cast_weights = True
@@ -56,6 +57,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         for name in _NAMES:
             self.register_parameter(name, None)
         self.compute = Compute.STORAGE
+        self.centred = False
         self.branches: tuple[Branch, ...] = ()
         self.dense: tuple[Any, ...] = ()
         self.patched_for: object = None
@@ -146,7 +148,8 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
         if self.compute is Compute.FP8 and fits_fp8(weight):
-            return scaled_mm(x, quantise_centred(x.reshape(-1, self.in_features)), weight, scale, bias)
+            rows = quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
+            return scaled_mm(x, rows, weight, scale, bias)
         return widened(x, weight, scale, bias)
 
     @contextmanager

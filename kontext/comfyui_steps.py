@@ -204,6 +204,7 @@ def _inputs(
     """What modulates the blocks at each noise level: [steps, B, 1, H]."""
     times = torch.tensor(levels, device=y.device)
     time = flux.time_in(timestep_embedding(times, _TIME_CHANNELS).to(dtype))
-    summary = flux.guidance_in(timestep_embedding(guidance, _TIME_CHANNELS).to(dtype))
-    summary = summary + flux.vector_in(y[:, : flux.params.vec_in_dim])
-    return functional.silu(time[:, None] + summary[None])[:, :, None]
+    led = flux.guidance_in(timestep_embedding(guidance, _TIME_CHANNELS).to(dtype))
+    summary = flux.vector_in(y[:, : flux.params.vec_in_dim])
+    # In ComfyUI's order: in 16 bits another one rounds otherwise.
+    return functional.silu(time[:, None] + led[None] + summary[None])[:, :, None]

@@ -12,8 +12,6 @@ FORMATS = {E4M3: "float8_e4m3fn", E5M2: "float8_e5m2"}
 MAX_E4M3 = 448.0
 # The smallest scale given to a row: an all-zero row must not divide by zero.
 _TINY = 1e-12
-# What kernels for FP8 products like to have at least.
-_FEWEST_ROWS = 16
 # Widening a signed byte copies its sign bit into bit 14 after the shift.
 _WITHOUT_SIGN_COPY = ~(1 << 14)
 # The smallest bit pattern, sign apart, that is no finite number.
@@ -39,58 +37,43 @@ def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     rows: [M, K] in any float type. Gives [M, K] e4m3 and [M, 1] float32.
     """
-    scale = _sizes(rows).div_(MAX_E4M3).clamp_(min=_TINY)
-    # The largest number of a row may be one rounding above MAX_E4M3, which the cast takes down again.
+    # Written so that a GPU reads and writes the rows as seldom as it can.
+    largest: torch.Tensor = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True, dtype=torch.float32)
+    scale = largest.div_(MAX_E4M3).clamp_(min=_TINY)
+    # The largest number of a row may come out one rounding above MAX_E4M3, which the cast takes down again.
     return (rows / scale).to(E4M3), scale
 
 
-def _sizes(rows: torch.Tensor) -> torch.Tensor:
-    """The largest absolute number of each row [M, K], float32 [M, 1], in one reading."""
-    sizes: torch.Tensor = torch.linalg.vector_norm(rows, ord=torch.inf, dim=-1, keepdim=True, dtype=torch.float32)
-    return sizes
-
-
 @dataclass(frozen=True)
-class Centred:
-    """Rows in FP8 around their mean: row i is `quantised[i] * scale[i]` plus the sum of `mean * mean_scale`.
+class Rows:
+    """A layer's input in FP8: row i is `quantised[i] * scale[i]`, plus the sum of `mean * mean_scale` where given.
 
-    quantised: [M, K]. scale: [M, 1]. mean: [16, K], of which all but the first rows are zero. mean_scale: [16, 1].
+    quantised: [M, K]. scale: [M, 1]. mean: [16, K], of which all but the first two rows are zero. mean_scale: [16, 1].
     """
 
     quantised: torch.Tensor
     scale: torch.Tensor
-    mean: torch.Tensor
-    mean_scale: torch.Tensor
+    mean: torch.Tensor | None = None
+    mean_scale: torch.Tensor | None = None
 
 
-def quantise_centred(rows: torch.Tensor) -> Centred:
-    """Rows [M, K] in FP8, what they have in common taken out first and kept to twice the digits.
+def quantise_input(rows: torch.Tensor, *, centred: bool) -> Rows:
+    """Rows [M, K] in FP8; where `centred`, their mean is taken out first and kept to twice the digits.
 
-    FP8 rounds a number by up to a sixteenth of itself. What a layer of FLUX sees is in good part the same for all
-    tokens: a block's shift, the mean of a GELU, what attention averages. That part is multiplied apart, once.
+    FP8 rounds a number by up to a sixteenth of itself. What follows a layer norm and its shift is in part the same in
+    all rows, and that part can be multiplied apart, once. It is only for such rows, which are all of one size: small
+    ones among large would be rounded by the size of the mean.
     """
-    mean = _typical(rows)
-    quantised, scale = quantise_rows(rows - mean)
+    if not centred:
+        return Rows(*quantise_rows(rows))
+    mean = rows.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
     first, first_scale = quantise_rows(mean.float())
     second, second_scale = quantise_rows(mean.float() - first.float() * first_scale)
-    none = first.new_zeros(_FEWEST_ROWS - 2, first.shape[1])
-    return Centred(
-        quantised,
-        scale,
-        torch.cat([first, second, none]),
-        torch.cat([first_scale, second_scale, first_scale.new_ones(_FEWEST_ROWS - 2, 1)]),
-    )
-
-
-def _typical(rows: torch.Tensor) -> torch.Tensor:
-    """The mean of rows [M, K] as [1, K], in which those that are larger than most count for little.
-
-    A few of FLUX's tokens are a thousand times as large as the others, which their plain mean would blur.
-    """
-    size = _sizes(rows).clamp_(min=_TINY)
-    usual = size.median()
-    weight = (usual / size.maximum(usual)).square()
-    return (weight / weight.sum()).to(rows.dtype).t() @ rows
+    # Kernels like 16 rows at least; and not every torch stacks FP8, but bytes it does.
+    none = torch.zeros(14, rows.shape[1], dtype=torch.uint8, device=rows.device)
+    both = torch.cat([first.view(torch.uint8), second.view(torch.uint8), none]).view(E4M3)
+    scales = torch.cat([first_scale, second_scale, first_scale.new_ones(14, 1)])
+    return Rows(*quantise_rows(rows - mean), both, scales)
 
 
 def widen_apart(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:

@@ -26,11 +26,19 @@ class Naming(Enum):
 
 
 class Role(Enum):
-    """What becomes of a layer: `block` layers are worth quantising, the others are kept as they are."""
+    """What a layer is: those within a block are worth quantising, the others are kept as they are.
 
+    NORMED: within a block, right after a layer norm and its scale and shift.
+    """
+
+    NORMED = "normed"
     BLOCK = "block"
     MODULATION = "modulation"
     OUTER = "outer"
+
+    @property
+    def in_block(self) -> bool:
+        return self in (Role.NORMED, Role.BLOCK)
 
 
 @dataclass(frozen=True)
@@ -93,9 +101,9 @@ def _double(i: int, h: int) -> Iterator[Layer]:
         ("txt", "_context", ("add_q_proj", "add_k_proj", "add_v_proj"), "to_add_out"),
     ):
         yield _layer(f"{b}{stream}_mod.lin", h, Role.MODULATION, {f"{d}norm1{suffix}.linear": 6 * h})
-        yield _layer(f"{b}{stream}_attn.qkv", h, Role.BLOCK, {f"{d}attn.{name}": h for name in qkv})
+        yield _layer(f"{b}{stream}_attn.qkv", h, Role.NORMED, {f"{d}attn.{name}": h for name in qkv})
         yield _layer(f"{b}{stream}_attn.proj", h, Role.BLOCK, {f"{d}attn.{out}": h})
-        yield _layer(f"{b}{stream}_mlp.0", h, Role.BLOCK, {f"{d}ff{suffix}.net.0.proj": 4 * h})
+        yield _layer(f"{b}{stream}_mlp.0", h, Role.NORMED, {f"{d}ff{suffix}.net.0.proj": 4 * h})
         yield _layer(f"{b}{stream}_mlp.2", 4 * h, Role.BLOCK, {f"{d}ff{suffix}.net.2": h})
 
 
@@ -103,7 +111,7 @@ def _single(i: int, h: int) -> Iterator[Layer]:
     b, d = f"single_blocks.{i}.", f"single_transformer_blocks.{i}."
     fused = {f"{d}attn.to_q": h, f"{d}attn.to_k": h, f"{d}attn.to_v": h, f"{d}proj_mlp": 4 * h}
     yield _layer(f"{b}modulation.lin", h, Role.MODULATION, {f"{d}norm.linear": 3 * h})
-    yield _layer(f"{b}linear1", h, Role.BLOCK, fused)
+    yield _layer(f"{b}linear1", h, Role.NORMED, fused)
     yield _layer(f"{b}linear2", 5 * h, Role.BLOCK, {f"{d}proj_out": h})
 
 

@@ -2,7 +2,7 @@
 
 The FP8 bytes are the file's, in every mode and on every device:
 
-* `Compute.FP8`: the input is quantised row by row, around its mean, and multiplied in FP8 (`torch._scaled_mm`).
+* `Compute.FP8`: the input is quantised row by row as it comes and multiplied in FP8 (`torch._scaled_mm`).
 * `Compute.STORAGE`: FP8 is only how the weight is kept; it is widened for the product and the scale is applied
   to the output, which is exact and cheaper than scaling the weight.
 * `Compute.REFERENCE`: the weight is written out in full first. What the other two are checked against.
@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 
 from .errors import NonFinite, UnsupportedDevice
-from .fp8 import E4M3, FORMATS, Centred, is_finite, quantise_centred, widen
+from .fp8 import E4M3, FORMATS, Rows, is_finite, quantise_input, widen
 from .products import fits_fp8, scaled_mm, widened
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,8 @@ class Linear(nn.Module):
     """`nn.Linear` whose weight may be FP8 with a scale, and which can carry LoRA branches.
 
     weight: [N, K], FP8 or 16/32-bit float. scale: float32 of shape [] or [N], given exactly when weight is FP8.
-    bias: [N] or None. Moving the module moves everything; casting it casts all but FP8 weights and scales.
+    bias: [N] or None. centred: whether x comes from a layer norm (see `quantise_input`). Moving the module moves
+    everything; casting it casts all but FP8 weights and scales.
     """
 
     weight: torch.Tensor
@@ -78,6 +79,8 @@ class Linear(nn.Module):
         scale: torch.Tensor | None = None,
         bias: torch.Tensor | None = None,
         compute: Compute = Compute.AUTO,
+        *,
+        centred: bool = False,
     ) -> None:
         super().__init__()
         if (weight.dtype in FORMATS) != (scale is not None):
@@ -88,6 +91,7 @@ class Linear(nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
         self.compute = compute
+        self.centred = centred
         self.branches: dict[str, list[Branch]] = {}
 
     @property
@@ -117,7 +121,7 @@ class Linear(nn.Module):
         }
         return self
 
-    def forward(self, x: torch.Tensor, rows: Centred | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type.
 
         rows: x already quantised (see `project`). Raises UnsupportedDevice if Compute.FP8 was demanded of a
@@ -127,7 +131,7 @@ class Linear(nn.Module):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             out = functional.linear(x, self.weight.to(x.dtype), bias)
         elif self.multiplies_fp8(x):
-            rows = rows or quantise_centred(x.reshape(-1, self.in_features))
+            rows = rows or quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
             out = scaled_mm(x, rows, self.weight, self.scale, self.bias)
         else:
             out = widened(x, self.weight, self.scale, self.bias, reference=self.compute is Compute.REFERENCE)
@@ -172,11 +176,11 @@ class Linear(nn.Module):
 
 def project(x: torch.Tensor, *linears: Linear) -> list[torch.Tensor]:
     """What each layer makes of the same x, which is quantised at most once for all of them."""
-    rows: Centred | None = None
+    rows: Rows | None = None
     outputs = []
     for linear in linears:
         if rows is None and linear.multiplies_fp8(x):
-            rows = quantise_centred(x.reshape(-1, x.shape[-1]))
+            rows = quantise_input(x.reshape(-1, x.shape[-1]), centred=linear.centred)
         outputs.append(linear(x, rows))
     return outputs
 

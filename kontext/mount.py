@@ -54,13 +54,13 @@ def mount(
     model = _empty(checkpoint.size)
     for name, weights in _diffusers_layers(checkpoint, places, quantise):
         # Modulation is one row a step: a quantised input would cost accuracy and win no time.
-        exact = weights.role is not Role.BLOCK or weights.full_precision
+        exact = not weights.role.in_block or weights.full_precision
         mode = Compute.STORAGE if exact and compute is not Compute.REFERENCE else compute
         bias = weights.bias.to(weights.weight.device, dtype)
         weight = weights.weight
         if weights.scale is None and weights.role is not Role.MODULATION:
             weight = weight.to(dtype)
-        _replace(model, name, Linear(weight, weights.scale, bias, mode))
+        _replace(model, name, Linear(weight, weights.scale, bias, mode, centred=weights.role is Role.NORMED))
     for name, scale in _diffusers_norms(checkpoint):
         norm = model.get_submodule(name)
         norm.weight = nn.Parameter(require_finite(scale.to(device, dtype), name), requires_grad=False)
@@ -86,7 +86,7 @@ def _empty(size: Size) -> Any:
 
 def _needed(checkpoint: Checkpoint, places: dict[Role, torch.device], device: torch.device, quantise: bool) -> int:
     return sum(
-        weights.weight.numel() if quantise and weights.role is Role.BLOCK else weights.weight.nbytes
+        weights.weight.numel() if quantise and weights.role.in_block else weights.weight.nbytes
         for weights in checkpoint.linears.values()
         if places[weights.role] == device
     )
@@ -116,7 +116,7 @@ def _placed(checkpoint: Checkpoint, name: str, weights: Weights, device: torch.d
     weight = require_finite(weights.weight.to(device), f"{checkpoint.path.name}: {name}.weight")
     bias = require_finite(weights.bias.to(device), f"{checkpoint.path.name}: {name}.bias")
     scale = None if weights.scale is None else weights.scale.to(device)
-    if scale is None and quantise and weights.role is Role.BLOCK and not checkpoint.is_fp8:
+    if scale is None and quantise and weights.role.in_block and not checkpoint.is_fp8:
         weight, by_row = quantise_rows(weight)
         scale = by_row[:, 0].contiguous()
     if weight is not weights.weight:

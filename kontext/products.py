@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from .fp8 import E4M3, Centred, dequantise, widen_apart
+from .fp8 import E4M3, Rows, dequantise, widen_apart
 
 
 def fits_fp8(weight: torch.Tensor) -> bool:
@@ -21,9 +21,9 @@ def fits_fp8(weight: torch.Tensor) -> bool:
 
 
 def scaled_mm(
-    x: torch.Tensor, rows: Centred, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor, rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The product in FP8. rows: x's rows from `quantise_centred`; the weight must fit (`fits_fp8`)."""
+    """The product in FP8. rows: x's rows from `quantise_input`; the weight must fit (`fits_fp8`)."""
     # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
     weight_scale = scale.expand(weight.shape[0]).contiguous()[None, :]
 
@@ -33,12 +33,12 @@ def scaled_mm(
             left, weight.t(), scale_a=left_scale, scale_b=weight_scale, bias=bias, out_dtype=torch.bfloat16
         )
 
-    # The mean's share is the same for all rows, and a bias costs nothing.
-    shared = product(rows.mean, rows.mean_scale).float().sum(dim=0)
-    if bias is not None:
-        shared = shared + bias
-    out = product(rows.quantised, rows.scale, shared.to(torch.bfloat16)).to(x.dtype)
-    return out.view(*x.shape[:-1], weight.shape[0])
+    if rows.mean is not None and rows.mean_scale is not None:
+        # The mean's share is the same for all rows, and a bias costs nothing.
+        shared = product(rows.mean, rows.mean_scale).float().sum(dim=0)
+        bias = shared if bias is None else shared + bias
+    fused = None if bias is None else bias.to(torch.bfloat16)
+    return product(rows.quantised, rows.scale, fused).to(x.dtype).view(*x.shape[:-1], weight.shape[0])
 
 
 def widened(

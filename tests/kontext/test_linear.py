@@ -6,16 +6,7 @@ import sys
 import pytest
 import torch
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
-from kontext_bridge.kontext.fp8 import (
-    E4M3,
-    E5M2,
-    MAX_E4M3,
-    dequantise,
-    is_finite,
-    quantise_centred,
-    quantise_rows,
-    widen,
-)
+from kontext_bridge.kontext.fp8 import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
 from kontext_bridge.kontext.linear import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
 from torch.nn import functional
 
@@ -57,32 +48,29 @@ def test_the_exact_product_does_not_depend_on_its_chunks(monkeypatch):
 @pytest.mark.parametrize("by_row", [False, True])
 def test_fp8_products_differ_only_by_the_rounding_of_the_input(by_row):
     linear = make(by_row=by_row, compute=Compute.FP8)
-    x = torch.randn(2, 5, 64) + torch.randn(64)
-    rows = quantise_centred(x.reshape(-1, 64))
-    mean = (rows.mean.float() * rows.mean_scale).sum(dim=0)
-    rounded = (rows.quantised.float() * rows.scale + mean).view(2, 5, 64)
+    x = torch.randn(2, 5, 64)
+    q, scale = quantise_rows(x.reshape(-1, 64))
+    rounded = (q.float() * scale).view(2, 5, 64)
     assert relative(linear(x), expected(linear, rounded)) < 4e-3  # bfloat16 output
     assert 5e-3 < relative(linear(x), expected(linear, x)) < 5e-2
 
 
-def test_what_all_rows_have_in_common_is_not_rounded_to_fp8():
+def test_what_the_rows_after_a_layer_norm_have_in_common_is_not_rounded_to_fp8():
     linear, shift = make(compute=Compute.FP8), torch.randn(64) * 20
+    linear.centred = True
     x = torch.randn(32, 64)
     apart = (linear(x + shift) - expected(linear, x + shift)).norm() / (linear(x) - expected(linear, x)).norm()
     assert apart < 5, "rounding all of it to FP8 would make it twenty"
-    one = linear(shift[None])
-    assert relative(one, expected(linear, shift[None])) < 4e-3, "a single row is all mean"
+    assert relative(linear(shift[None]), expected(linear, shift[None])) < 4e-3, "a single row is all mean"
 
 
-@pytest.mark.parametrize("times", [1e2, 1e4, 1e6])
-def test_an_outlier_row_does_not_blur_the_others(times):
+def test_a_hundredfold_outlier_row_does_not_blur_the_others():
     linear = make(compute=Compute.FP8)
-    x = torch.randn(8, 64) + torch.randn(64)
-    others = [0, 1, 2, 4, 5, 6, 7]
-    alone = relative(linear(x)[others], expected(linear, x)[others])
-    x[3] *= times
-    assert relative(linear(x)[others], expected(linear, x)[others]) < 1.2 * alone
-    assert relative(linear(x)[3], expected(linear, x)[3]) < 5e-2
+    x = torch.randn(8, 64)
+    alone = linear(x)
+    x[3] *= 1e4
+    together = linear(x)
+    assert torch.equal(alone[:3], together[:3]) and torch.equal(alone[4:], together[4:])
 
 
 def test_rows_of_zeros_and_of_huge_numbers_stay_finite():

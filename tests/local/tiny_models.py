@@ -36,7 +36,7 @@ def dequantised(path: Path) -> dict[str, torch.Tensor]:
     numbers = {f"{name}.scale": norm.float() for name, norm in bfl_norms(checkpoint)}
     for name, weights in bfl_layers(checkpoint):
         weight, scale = weights.weight, weights.scale
-        if scale is None and not checkpoint.is_fp8 and weights.role is Role.BLOCK:
+        if scale is None and not checkpoint.is_fp8 and weights.role.in_block:
             weight, by_row = quantise_rows(weight)
             scale = by_row[:, 0]
         numbers[f"{name}.weight"] = weight.float() if scale is None else dequantise(weight, scale, torch.float32)
@@ -79,7 +79,7 @@ def write_loras(folder: Path, size: Size = TINY) -> None:
                     f"transformer.{part.name}.lora_A.weight": down,
                     f"transformer.{part.name}.lora_B.weight": up,
                 }
-        if layer.role is Role.BLOCK:
+        if layer.role.in_block:
             lokr |= {
                 f"{name}.lokr_w1": torch.randn(2, 2, generator=generator) * 0.05,
                 f"{name}.lokr_w2": torch.randn(layer.rows // 2, layer.inputs // 2, generator=generator) * 0.05,
