@@ -15,6 +15,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -60,6 +61,13 @@ class LocalInterruption(BaseException):
     """Stands for ComfyUI's InterruptProcessingException where there is no ComfyUI; a BaseException like it."""
 
 
+@dataclass(frozen=True)
+class Blocked:
+    """Stands for ComfyUI's ExecutionBlocker where there is no ComfyUI: a value that nobody may use, and why."""
+
+    message: str | None
+
+
 _reporter: Reporter | None = None
 _local_interrupt = threading.Event()
 
@@ -89,6 +97,13 @@ def interruption() -> BaseException:
         stopped: BaseException = management.InterruptProcessingException()
         return stopped
     return LocalInterruption("The run was interrupted.")
+
+
+def blocked(message: str) -> Any:
+    """What a node gives for an output that it has no value for: nodes that use it do not run, the artist reads why."""
+    if _server() is None:
+        return Blocked(message)
+    return sys.modules["comfy_execution.graph_utils"].ExecutionBlocker(message)
 
 
 def user_folder() -> Path:

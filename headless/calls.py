@@ -5,20 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..host import Blocked
 from .inputs import groups
 
 if TYPE_CHECKING:
     from comfy_api.latest import io
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """Stands where a value would be once a node has blocked what is downstream of it."""
-
-    message: str | None
 
 
 class _Locked(type):

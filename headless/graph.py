@@ -56,6 +56,11 @@ class Node:
         """Input name to the id of the node it is linked from."""
         return {name: value[0] for name, value in self.inputs.items() if is_link(value)}
 
+    @property
+    def links(self) -> list[list[Any]]:
+        """The outputs that its inputs are linked from, [node id, output index]."""
+        return [value for value in self.inputs.values() if is_link(value)]
+
 
 @dataclass(frozen=True)
 class Workflow:

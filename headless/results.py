@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .calls import Blocked
+from ..host import Blocked
 from .folders import RunFolders
 
 if TYPE_CHECKING:
@@ -64,9 +64,15 @@ def node_result(class_type: str, schema: io.Schema, returned: list[Returned], fo
     return NodeResult(class_type, outputs, texts, ui, _files(ui, folders))
 
 
-def blocking(returned: Iterable[Returned]) -> list[str]:
-    """The reasons that the calls gave for blocking what follows."""
-    return [one.block_execution for one in returned if not isinstance(one, Blocked) and one.block_execution is not None]
+def blocking(returned: Iterable[Returned], used: set[int]) -> list[str]:
+    """The reasons that the calls gave for blocking what follows; of single outputs, those in `used`."""
+    reasons = []
+    for one in returned:
+        if isinstance(one, Blocked):
+            continue
+        values = [value for index, value in enumerate(one.result or ()) if index in used]
+        reasons += [one.block_execution, *(value.message for value in values if isinstance(value, Blocked))]
+    return [reason for reason in reasons if reason is not None]
 
 
 def _row(returned: Returned, declared: int) -> tuple[Any, ...]:

@@ -203,7 +203,8 @@ class _Run:
             raise self._failure(node, error) from error
         result.seconds = time.monotonic() - self.started[node.id]
         self.result.nodes[node.id] = result
-        if reasons := blocking(returned):
+        used = {link[1] for one in self.workflow.nodes.values() for link in one.links if link[0] == node.id}
+        if reasons := blocking(returned, used):
             self.result.blocked[node.id] = "\n".join(reasons)
         del self.needs[node.id]
         for needed in self.needs.values():

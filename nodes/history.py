@@ -52,5 +52,5 @@ class KontextHistory(io.ComfyNode):
     async def execute(cls, pick: int, search: str = "", count: int = 20) -> io.NodeOutput:
         from . import listing
 
-        gathered, table, text = await listing.history(pick, search.strip(), count, cls.hidden.unique_id)
-        return io.NodeOutput(gathered.image, table, text, ui=ui.PreviewText(table))
+        image, table, text = await listing.history(pick, search.strip(), count, cls.hidden.unique_id)
+        return io.NodeOutput(image, table, text, ui=ui.PreviewText(table))

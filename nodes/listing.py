@@ -6,17 +6,19 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
+from .. import host
 from ..imaging.codec import decode
 from ..oxen.batch import Batch
-from ..oxen.errors import GenerationNotFound, InvalidParameters
+from ..oxen.errors import GenerationFailed, GenerationNotFound, OxenError
 from ..oxen.ledger import Record, State
-from ..oxen.progress import Progress
+from ..oxen.progress import Progress, Stage
 from ..oxen.replies import JobStatus, Row
 from ..oxen.secrets import without_query
 from ..oxen.session import Session
-from .runs import Gathered, gather, in_session
+from .runs import gather, in_session
 
 _PROMPT_SHOWN = 60
 _LINES = 1000
@@ -68,27 +70,52 @@ def cancel(session: Session, generation_id: str) -> str:
     return f"{generation_id}: {row.status.value}"
 
 
-async def history(pick: int, search: str, count: int, node_id: str | None) -> tuple[Gathered, str, str]:
-    """The picture of one line of the history, the table and the same as JSON; raises OxenError."""
+async def history(pick: int, search: str, count: int, node_id: str | None) -> tuple[Any, str, str]:
+    """The picture of one line of the history, the table and the same as JSON.
+
+    The picture is an IMAGE [1,H,W,3], or blocked with the reason where there is none to bring back.
+    """
     progress = Progress(1)
 
-    def work(session: Session) -> tuple[Gathered, str, str]:
-        records = session.ledger.recent(_LINES, contains=search)
-        pictures = [record for record in records if _has_picture(record)]
-        if len(pictures) < pick:
-            found = f" with {search!r}" if search else ""
-            raise InvalidParameters(
-                f"The history has {len(pictures)} pictures{found}, so there is no number {pick}.\n"
-                + _history_table(session, records[:count])
-            )
-        batch = Batch(session, decode)
-        outcomes = batch.collect([pictures[pick - 1]], progress)
-        gathered = gather(outcomes, progress)
-        batch.handed_over(outcomes)
+    def work(session: Session) -> tuple[Any, str, str]:
+        image = _picture(session, pick, search, progress)
         records = session.ledger.recent(count, contains=search)
-        return gathered, _history_table(session, records), _history_json(session, records)
+        return image, _history_table(session, records, search), _history_json(session, records)
 
     return await in_session(work, progress=progress, node_id=node_id)
+
+
+def _picture(session: Session, pick: int, search: str, progress: Progress) -> Any:
+    records = [record for record in session.ledger.recent(_LINES, contains=search) if _has_picture(record)]
+    if len(records) < pick:
+        progress.at(0, Stage.FAILED)
+        return host.blocked(_no_number(pick, len(records), search))
+    picked = records[pick - 1]
+    batch = Batch(session, decode)
+    outcomes = batch.collect([picked], progress)
+    error = outcomes[0].error
+    if error is not None:
+        return host.blocked(_not_brought(pick, picked, error))
+    image = gather(outcomes, progress).image
+    batch.handed_over(outcomes)
+    return image
+
+
+def _no_number(pick: int, found: int, search: str) -> str:
+    having = f" with {search!r}" if search else ""
+    if found:
+        return f"The history has {_counted(found, 'picture')}{having}, so there is no number {pick}."
+    return f"The history has no picture{having or ' yet'}."
+
+
+def _not_brought(pick: int, record: Record, error: OxenError) -> str:
+    lost = isinstance(error, GenerationFailed) and record.state is State.DONE
+    if lost or isinstance(error, GenerationNotFound) or error.status == HTTPStatus.GONE:
+        return (
+            f"Picture {pick} of the history is gone: neither this machine nor Oxen.ai has it any more. It can be made "
+            "again, and is paid again, with Kontext Edit, from the same picture, prompt and seed."
+        )
+    return error.message
 
 
 def _queue_line(row: Row | str) -> str:
@@ -122,19 +149,32 @@ def _has_picture(record: Record) -> bool:
     return record.state in {State.DONE, State.SENT}
 
 
-def _history_table(session: Session, records: Sequence[Record]) -> str:
+def _history_table(session: Session, records: Sequence[Record], search: str) -> str:
     """One edit a line, numbered where it can be brought back, and the total."""
     numbers = itertools.count(1)
     lines = [_history_line(str(next(numbers)) if _has_picture(one) else "-", one) for one in records]
     count, total = session.ledger.totals()
-    return "\n".join([*lines, f"{count} edits in all, {total} USD as far as the service told."])
+    if not lines and not search:
+        return "Nothing was made on this machine yet."
+    lines = lines or [f"No edit has {search!r} in its prompt or generation id."]
+    return "\n".join([*lines, f"{_counted(count, 'edit')} in all, {total} USD as far as the service told."])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _history_line(number: str, record: Record) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created_at))
+    line = f"{number}  {when}  {record.state.value}  seed {record.seed}  {_price(record)}"
+    return f"{line}  {_shortened(record.prompt)}"
+
+
+def _price(record: Record) -> str:
+    if record.state is State.REFUSED:
+        return "not billed"
     cost = record.cost if record.cost is not None else record.price
-    price = f"{cost} USD" if cost is not None else "cost unknown"
-    return f"{number}  {when}  {record.state.value}  seed {record.seed}  {price}  {_shortened(record.prompt)}"
+    return f"{cost} USD" if cost is not None else "cost unknown"
 
 
 def _history_json(session: Session, records: tuple[Record, ...]) -> str:

@@ -55,11 +55,21 @@ def test_a_node_that_no_template_shows_and_that_fails_in_comfyui_is_noticed(serv
     assert done["status"]["status_str"] == "success", done["status"]["messages"]
     assert any(word in done["outputs"]["90"]["text"][0] for word in ("cancelled", "finished before"))
     assert "USD per image" in done["outputs"]["91"]["text"][0]
+
+
+def test_the_history_gives_its_table_in_comfyui_also_where_there_is_no_picture_to_bring_back(
+    server: ComfyServer,
+) -> None:
     server.run(read(TWINS / "remote_edit.json"))
-    history = {"1": {"class_type": "KontextHistory", "inputs": {"pick": 1, "search": "", "count": 5}}}
-    done = server.run(history)
-    assert done["status"]["status_str"] == "success", done["status"]["messages"]
-    assert "edits in all" in done["outputs"]["1"]["text"][0]
+    for search, saved in (("", 1), ("nothing like it", 0)):
+        history = {
+            "1": {"class_type": "KontextHistory", "inputs": {"pick": 1, "search": search, "count": 5}},
+            "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+        }
+        done = server.run(history)
+        assert done["status"]["status_str"] == "success", done["status"]["messages"]
+        assert "in all, " in done["outputs"]["1"]["text"][0]
+        assert len(done["outputs"].get("2", {}).get("images", [])) == saved
 
 
 def test_a_twin_listed_as_a_template_is_noticed(server: ComfyServer) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 from kontext_bridge import host
-from kontext_bridge.headless.run import RunInterrupted
+from kontext_bridge.headless.calls import Blocked
+from kontext_bridge.headless.folders import RunFolders
+from kontext_bridge.headless.run import RunInterrupted, run_workflow
 from kontext_bridge.oxen.errors import OxenError
 from kontext_bridge.standin import Fault, Timing
 
@@ -253,8 +255,56 @@ def test_the_history_lists_what_was_paid_for_and_brings_a_picture_back(bench: An
     assert json.loads(text)["count"] == 2 and json.loads(text)["total_usd"] == 0.08
     found, table, _ = bench.run("KontextHistory", search="older")
     assert torch.equal(found, pictures) and len(table.splitlines()) == 2
-    with pytest.raises(OxenError, match=r"history has 0 pictures with 'nothing like it', so there is no number 1"):
-        bench.run("KontextHistory", search="nothing like it")
+    nothing = bench.result("KontextHistory", search="nothing like it")
+    assert nothing.nodes["node"].texts["table"].startswith("No edit has 'nothing like it' in its prompt or generation")
+    assert "2 edits in all, 0.08 USD" in nothing.nodes["node"].texts["table"]
+    assert "no picture with 'nothing like it'" in nothing.blocked["node"]
+
+
+def test_a_history_without_anything_still_gives_its_table_and_blocks_the_picture_alone(bench: Any) -> None:
+    result = bench.result("KontextHistory")
+    assert result.nodes["node"].texts["table"] == "Nothing was made on this machine yet."
+    assert json.loads(result.nodes["node"].texts["json"]) == {"edits": [], "count": 0, "total_usd": 0.0}
+    assert "no picture yet" in result.blocked["node"] and result.nodes["out"].outputs == [[Blocked(None)]]
+
+    alone = {"1": {"class_type": "KontextHistory", "inputs": bench.defaults("KontextHistory")}}
+    folders = RunFolders(source=bench.folder, output=bench.folder / "output")
+    assert run_workflow(alone, bench.classes.values(), folders).blocked == {}, "nothing uses the picture"
+
+
+def test_a_number_that_the_history_lacks_is_told_beside_the_table(bench: Any, images: Any) -> None:
+    bench.edit(images())
+    result = bench.result("KontextHistory", pick=2)
+    assert "has 1 picture, so there is no number 2" in result.blocked["node"]
+    assert result.nodes["node"].texts["table"].splitlines()[-1].startswith("1 edit in all, 0.04 USD")
+
+
+def test_a_picture_that_is_gone_for_good_leaves_the_table_and_says_how_to_make_it_again(
+    bench: Any, images: Any, home: Any
+) -> None:
+    bench.edit(images())
+    for file in (home / "results").iterdir():
+        file.unlink()
+    bench.server.set(result_missing=True)
+    result = bench.result("KontextHistory")
+    assert "a hat" in result.nodes["node"].texts["table"] and result.nodes["out"].outputs == [[Blocked(None)]]
+    assert "with Kontext Edit" in result.blocked["node"] and "always new" not in result.blocked["node"]
+
+
+def test_a_picture_that_cannot_be_fetched_now_leaves_the_table_and_says_why(bench: Any, images: Any) -> None:
+    bench.submit(images())
+    bench.server.set(poll_unauthorized=True)
+    result = bench.result("KontextHistory")
+    assert "a hat" in result.nodes["node"].texts["table"]
+    assert "does not accept the API key" in result.blocked["node"]
+
+
+def test_a_refused_edit_is_listed_as_not_billed(serve: Any, images: Any) -> None:
+    bench = serve(out_of_credits=True)
+    with pytest.raises(OxenError):
+        bench.edit(images())
+    table = bench.result("KontextHistory").nodes["node"].texts["table"]
+    assert "refused" in table and "not billed" in table and "cost unknown" not in table
 
 
 def test_two_nodes_with_the_same_request_in_one_run_pay_once(serve: Any, images: Any) -> None:
