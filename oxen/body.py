@@ -1,12 +1,14 @@
-"""Answers that arrive in their time or not at all: headers and body against servers that drip or never end.
+"""Bodies on their way: requests that may be large, answers that arrive in their time or not at all.
 
-A socket's timeout starts again with every byte, so it alone does not bound an answer. Here the status line and the
-headers get one read timeout in all, and a body is handed on as it arrives, so that its reader can look at the clock.
+A request's body goes out in blocks, each under a timeout of its own, so that a slow connection is no broken one.
+For an answer that is too little, as a socket's timeout starts again with every byte: the status line and the headers
+get one read timeout in all, and a body is handed on as it arrives, so that its reader can look at the clock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import socket
 import threading
 from collections.abc import Iterator
@@ -19,9 +21,30 @@ import urllib3.connectionpool
 import urllib3.exceptions
 import urllib3.response
 
+from .control import Control, Deadline
+
 ACCEPTED_CODINGS = "gzip, deflate"
 _CODINGS = frozenset(["", "identity", "gzip", "x-gzip", "deflate"])
 _CHUNK = 1 << 16
+
+
+class Outgoing(io.BytesIO):
+    """A request's body, read block by block while it is sent; `answer_by` is counted from the last block.
+
+    Raises Interrupted where the run is stopped before all of it is out, which leaves a request that is none.
+    """
+
+    def __init__(self, data: bytes, seconds: float, control: Control) -> None:
+        super().__init__(data)
+        self.answer_by = Deadline(seconds)
+        self._length = len(data)
+        self._control = control
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() < self._length:
+            self._control.check()
+        self.answer_by = Deadline(self.answer_by.seconds)
+        return super().read(size)
 
 
 def chunks(response: requests.Response) -> Iterator[bytes]:

@@ -21,7 +21,7 @@ import requests
 import urllib3.exceptions
 from requests.auth import AuthBase
 
-from .body import ACCEPTED_CODINGS, InTimeAdapter, chunks
+from .body import ACCEPTED_CODINGS, InTimeAdapter, Outgoing, chunks
 from .control import Control, Deadline
 from .credentials import Account, is_loopback_name
 from .errors import (
@@ -109,7 +109,7 @@ class Transport:
         """The service's successful (2xx) answer to one request; anything else is raised.
 
         paid: the request costs money; it is never sent twice (see the module). public: no key needed.
-        seconds: how long the whole answer may take.
+        seconds: how long the answer may take once the request is out; the request's body may take its time.
         Raises Misconfigured, ConnectionFailed, OutcomeUnknown (paid only), the ReplyError family, Interrupted.
         """
         key = self.account.key if public else self.account.require_key()
@@ -143,22 +143,22 @@ class Transport:
         seconds: float,
     ) -> Reply:
         self.control.check()
-        deadline = Deadline(seconds)
+        session = self.session
+        url = self.account.base_url + path
         try:
-            response = self.session.request(
-                method,
-                self.account.base_url + path,
-                auth=auth,
-                json=json,
-                params=params,
-                files=files,
-                data=data,
-                stream=True,
+            request = requests.Request(method, url, auth=auth, json=json, params=params, files=files, data=data)
+            prepared = session.prepare_request(request)
+            body = Outgoing(prepared.body if isinstance(prepared.body, bytes) else b"", seconds, self.control)
+            if prepared.body:
+                prepared.body = body  # type: ignore[assignment]  # any file may stand here
+            response = session.send(
+                prepared,
                 allow_redirects=False,
-                timeout=(CONNECT_SECONDS, seconds),
+                timeout=(min(CONNECT_SECONDS, seconds), seconds),
+                **session.merge_environment_settings(prepared.url, {}, True, None, None),
             )
             with response:
-                return Reply(response.status_code, response.headers, read_body(response, deadline))
+                return Reply(response.status_code, response.headers, read_body(response, body.answer_by))
         except requests.exceptions.InvalidHeader:
             raise Misconfigured("The API key cannot be sent as it is; copy it again.") from None
         except requests.RequestException as error:
@@ -251,14 +251,21 @@ def retry_after(value: str | None) -> float | None:
 
 
 def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_REPLY_BYTES) -> bytes:
-    """A streamed body, at most `limit` bytes and until `deadline`; raises UnexpectedReply beyond either."""
+    """A streamed body, at most `limit` bytes and until `deadline`; raises UnexpectedReply beyond either.
+
+    A body that is whole is never too late. Where its length is not announced, one more piece than was there at the
+    deadline tells that it was not.
+    """
     body = bytearray()
+    late = False
     for chunk in chunks(response):
         body += chunk
         if len(body) > limit:
             raise UnexpectedReply(f"The service sent more than {limit >> 20} MB; the rest was not read.")
-        if deadline.passed:
+        missing = response.raw.length_remaining
+        if deadline.passed and (late if missing is None else missing):
             raise UnexpectedReply(f"The service's answer took longer than {deadline.seconds:g} s to arrive.")
+        late = deadline.passed
     return bytes(body)
 
 
