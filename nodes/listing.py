@@ -12,7 +12,7 @@ from typing import Any
 from .. import host
 from ..imaging.codec import decode
 from ..oxen.batch import Batch
-from ..oxen.errors import GenerationFailed, GenerationNotFound, OxenError
+from ..oxen.errors import GenerationFailed, GenerationNotFound, Interrupted, Misconfigured, OxenError
 from ..oxen.ledger import Record, State
 from ..oxen.progress import Progress, Stage
 from ..oxen.replies import JobStatus, Row
@@ -54,11 +54,13 @@ def queue_json(rows: tuple[Row | str, ...]) -> str:
 
 
 def cancel(session: Session, generation_id: str) -> str:
-    """Cancel a job at the service and say in a line what became of it."""
+    """Cancel a job at the service and say in a line what became of it; raises Interrupted and Misconfigured alone."""
     try:
         session.client.cancel(generation_id)
         row = session.client.row(generation_id)
-    except GenerationNotFound as error:
+    except (Interrupted, Misconfigured):
+        raise
+    except OxenError as error:
         return f"{generation_id}: {error}"
     if row.status is JobStatus.CANCELLED:
         record = session.ledger.by_generation(generation_id)

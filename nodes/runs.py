@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import torch
@@ -23,7 +24,7 @@ from ..oxen.batch import Batch
 from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ..oxen.control import Control
 from ..oxen.credentials import Account, find_account, find_base_url
-from ..oxen.edits import Edit, Outcome, Terms
+from ..oxen.edits import Edit, How, Outcome, Terms
 from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
 from ..oxen.ledger import Record
 from ..oxen.progress import Progress
@@ -206,8 +207,10 @@ def gather(
         outcome = outcomes[number - 1]
         edits.append(_told(number, outcome, size_sent, resized=place in stacked.resized))
     info: dict[str, Any] = {"edits": edits, "seconds": round(progress.seconds, 2)}
-    costs = [o.record.cost for o in outcomes if o.record is not None and o.record.cost is not None]
-    if costs:
+    # what is reused was paid for in an earlier run
+    new = [o.record for o in outcomes if o.record is not None and o.how is not How.REUSED]
+    costs = [record.cost for record in new if record.cost is not None]
+    if costs or not new:
         info["cost_usd"] = float(sum(costs))
     if failed:
         info["failed"] = [{"edit": number, "error": str(error)} for number, error in failed.items()]
@@ -241,10 +244,14 @@ def failures(outcomes: Sequence[Outcome[DecodedImage]]) -> dict[int, OxenError]:
 
 
 def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) -> OxenError:
-    """One error for the failed of `count` edits, with what became of the others and what to do."""
+    """One error for the failed of `count` edits, with what became of the others and what to do.
+
+    send_as: how their pictures were sent; None where nothing was sent, and jobs were only collected.
+    """
     first = next(iter(failed.values()))
     advice = ""
-    could_be_the_uri = isinstance(first, Upstream) or "for url" in str(first)
+    too_large = first.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    could_be_the_uri = too_large or isinstance(first, Upstream) or "for url" in str(first)
     if could_be_the_uri and send_as in {SendAs.AUTO, SendAs.DATA_URI}:
         advice = " If it keeps happening, the service may refuse pictures in the request: set send_as to Oxen upload."
     if count == 1:
@@ -252,12 +259,15 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
     if len({str(error) for error in failed.values()}) == 1 and len(failed) == count:
         return first.reworded(f"All {count} edits failed: {first.message}{advice}")
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
+    again = "run again and only what failed is paid for"
+    if send_as is None:
+        again = "run the failed edits again with Kontext Edit or Kontext Submit"
     kept = count - len(failed)
     if not kept:
         return SomeFailed(f"All {count} edits failed. {named}{advice}")
     return SomeFailed(
-        f"{len(failed)} of {count} edits failed. {named} The other {kept} are kept: run again and only what failed is "
-        f"paid for, or set if_some_fail to go on with what succeeded.{advice}"
+        f"{len(failed)} of {count} edits failed. {named} The other {kept} {'is' if kept == 1 else 'are'} kept: "
+        f"{again}, or set if_some_fail to go on with what succeeded.{advice}"
     )
 
 

@@ -142,15 +142,17 @@ def test_an_answer_that_is_none_is_quoted_and_the_request_is_not_sent_again(
     assert len(bench.paid) == 1
 
 
+@pytest.mark.parametrize("fault", [{"data_uri_refused": True}, {"body_limit": 2000}], ids=str)
 @pytest.mark.parametrize("node", EDITS)
 def test_a_service_that_refuses_data_uris_is_reported_with_the_way_around(
-    serve: Any, images: Any, monkeypatch: Any, node: str
+    serve: Any, monkeypatch: Any, node: str, fault: dict[str, Any]
 ) -> None:
+    noise = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr("kontext_bridge.oxen.edits._LOOKUP_PAUSES", (0.0,))
-    bench = serve(data_uri_refused=True)
+    bench = serve(**fault)
     with pytest.raises(OxenError, match=r"set send_as to Oxen upload"):
-        bench.run(node, image=images(), prompt="a hat")
-    assert bench.run(node, image=images(), prompt="another hat", send_as="Oxen upload", output_format="jpg")
+        bench.run(node, image=noise, prompt="a hat")
+    assert bench.run(node, image=noise, prompt="another hat", send_as="Oxen upload", output_format="jpg")
 
 
 @pytest.mark.parametrize("node", ["KontextCollect", "KontextQueueStatus"])
@@ -165,6 +167,15 @@ def test_cancelling_an_id_that_does_not_exist_says_so_and_goes_on_with_the_other
     text = bench.run("KontextCancel", generation_ids=f"no-such-id\n{ids[0]}")[0].splitlines()
     assert "knows no generation no-such-id" in text[0]
     assert text[1] == f"{ids[0]}: cancelled"
+
+
+def test_a_job_that_cannot_be_cancelled_does_not_keep_the_others_from_it(serve: Any, images: Any) -> None:
+    bench = serve(cancel_error=Fault(True, times=1))
+    bench.server.hold()
+    _, ids = bench.submit(images(2))
+    text = bench.run("KontextCancel", generation_ids="\n".join(ids))[0].splitlines()
+    assert text[0].startswith(f"{ids[0]}: ") and "500" in text[0]
+    assert text[1] == f"{ids[1]}: cancelled"
 
 
 @pytest.mark.parametrize("node", ["KontextCollect", "KontextQueueStatus", "KontextCancel"])

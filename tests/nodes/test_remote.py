@@ -78,7 +78,24 @@ def test_what_succeeded_is_kept_where_some_fail_and_only_the_failed_is_paid_for_
         bench.edit(images(3))
     _, info = bench.edit(images(3))
     assert sorted(told(info, "how")) == ["new", "reused", "reused"]
+    assert told(info, "cost_usd") == [0.04] * 3 and info["cost_usd"] == 0.04, "the total is this run's"
     assert len(bench.paid) == 4
+
+
+def test_a_run_that_reuses_all_its_pictures_says_that_it_cost_nothing(bench: Any, images: Any) -> None:
+    bench.edit(images())
+    assert bench.edit(images())[1]["cost_usd"] == 0.0
+
+
+def test_a_failure_of_what_was_submitted_does_not_promise_that_collecting_makes_it_again(
+    serve: Any, images: Any
+) -> None:
+    bench = serve(run_fails=Fault("the worker died", times=1))
+    job, _ = bench.submit(images(3))
+    with pytest.raises(OxenError, match=r"1 of 3 edits failed.*The other 2 are kept") as raised:
+        bench.run("KontextCollect", job=[job])
+    assert "run again" not in str(raised.value)
+    assert "Kontext Edit or Kontext Submit" in str(raised.value) and "set if_some_fail" in str(raised.value)
 
 
 def test_going_on_with_what_succeeded_names_what_failed(serve: Any, images: Any) -> None:
