@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import sqlite3
 from pathlib import Path
 from types import TracebackType
 
 from .client import Client
 from .control import Control
 from .credentials import Account
+from .errors import Misconfigured
 from .fetch import Fetcher
 from .ledger import Ledger
 from .settings import Settings
+
+logger = logging.getLogger(__name__)
 
 DAY_SECONDS = 86400.0
 
@@ -18,14 +24,15 @@ DAY_SECONDS = 86400.0
 class Session:
     """One connection pool and one open ledger; a context manager.
 
-    folder: where the ledger lives. control: stops the run from outside.
+    folder: where the ledger lives. control: stops the run from outside. Raises Misconfigured where the ledger cannot
+    be used.
     """
 
     def __init__(self, account: Account, folder: Path, settings: Settings, control: Control | None = None) -> None:
         self.settings = settings
         self.control = control or Control()
+        self.ledger = _open_ledger(folder)
         self.client = Client(account, self.control)
-        self.ledger = Ledger(folder)
         self.fetcher = Fetcher(
             self.control,
             account=account,
@@ -39,9 +46,27 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.ledger.prune(
-            max_bytes=self.settings.store_megabytes << 20, keep_seconds=self.settings.keep_days * DAY_SECONDS
-        )
-        self.ledger.close()
-        self.fetcher.close()
-        self.client.close()
+        with contextlib.ExitStack() as closing:
+            for part in (self.client, self.fetcher, self.ledger):
+                closing.callback(part.close)
+            try:
+                self.ledger.prune(
+                    max_bytes=self.settings.store_megabytes << 20, keep_seconds=self.settings.keep_days * DAY_SECONDS
+                )
+            except (OSError, sqlite3.Error) as failed:
+                # the run's result is worth more than a tidy folder; the next run tries again
+                logger.warning("Old results could not be removed: %s", failed)
+
+
+def _open_ledger(folder: Path) -> Ledger:
+    try:
+        return Ledger(folder)
+    except (OSError, sqlite3.Error) as error:
+        advice = "Check that its folder can be written and that the disk has room."
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            advice = (
+                "Move it away, together with the folder results beside it, and a new one is begun: what it knows of "
+                "unfinished jobs is lost with it, so that they are paid again if they are run again."
+            )
+        path = folder / "ledger.sqlite3"
+        raise Misconfigured(f"The ledger {path} cannot be used: {error}. Nothing was sent. {advice}") from None
