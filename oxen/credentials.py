@@ -37,11 +37,13 @@ class Account:
     base_url: scheme, host and port without a path, for example https://hub.oxen.ai.
     key: None where none was found; public routes still work then.
     source: where the key came from, for people; never the key.
+    key_file: where a key may be written to.
     """
 
     base_url: str
     key: str | None = field(repr=False)
     source: str = "nowhere"
+    key_file: Path = Path(KEY_FILE)
 
     def require_key(self) -> str:
         """The key; raises Misconfigured with every place to put one where there is none."""
@@ -51,7 +53,7 @@ class Account:
         raise Misconfigured(
             f"No Oxen.ai API key was found, nothing was sent. Get one at {KEY_PAGE}, then set the environment "
             f"variable {KEY_VARIABLE} before ComfyUI starts, or run `oxen config --auth {host} KEY`, or write it to "
-            f"the file {KEY_FILE} in the user/__kontext_bridge folder (chmod 600)."
+            f"the file {self.key_file} (chmod 600)."
         )
 
 
@@ -71,8 +73,8 @@ def find_account(user_folder: Path, environ: Mapping[str, str] = os.environ) -> 
         return Account(base_url, _checked(from_config, config.name), "Oxen's auth_config.toml")
     key_file = user_folder / KEY_FILE
     if key_file.is_file():
-        return Account(base_url, _checked(_read_private(key_file), KEY_FILE), f"the file {KEY_FILE}")
-    return Account(base_url, None)
+        return Account(base_url, _checked(_read_private(key_file), str(key_file)), f"the file {key_file}")
+    return Account(base_url, None, key_file=key_file)
 
 
 def find_base_url(environ: Mapping[str, str] = os.environ) -> str:
@@ -147,8 +149,8 @@ def _key_in_config(path: Path, host: str) -> str | None:
 
 def _read_private(path: Path) -> str:
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise Misconfigured(f"The key file {path.name} can be read by other users; run `chmod 600` on it.")
+        raise Misconfigured(f"The key file {path} can be read by other users; run `chmod 600` on it.")
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
-        raise Misconfigured(f"The key file {path.name} cannot be read; write the key into it as plain text.") from None
+        raise Misconfigured(f"The key file {path} cannot be read; write the key into it as plain text.") from None

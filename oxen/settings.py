@@ -19,6 +19,8 @@ else:
 
 SETTINGS_FILE = "settings.toml"
 ENVIRONMENT_PREFIX = "KONTEXT_BRIDGE_"
+# Not a setting: it says where the settings are.
+_FOLDER_VARIABLE = ENVIRONMENT_PREFIX + "HOME"
 _REPOSITORY_PARTS = 2
 
 
@@ -115,11 +117,11 @@ def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
     path = folder / SETTINGS_FILE
     given: dict[str, tuple[str, Any]] = {}
     if path.is_file():
-        given.update({name: (f"{SETTINGS_FILE}: {name}", value) for name, value in _read_toml(path).items()})
-    for field in fields(Settings):
-        variable = ENVIRONMENT_PREFIX + field.name.upper()
-        if environ.get(variable, "").strip():
-            given[field.name] = (variable, environ[variable])
+        given.update({name: (f"{path}: {name}", value) for name, value in _read_toml(path).items()})
+    variables = {ENVIRONMENT_PREFIX + field.name.upper(): field.name for field in fields(Settings)}
+    for variable, value in environ.items():
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != _FOLDER_VARIABLE and value.strip():
+            given[variables.get(variable, variable)] = (variable, value)
     values: dict[str, Any] = {}
     for name, (where, value) in given.items():
         if name not in _READERS:
@@ -135,4 +137,4 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured(f"{path.name} in the Kontext Bridge user folder cannot be read: {error}") from None
+        raise Misconfigured(f"{path} cannot be read: {error}") from None

@@ -66,10 +66,26 @@ def test_a_misspelt_setting_is_refused_and_the_known_ones_are_named(tmp_path: Pa
         load_settings(tmp_path, {})
 
 
+@pytest.mark.parametrize("name", ["KONTEXT_BRIDGE_USD_PER_RUM", "KONTEXT_BRIDGE_usd_per_run"])
+def test_a_misspelt_variable_is_refused_as_a_limit_that_would_not_hold(tmp_path: Path, name: str) -> None:
+    known = {"KONTEXT_BRIDGE_HOME": str(tmp_path), "KONTEXT_BRIDGE_USD_PER_RUN": "1", "KONTEXT_BRIDGE_OLD": ""}
+    assert load_settings(tmp_path, known).usd_per_run == 1
+    with pytest.raises(Misconfigured, match=rf"{name} is not a setting\. Known settings: .*usd_per_run"):
+        load_settings(tmp_path, {**known, name: "0.10"})
+
+
+def test_an_error_in_the_file_says_where_the_file_is(tmp_path: Path) -> None:
+    for text in ("max_in_flight = 0\n", "max_in_flight = \n", "unknown = 1\n"):
+        (tmp_path / "settings.toml").write_text(text)
+        with pytest.raises(Misconfigured) as raised:
+            load_settings(tmp_path, {})
+        assert str(tmp_path / "settings.toml") in str(raised.value)
+
+
 @pytest.mark.parametrize("text", [b"max_in_flight = \n", b"\xff\xfe"])
 def test_a_settings_file_that_cannot_be_read_stops_the_run_rather_than_lift_its_limits(
     tmp_path: Path, text: bytes
 ) -> None:
     (tmp_path / "settings.toml").write_bytes(text)
-    with pytest.raises(Misconfigured, match=r"settings\.toml .* cannot be read"):
+    with pytest.raises(Misconfigured, match=r"settings\.toml cannot be read"):
         load_settings(tmp_path, {})
