@@ -8,6 +8,8 @@ get one read timeout in all, and a body is handed on as it arrives, so that its 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import importlib.metadata
 import io
 import socket
 import threading
@@ -26,6 +28,7 @@ from .control import Control, Deadline
 ACCEPTED_CODINGS = "gzip, deflate"
 _CODINGS = frozenset(["", "identity", "gzip", "x-gzip", "deflate"])
 _CHUNK = 1 << 16
+_OLD_URLLIB3 = importlib.metadata.version("urllib3").startswith("1.")
 
 
 class Outgoing(io.BytesIO):
@@ -73,21 +76,30 @@ class HeadersInTime(urllib3.connection.HTTPConnection):
     """A connection whose status line and headers, all together, get one read timeout; also a mixin for HTTPS."""
 
     def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override]
-        # urllib3 2 has the read timeout in `timeout` by now, urllib3 1 in the socket; the other is the one to connect
-        limits = (self.timeout, self.sock.gettimeout() if self.sock is not None else None)
-        if not all(isinstance(limit, int | float) for limit in limits):
+        # where the read timeout is by now; the other one belongs to the connect, or to the request before
+        limit = self.sock.gettimeout() if _OLD_URLLIB3 else self.timeout
+        if not isinstance(limit, int | float):
             return super().getresponse()
-        limit = max(float(limit) for limit in limits if isinstance(limit, int | float))
-        timer = threading.Timer(limit, _shut, (self.sock,))
+        late = threading.Event()
+        timer = threading.Timer(limit, _shut, (self.sock, late))
         timer.daemon = True
         timer.start()
         try:
-            return super().getresponse()
+            response = super().getresponse()
+        except (OSError, http.client.HTTPException):
+            if not late.is_set():
+                raise
+        else:
+            if not late.is_set():
+                return response
+            response.close()  # the headers may be cut off where they have no end
         finally:
             timer.cancel()
+        raise TimeoutError("timed out")
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket, late: threading.Event) -> None:
+    late.set()
     with contextlib.suppress(OSError):
         # past a TLS socket's own method, which would take its state away under the reading thread
         socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 DEFAULT_EDIT_SECONDS = 300.0
 _ENQUEUE_SECONDS = 60.0
+_IMPATIENT_SECONDS = 3.0
 
 
 class Client:
@@ -76,12 +77,15 @@ class Client:
         reply = self.transport.send("POST", "/api/ai/queue", json=body, paid=True, seconds=_ENQUEUE_SECONDS)
         return self._read(read_generation_ids, reply)[0]
 
-    def row(self, generation_id: str) -> Row:
-        """A job's row, from the queue or else the history; raises GenerationNotFound where neither knows the id."""
+    def row(self, generation_id: str, *, within: float | None = None) -> Row:
+        """A job's row, from the queue or else the history; raises GenerationNotFound where neither knows the id.
+
+        within: one try of so many seconds at each, which does not wait after a 429; None is patient.
+        """
         try:
-            return self._shown(self._read(read_row, self._about(generation_id, "GET", "/api/ai/queue/")))
+            return self._shown(self._read(read_row, self._about(generation_id, "GET", "/api/ai/queue/", within)))
         except GenerationNotFound:
-            return self.past(generation_id)
+            return self._past(generation_id, within)
 
     def cancel(self, generation_id: str) -> None:
         """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""
@@ -109,9 +113,16 @@ class Client:
         history = self._read(read_history, self.transport.send("GET", "/api/ai/generations", params=params))
         return replace(history, rows=tuple(map(self._shown, history.rows)))
 
-    def past(self, generation_id: str) -> Row:
-        """One past generation with its cost; raises GenerationNotFound."""
-        return self._shown(self._read(read_history_row, self._about(generation_id, "GET", "/api/ai/generations/")))
+    def past(self, generation_id: str, *, patient: bool = True) -> Row:
+        """One past generation with its cost; raises GenerationNotFound.
+
+        patient: False makes one try of 3 s, which does not wait after a 429.
+        """
+        return self._past(generation_id, None if patient else _IMPATIENT_SECONDS)
+
+    def _past(self, generation_id: str, within: float | None) -> Row:
+        reply = self._about(generation_id, "GET", "/api/ai/generations/", within)
+        return self._shown(self._read(read_history_row, reply))
 
     def model(self, name: str = MODEL) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""
@@ -149,11 +160,13 @@ class Client:
         """The row with its error fit to be shown: the service quotes addresses with their signatures."""
         return replace(row, error_message=row.error_message and self.transport.redact(row.error_message))
 
-    def _about(self, generation_id: str, method: str, path: str) -> Reply:
+    def _about(self, generation_id: str, method: str, path: str, within: float | None = None) -> Reply:
         if not is_generation_id(generation_id):
             raise InvalidParameters(f"{generation_id[:60]!r} is not a generation id. Nothing was sent.")
         try:
-            return self.transport.send(method, path + generation_id)
+            if within is None:
+                return self.transport.send(method, path + generation_id)
+            return self.transport.send(method, path + generation_id, seconds=within, patient=False)
         except ReplyError as error:
             if error.status != 404:
                 raise

@@ -105,11 +105,13 @@ class Transport:
         paid: bool = False,
         public: bool = False,
         seconds: float = READ_SECONDS,
+        patient: bool = True,
     ) -> Reply:
         """The service's successful (2xx) answer to one request; anything else is raised.
 
         paid: the request costs money; it is never sent twice (see the module). public: no key needed.
         seconds: how long the answer may take once the request is out; the request's body may take its time.
+        patient: try again where nothing was sent, and after a 429 in the service's own time; otherwise one try.
         Raises Misconfigured, ConnectionFailed, OutcomeUnknown (paid only), the ReplyError family, Interrupted.
         """
         key = self.account.key if public else self.account.require_key()
@@ -122,11 +124,11 @@ class Transport:
                     return reply
                 raise self.error_for(reply)
             except ConnectionFailed:
-                if attempt >= _CONNECT_TRIES:
+                if not patient or attempt >= _CONNECT_TRIES:
                     raise
                 self.control.sleep(_backoff(attempt))
             except RateLimited as busy:
-                if attempt >= _BUSY_TRIES:
+                if not patient or attempt >= _BUSY_TRIES:
                     raise
                 self.control.sleep(_backoff(attempt) if busy.retry_after is None else busy.retry_after)
 

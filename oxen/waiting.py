@@ -31,6 +31,8 @@ FIRST_PAUSE = 0.25
 PAUSE_GROWTH = 1.3
 LONGEST_PAUSE = 2.0
 _OUTAGE_SECONDS = 30.0
+_LOOK_SECONDS = 30.0
+_SHORTEST_LOOK = 1.0
 _NOT_FOUND_TRIES = 4
 _EVENT_TRIES = 4
 
@@ -47,11 +49,12 @@ def wait_for_row(
     """The row of a job once it is succeeded.
 
     Looks after 0.25 s, then at intervals growing by 1.3 up to 2 s, and at once when `stream` brings the job's
-    event. Every row seen goes to `on_row`. A job that was found in the ledger is looked at first (`first_look_now`).
+    event; after a 429 no sooner than the service asks, but for that event. Every row seen goes to `on_row`. A job
+    that was found in the ledger is looked at first (`first_look_now`).
     Raises GenerationFailed (ModerationBlocked, JobOutOfCredits), GenerationCancelled, GenerationNotFound,
     TimedOut at the deadline, Interrupted, Unauthenticated, and after 30 s of failed looks the last failure.
     """
-    looks = _Looks(client, generation_id)
+    looks = _Looks(client, generation_id, deadline)
     pause = FIRST_PAUSE
     due = time.monotonic() if first_look_now else time.monotonic() + pause
 
@@ -72,21 +75,26 @@ def wait_for_row(
                 "is remembered: run again to go on waiting for it, it is not paid a second time.",
                 generation_id=generation_id,
             )
-        pause = FIRST_PAUSE if looks.hurry else min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
+        if looks.hurry:
+            due = time.monotonic() + FIRST_PAUSE
+            continue
+        pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE)
         # counted from the last due time, not from the answer, so that slow answers do not stretch the ramp
-        due = max(due + pause, time.monotonic())
+        due = max(due + pause, looks.not_before, time.monotonic())
 
 
 class _Looks:
     """Looks at one row, with a memory of what went wrong on the way."""
 
-    def __init__(self, client: Client, generation_id: str) -> None:
+    def __init__(self, client: Client, generation_id: str, deadline: Deadline) -> None:
         self._client = client
         self._id = generation_id
+        self._deadline = deadline
         self._failing_since: float | None = None
         self._not_found = 0
         self._after_event = 0
         self.event_used = False
+        self.not_before = 0.0
 
     @property
     def hurry(self) -> bool:
@@ -98,7 +106,7 @@ class _Looks:
             self.event_used = True
             self._after_event += 1
         try:
-            row = self._client.row(self._id)
+            row = self._client.row(self._id, within=min(_LOOK_SECONDS, max(_SHORTEST_LOOK, self._deadline.left)))
         except GenerationNotFound:
             self._not_found += 1
             if self._not_found < _NOT_FOUND_TRIES:
@@ -115,6 +123,10 @@ class _Looks:
 
     def _tolerate(self, error: OxenError) -> None:
         now = time.monotonic()
+        if isinstance(error, RateLimited):  # the service is there and says when; that is no outage
+            self.not_before = now + (error.retry_after or 0.0)
+            logger.debug("Generation %s: %s", self._id, error)
+            return
         self._failing_since = self._failing_since or now
         if now - self._failing_since > _OUTAGE_SECONDS:
             raise error

@@ -140,3 +140,29 @@ def test_an_answer_that_is_known_to_be_incomplete_is_not_waited_for_beyond_its_t
         pytest.raises(UnexpectedReply, match="took longer"),
     ):
         read_body(response, Deadline(0.0))
+
+
+def test_headers_have_their_own_time_on_a_connection_that_waited_longer_before() -> None:
+    """A reused socket still has the timeout of the request before."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(WHOLE)
+            connection.recv(65536)
+            for byte in b"HTTP/1.1 200 OK\r\nX: " + b"x" * 600:
+                try:
+                    connection.sendall(bytes([byte]))
+                except OSError:
+                    return
+                time.sleep(0.01)
+
+    threading.Thread(target=serve, daemon=True).start()
+    transport = Transport(Account(f"http://127.0.0.1:{listener.getsockname()[1]}", "k"), Control())
+    transport.send("GET", "/first", seconds=20)
+    since = time.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        transport.send("POST", "/second", seconds=0.3, paid=True)
+    assert time.monotonic() - since < 2
+    transport.close()

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
-from itertools import accumulate
+import time
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
+from kontext_bridge.oxen import client as client_module
 from kontext_bridge.oxen import waiting
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.client import Client
 from kontext_bridge.oxen.control import Control, Deadline
+from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import (
     GenerationCancelled,
@@ -16,6 +19,8 @@ from kontext_bridge.oxen.errors import (
     Interrupted,
     JobOutOfCredits,
     ModerationBlocked,
+    OxenError,
+    RateLimited,
     TimedOut,
     Unauthenticated,
 )
@@ -274,3 +279,55 @@ def test_a_cancel_that_comes_too_late_keeps_the_picture_that_was_paid_for(serve:
     outcome = remote.run(remote.edits())[0]
     assert outcome.picture is not None and len(remote.server.requests) == before
     assert len(remote.server.billed) == 1
+
+
+def test_a_job_that_ends_while_its_looks_may_not_be_made_is_noticed_by_its_event(serve: Any) -> None:
+    remote = serve(timing=Timing(queued_s=0.0, processing_s=0.8), poll_rate_limited=Fault(20, times=1))
+    since = time.monotonic()
+    assert remote.run(remote.edits())[0].picture is not None
+    assert time.monotonic() - since < 5
+    assert remote.server.shown["poll_rate_limited"] == 1
+
+
+@pytest.mark.parametrize("fault", [{"poll_rate_limited": 30}, {"poll_never_answers": True}], ids=["429", "hangs"])
+def test_the_deadline_is_kept_where_the_service_does_not_say_how_a_job_stands(serve: Any, fault: Any) -> None:
+    remote = serve(**fault)
+    since = time.monotonic()
+    outcome = remote.run(remote.edits(), Terms(wait=WaitMode.POLLING, seconds=1.5))[0]
+    assert isinstance(outcome.error, TimedOut)
+    assert time.monotonic() - since < 5
+
+
+def test_no_look_is_made_sooner_than_the_service_asks(serve: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(waiting, "_OUTAGE_SECONDS", 0.1)  # which a busy service is not
+    remote = serve(poll_rate_limited=Fault(0.7, times=2))
+    assert remote.run(remote.edits(), POLLING)[0].picture is not None
+    looks = [request.arrived for request in remote.server.requests if request.route == "row"]
+    assert len(looks) == 3 and all(later - earlier >= 0.69 for earlier, later in pairwise(looks))
+
+
+def test_a_service_that_answers_429_for_ever_has_the_events_believed(serve: Any) -> None:
+    remote = serve(timing=Timing(queued_s=0.0, processing_s=0.5), poll_rate_limited=30)
+    since = time.monotonic()
+    assert remote.run(remote.edits())[0].picture is not None
+    assert time.monotonic() - since < 5
+
+
+def test_an_impatient_question_about_the_past_is_asked_once(remote: Any, scripted: Any, monkeypatch: Any) -> None:
+    server = scripted(b"HTTP/1.1 429 Busy\r\nRetry-After: 30\r\nContent-Length: 2\r\n\r\n{}")
+    client = Client(Account(server.url, "k"))
+    with pytest.raises(RateLimited):
+        client.past("an-id", patient=False)
+    client.close()
+    assert len(server.received) == 1
+
+
+def test_an_impatient_question_does_not_wait_for_a_service_that_says_nothing(serve: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(client_module, "_IMPATIENT_SECONDS", 0.2)
+    remote = serve(poll_never_answers=Fault(route="generation"))
+    client = Client(remote.account)
+    since = time.monotonic()
+    with pytest.raises(OxenError):
+        client.past("an-id", patient=False)
+    client.close()
+    assert time.monotonic() - since < 2

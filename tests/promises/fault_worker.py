@@ -70,9 +70,9 @@ def shorten_patience() -> None:
     Control.sleep = lambda self, seconds: sleep(self, seconds * 0.1)  # type: ignore[method-assign]
     for module, values in {
         batch: {"_SUBSCRIBE_SECONDS": 0.4},
-        client: {"_ENQUEUE_SECONDS": 0.7},
+        client: {"_ENQUEUE_SECONDS": 0.7, "_IMPATIENT_SECONDS": 0.6},
         fetch: {"READ_SECONDS": 0.5},
-        waiting: {"FIRST_PAUSE": 0.03, "LONGEST_PAUSE": 0.15, "_OUTAGE_SECONDS": 0.8},
+        waiting: {"FIRST_PAUSE": 0.03, "LONGEST_PAUSE": 0.15, "_OUTAGE_SECONDS": 0.8, "_LOOK_SECONDS": 0.6},
     }.items():
         for name, value in values.items():
             assert hasattr(module, name), name
