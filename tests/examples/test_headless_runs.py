@@ -56,7 +56,7 @@ def test_a_round_trip_that_changes_a_pixel_or_asks_the_service_is_noticed(
     node: str, service: StandIn, tmp_path: Path
 ) -> None:
     (preview,) = run("uri_round_trip", tmp_path).nodes[node].files
-    assert np.array_equal(pixels(preview), pixels(WORKFLOWS / "example.png"))
+    assert np.array_equal(pixels(preview), pixels(WORKFLOWS / "kontext_example.png"))
     assert service.requests == []
 
 

@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterat
     account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
     base = tmp_path_factory.mktemp("comfyui") / "base"
     with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account) as running:
-        shutil.copy(WORKFLOWS / "example.png", running.base / "input")
+        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
         yield running
 
 

@@ -39,7 +39,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterat
     account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
     with comfy_server_with(packs, base, account) as running:
         shutil.copytree(base.parent / "models", base / "models", dirs_exist_ok=True)
-        shutil.copy(WORKFLOWS / "example.png", base / "input")
+        shutil.copy(WORKFLOWS / "kontext_example.png", base / "input")
         yield running
 
 
@@ -75,7 +75,7 @@ def saved(server: ComfyServer, outputs: dict[str, Any]) -> list[np.ndarray]:
 
 
 def source() -> np.ndarray:
-    with Image.open(WORKFLOWS / "example.png") as picture:
+    with Image.open(WORKFLOWS / "kontext_example.png") as picture:
         return np.asarray(picture).astype(int)
 
 
