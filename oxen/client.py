@@ -52,6 +52,7 @@ class Client:
         other = copy.copy(self)
         other.control = Control()
         other.transport = Transport(self.account, other.control, self.transport.session)
+        other.transport.clock_offset = self.transport.clock_offset
         return other
 
     def close(self) -> None:

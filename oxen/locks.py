@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .control import Control
+from .control import Control, Deadline
+from .errors import TimedOut
 
 _PAUSE = 0.05
 
@@ -25,6 +26,9 @@ if sys.platform == "win32":
         except OSError:
             return False
         return True
+
+    def _is_current(handle: int, path: Path) -> bool:
+        return True  # no lock file is removed there
 else:
     import fcntl
 
@@ -35,12 +39,21 @@ else:
             return False
         return True
 
+    def _is_current(handle: int, path: Path) -> bool:
+        """Whether the locked file is still the one that the path names."""
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(handle)
+        return (mine.st_ino, mine.st_dev) == (found.st_ino, found.st_dev)
+
 
 @contextlib.contextmanager
-def hold(folder: Path, name: str, control: Control) -> Iterator[None]:
-    """Hold the lock `name` in `folder` for the length of a with block, waiting for it as long as it takes.
+def hold(folder: Path, name: str, control: Control, deadline: Deadline | None = None) -> Iterator[None]:
+    """Hold the lock `name` in `folder` for the length of a with block, waiting for it until `deadline`.
 
-    Raises Interrupted when the run is stopped while waiting.
+    Raises TimedOut at the deadline, and Interrupted when the run is stopped while waiting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.lock"
@@ -49,6 +62,11 @@ def hold(folder: Path, name: str, control: Control) -> Iterator[None]:
         if _try_lock(handle) and _is_current(handle, path):
             break
         os.close(handle)
+        if deadline is not None and deadline.passed:
+            raise TimedOut(
+                f"Another run is working on the same edit, and was not done with it after {deadline.seconds:g} s; run "
+                "again to go on waiting."
+            )
         control.sleep(_PAUSE)
     try:
         yield
@@ -57,13 +75,3 @@ def hold(folder: Path, name: str, control: Control) -> Iterator[None]:
             # removed while still held: whoever opened it meanwhile sees that it is not the current file
             path.unlink(missing_ok=True)
         os.close(handle)
-
-
-def _is_current(handle: int, path: Path) -> bool:
-    """Whether the locked file is still the one that the path names."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(handle)
-    return (mine.st_ino, mine.st_dev) == (found.st_ino, found.st_dev)

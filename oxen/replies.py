@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -171,7 +170,9 @@ def read_edit(reply: Any) -> tuple[EditImage, ...]:
         if pictures:
             return pictures
     said = error_text(reply)
-    raise UnexpectedReply("The service answered without a picture" + (f": {said}" if said else "."))
+    error = UnexpectedReply("The service answered without a picture" + (f": {said}" if said else "."))
+    error.definite = isinstance(reply, Mapping) and bool(reply.get("error"))
+    raise error
 
 
 def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
@@ -305,7 +306,7 @@ def _text(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1 << 63:
         return None
     return int(value)
 

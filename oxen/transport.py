@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,13 +83,18 @@ class KeyAuth(AuthBase):
 
 
 class Transport:
-    """A connection pool to one account's service, shared by the threads of one run."""
+    """A connection pool to one account's service, shared by the threads of one run.
+
+    clock_offset: seconds, to about one, that the service's clock was ahead of this machine's at its last reply; 0.0
+    until one tells.
+    """
 
     def __init__(self, account: Account, control: Control, session: requests.Session | None = None) -> None:
         self.account = account
         self.control = control
         self.redact = Redactor(account.key)
         self.session = session or new_session(account.base_url, _POOL_SIZE)
+        self.clock_offset = 0.0
 
     def close(self) -> None:
         self.session.close()
@@ -160,6 +166,9 @@ class Transport:
                 **session.merge_environment_settings(prepared.url, {}, True, None, None),
             )
             with response:
+                date = _http_date(response.headers.get("Date", ""))
+                if date is not None:
+                    self.clock_offset = date - time.time()
                 return Reply(response.status_code, response.headers, read_body(response, body.answer_by))
         except requests.exceptions.InvalidHeader:
             raise Misconfigured("The API key cannot be sent as it is; copy it again.") from None
@@ -188,7 +197,9 @@ class Transport:
         except UnexpectedReply:
             parsed = None
         said = self.redact(error_text(parsed) or "")
-        return classify(reply.status, reply.headers, said)
+        error = classify(reply.status, reply.headers, said)
+        error.definite = bool(said)
+        return error
 
 
 def classify(status: int, headers: Mapping[str, str], said: str) -> OxenError:
@@ -245,11 +256,20 @@ def retry_after(value: str | None) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
+        date = _http_date(value)
+        if date is None:
             return None
+        seconds = date - time.time()
     return min(max(0.0, seconds), MAX_RETRY_AFTER) if seconds == seconds else None
+
+
+def _http_date(value: str) -> float | None:
+    """Unix seconds of a header's date, which is in UTC in all its forms; None where it is none."""
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+        return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
 
 
 def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_REPLY_BYTES) -> bytes:

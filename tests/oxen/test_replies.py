@@ -309,3 +309,9 @@ def test_an_event_is_read_by_its_own_names() -> None:
 )
 def test_an_event_that_cannot_be_used_is_none_and_raises_nothing(data: str) -> None:
     assert read_event(data) is None
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**400), 1e300, float("inf"), float("nan"), 2**63])
+def test_a_number_that_no_clock_and_no_page_can_have_is_left_out(number: float) -> None:
+    row = read_row({"generation_id": "x", "status": "queued", "enqueued_at": number, "started_at": number})
+    assert (row.enqueued_at, row.started_at) == (0, None)

@@ -383,3 +383,55 @@ def test_a_certificate_that_is_not_trusted_means_that_nothing_was_sent(monkeypat
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     assert greeted == []
+
+
+@pytest.mark.parametrize(
+    ("date", "offset"),
+    [
+        (lambda now: formatdate(now + 3600, usegmt=True), 3600.0),
+        (lambda now: formatdate(now - 90, usegmt=True), -90.0),
+        (lambda now: time.asctime(time.gmtime(now + 60)), 60.0),
+        (lambda now: "yesterday", 0.0),
+        (lambda now: "", 0.0),
+    ],
+    ids=["ahead", "behind", "old form", "no date", "empty"],
+)
+def test_how_far_the_services_clock_is_ahead_is_known_after_a_reply(scripted: Any, date: Any, offset: float) -> None:
+    server = scripted(answer("200 OK", Date=date(time.time())))
+    transport = Transport(Account(server.url, "k"), Control())
+    assert transport.clock_offset == 0.0
+    transport.send("GET", QUEUE)
+    transport.close()
+    assert abs(transport.clock_offset - offset) <= 1.5
+
+
+def test_a_date_that_tells_nothing_leaves_what_the_reply_before_told(scripted: Any) -> None:
+    server = scripted(answer("200 OK", Date=formatdate(time.time() + 600, usegmt=True)), answer("200 OK", Date="?"))
+    client = Client(Account(server.url, "k"))
+    client.transport.send("GET", QUEUE)
+    client.transport.send("GET", QUEUE)
+    assert abs(client.transport.clock_offset - 600) <= 1.5
+    assert client.for_cleanup().transport.clock_offset == client.transport.clock_offset
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "definite"),
+    [
+        ("500 Oops", b'{"error":{"detail":"the worker died"}}', True),
+        ("504 Oops", b"<html>gateway timeout</html>", False),
+        ("502 Oops", b"{}", False),
+        ("502 Oops", b'["bad gateway"]', False),
+        ("200 OK", b'{"error":"the worker died"}', True),
+        ("200 OK", b'{"images":[]}', False),
+    ],
+)
+def test_the_services_own_word_for_a_failure_is_told_from_that_of_what_stands_between(
+    scripted: Any, status: str, body: bytes, definite: bool
+) -> None:
+    client = Client(Account(scripted(answer(status, body)).url, "k"))
+    with pytest.raises(OxenError) as raised:
+        client.edit(PARAMETERS, "data:image/png;base64,QUJD")
+    client.close()
+    assert raised.value.definite is definite
+    assert raised.value.reworded("other words").definite is definite

@@ -313,7 +313,7 @@ def test_a_service_that_answers_429_for_ever_has_the_events_believed(serve: Any)
     assert time.monotonic() - since < 5
 
 
-def test_an_impatient_question_about_the_past_is_asked_once(remote: Any, scripted: Any, monkeypatch: Any) -> None:
+def test_an_impatient_question_about_the_past_is_asked_once(scripted: Any) -> None:
     server = scripted(b"HTTP/1.1 429 Busy\r\nRetry-After: 30\r\nContent-Length: 2\r\n\r\n{}")
     client = Client(Account(server.url, "k"))
     with pytest.raises(RateLimited):
