@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 from .choices import WaitMode
@@ -32,6 +35,8 @@ Picture = TypeVar("Picture")
 # What no other edit of the batch can escape, so that none of those not yet sent is sent.
 _HOPELESS = (ClientRefused, Misconfigured, ModelNotFound, OutOfCredits, SpendLimitReached, Unauthenticated)
 _SUBSCRIBE_SECONDS = 3.0
+
+logger = logging.getLogger(__name__)
 
 
 class Batch(Generic[Picture]):
@@ -64,13 +69,23 @@ class Batch(Generic[Picture]):
             stream = EventStream(self._session.client.transport)
             editor = self._editor(stream, progress)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
+            if not self._terms.reuse and any(map(_is_lost, found)):
+                # asked for anew on account of what was lost: the others are not paid again
+                editor = self._editor(stream, progress, pays_for_lost=True)
+                found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
+            editor.uncounted.update(index for index, record in enumerate(found) if record is not None)
             new = [edit for edit, record in zip(edits, found, strict=True) if record is None]
             if new:
                 self._session.client.account.require_key()
             for model, count in Counter(edit.parameters.model for edit in new).items():
                 self._guard.check(count, model)
             self._subscribe(stack, stream, found)
-            return self._side_by_side(len(edits), lambda i: editor.edit(i, edits[i]), progress)
+            try:
+                return self._side_by_side(len(edits), lambda i: editor.edit(i, edits[i]), progress)
+            except Interrupted:
+                if self._terms.submit_only and self._session.control.cancel_remotely:
+                    editor.cancel_submitted()
+                raise
 
     def collect(self, records: Sequence[Record], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
         """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises Interrupted."""
@@ -88,10 +103,15 @@ class Batch(Generic[Picture]):
         """
         for outcome in outcomes:
             if outcome.record is not None and outcome.picture is not None:
-                self._session.ledger.collected(outcome.record)
+                try:
+                    self._session.ledger.collected(outcome.record)
+                except sqlite3.Error as error:  # such as a full disk, which must not cost the pictures
+                    logger.warning("The ledger could not be written: %s", error)
+                    return
 
-    def _editor(self, stream: EventStream, progress: Progress) -> Editor[Picture]:
-        return Editor(self._session, self._guard, self._decode, self._terms, stream, progress)
+    def _editor(self, stream: EventStream, progress: Progress, *, pays_for_lost: bool = False) -> Editor[Picture]:
+        terms = replace(self._terms, reuse=True) if pays_for_lost else self._terms
+        return Editor(self._session, self._guard, self._decode, terms, stream, progress, pays_for_lost=pays_for_lost)
 
     def _subscribe(self, stack: contextlib.ExitStack, stream: EventStream, records: Sequence[Record | None]) -> None:
         """Listen before anything is sent, where there is something to wait for."""
@@ -121,3 +141,8 @@ class Batch(Generic[Picture]):
 
         for_each(count, self._session.settings.max_in_flight, work)
         return tuple(outcomes)
+
+
+def _is_lost(record: Record | None) -> bool:
+    """Whether this is a blocking request that a run was cut off from."""
+    return record is not None and record.blocking and record.state is State.SENDING

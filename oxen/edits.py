@@ -49,6 +49,10 @@ _LOOKUP_PAUSES = (0.0, 0.5, 1.5)
 # How long after a request the service may take to list its job; before that, "not listed" says nothing.
 _SETTLE_SECONDS = 10.0
 _SETTLE_PAUSE = 1.0
+# How long its picture may be on the way before a request arrives.
+_UPLOAD_SECONDS = 300.0
+# A blocking request that is cut off sooner may be paid and lost.
+_BLOCKING_SECONDS = 300.0
 _NOT_LISTED = (
     "Oxen.ai lists no job for it. It was not sent again; the next run looks it up once more before anything is sent."
 )
@@ -112,7 +116,11 @@ class Editor(Generic[Picture]):
         terms: Terms,
         stream: EventStream,
         progress: Progress,
+        *,
+        pays_for_lost: bool = False,
     ) -> None:
+        """pays_for_lost: a blocking request that was cut off and is listed nowhere is sent anew, although `terms`
+        reuse all else."""
         self._client = session.client
         self._ledger = session.ledger
         self._settings = session.settings
@@ -121,6 +129,9 @@ class Editor(Generic[Picture]):
         self._terms = terms
         self._stream = stream
         self._progress = progress
+        self._pays_for_lost = pays_for_lost
+        self._submitted: list[Record] = []
+        self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
         return request_key(self._client.account.base_url, edit.parameters, edit.pixels)
@@ -133,7 +144,7 @@ class Editor(Generic[Picture]):
         """Do one edit, or find that it is done; raises OxenError."""
         since = time.monotonic()
         key = self.key(edit)
-        with self._ledger.hold(key, self._client.control):
+        with self._ledger.hold(key, self._client.control, Deadline(self._terms.seconds)):
             claim = None
             while claim is None:
                 claim = self._attempt(index, key, edit)
@@ -143,12 +154,11 @@ class Editor(Generic[Picture]):
     def collect(self, index: int, record: Record) -> Outcome[Picture]:
         """Wait for a job that was submitted earlier and get its picture; raises OxenError."""
         since = time.monotonic()
-        with self._ledger.hold(record.key, self._client.control):
+        with self._ledger.hold(record.key, self._client.control, Deadline(self._terms.seconds)):
             record = self._ledger.by_id(record.id) or record
             picture = self._kept(record)
             if picture is None and record.generation_id is None and record.result_url is None:
-                why = record.error or "its answer was lost. Run the edit itself again, which looks it up."
-                raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
+                record = self._found_again(record)
             how = self._how(record, picture)
             if picture is None:
                 try:
@@ -173,7 +183,7 @@ class Editor(Generic[Picture]):
                 record, picture = self._finish(index, claim.record)
             except (GenerationNotFound, ResultUnavailable) as error:
                 if not self._may_pay_again(claim, error):
-                    raise
+                    raise _with_way_out(error) from error
                 self._ledger.ended(claim.record, State.GONE, error.message)
                 return None
         return _Claim(record, claim.how, picture)
@@ -185,15 +195,37 @@ class Editor(Generic[Picture]):
                 # nobody else holds the key: a run was stopped between its record and its answer
                 row = self._find_settled(found)
                 if row is not None:
-                    return _Claim(self._ledger.sent(found, generation_id=row.generation_id), How.FOUND)
+                    found = self._ledger.sent(found, generation_id=row.generation_id)
+                    return _Claim(found, How.FOUND, self._kept(found))
                 self._give_up(found)
+                if self._pays_for_lost and found.blocking:
+                    return None
                 continue
             picture = self._kept(found)
             if picture is None and found.state is State.DONE and found.generation_id is None:
-                self._ledger.ended(found, State.GONE, "Its file was pruned.")
-                continue
+                row = find_lost(self._client, self._ledger, found)
+                if row is not None:
+                    found = self._ledger.sent(found, generation_id=row.generation_id)
+                elif found.collected_at is None and self._terms.reuse:
+                    raise ResultUnavailable(
+                        f"Edit {found.id} of the history is paid for, but its file is gone from this machine, and "
+                        "Oxen.ai does not list it. Set result to always new to pay for another."
+                    )
+                else:
+                    self._ledger.ended(found, State.GONE, "Its file is gone from this machine.")
+                    continue
             return _Claim(found, self._how(found, picture), picture)
         return None
+
+    def _found_again(self, record: Record) -> Record:
+        """The record with the id by which the service lists it; raises GenerationFailed where it has no picture."""
+        row = None
+        if record.state in (State.SENDING, State.DONE):
+            row = find_lost(self._client, self._ledger, record)
+        if row is None:
+            why = record.error or "Oxen.ai does not list it."
+            raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
+        return self._ledger.sent(record, generation_id=row.generation_id)
 
     @staticmethod
     def _how(record: Record, picture: Picture | None) -> How:
@@ -213,7 +245,7 @@ class Editor(Generic[Picture]):
                 age,
             )
             self._ledger.ended(record, State.REFUSED, "The service knows no such job.")
-        elif self._terms.reuse:
+        elif self._terms.reuse and not self._pays_for_lost:
             raise OutcomeUnknown(
                 f"A blocking request of {age:.0f} s ago was cut off before its answer. {_MAYBE_BILLED}"
             )
@@ -222,7 +254,8 @@ class Editor(Generic[Picture]):
 
     def _find_settled(self, record: Record) -> Row | None:
         """The job of a request whose run was stopped; looked for until a late listing would have shown it."""
-        settles = Deadline(min(_SETTLE_SECONDS, record.created_at + _SETTLE_SECONDS - time.time()))
+        latest = record.created_at + _UPLOAD_SECONDS + _SETTLE_SECONDS
+        settles = Deadline(min(_SETTLE_SECONDS, latest - time.time()))
         while True:
             settled = settles.passed
             row = find_lost(self._client, self._ledger, record)
@@ -248,12 +281,15 @@ class Editor(Generic[Picture]):
         one; otherwise the error goes to the artist, and nothing is paid a second time.
         """
         gone = isinstance(error, GenerationNotFound) or error.status is not None
-        delivered = claim.record.state is State.DONE
+        delivered = claim.record.collected_at is not None
         return gone and claim.how is not How.NEW and (delivered or not self._terms.reuse)
 
     def _send(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Write the record, then send the request, once."""
         self._progress.at(index, Stage.SENDING)
+        if index in self.uncounted:
+            self._guard.check(1, edit.parameters.model)
+            self.uncounted.discard(index)
         price = self._guard.price(edit.parameters.model)
         input_image = edit.input_image()
         limit = self._settings.usd_per_day
@@ -266,8 +302,9 @@ class Editor(Generic[Picture]):
         try:
             if blocking:
                 return self._edit_at_once(record, edit.parameters, input_image)
-            generation_id = self._client.enqueue(edit.parameters, input_image)
-            return _Claim(self._ledger.sent(record, generation_id=generation_id), How.NEW)
+            record = self._ledger.sent(record, generation_id=self._client.enqueue(edit.parameters, input_image))
+            self._submitted.append(record)
+            return _Claim(record, How.NEW)
         except (OutcomeUnknown, Upstream, UnexpectedReply) as error:
             return _Claim(self._look_up(record, error), How.FOUND)
         except OxenError as error:
@@ -277,7 +314,7 @@ class Editor(Generic[Picture]):
 
     def _edit_at_once(self, record: Record, parameters: EditParameters, input_image: str) -> _Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
-        image = self._client.edit(parameters, input_image, seconds=self._terms.seconds)[0]
+        image = self._client.edit(parameters, input_image, seconds=max(self._terms.seconds, _BLOCKING_SECONDS))[0]
         if image.data is None:
             return _Claim(self._ledger.sent(record, result_url=image.url), How.NEW)
         try:
@@ -300,6 +337,9 @@ class Editor(Generic[Picture]):
             if row is not None:
                 logger.info("Generation %s was found again after its answer was lost.", row.generation_id)
                 return self._ledger.sent(record, generation_id=row.generation_id)
+        if record.blocking and error.definite:
+            self._ledger.ended(record, State.FAILED, error.message)
+            raise error
         raise error.reworded(f"{error.message} {_MAYBE_BILLED if record.blocking else _NOT_LISTED}") from error
 
     def _finish(self, index: int, record: Record) -> tuple[Record, Picture]:
@@ -342,19 +382,31 @@ class Editor(Generic[Picture]):
             return record, *self._results.download(row.result_url, row.generation_id)
 
     def _keep(self, record: Record, data: bytes) -> Record:
+        """The record with its picture on disk; where the disk takes none, the picture is handed over all the same."""
         suffix = str(record.parameters.get("output_format", "image"))
-        return self._ledger.done(record, data, suffix)
+        try:
+            return self._ledger.done(record, data, suffix)
+        except OSError as error:
+            logger.warning("The picture of edit %d could not be kept on this machine: %s", record.id, error)
+        if record.generation_id is None and record.result_url is None:
+            return self._ledger.ended(record, State.GONE, "It was handed over and could not be kept.")
+        return record
 
     def _note_cost(self, record: Record) -> Record:
         """Ask the history what the job cost; the only place that tells, and not worth failing for."""
         if record.generation_id is None:
             return record
         try:
-            cost = self._client.past(record.generation_id).cost
+            cost = self._client.past(record.generation_id, patient=False).cost
         except OxenError as error:
             logger.debug("No cost for generation %s: %s", record.generation_id, error)
             return record
         return record if cost is None else self._ledger.note_cost(record, cost)
+
+    def cancel_submitted(self) -> None:
+        """Cancel at the service what this run has put into the queue."""
+        for record in self._submitted:
+            self._cancel(record)
 
     def _cancel(self, record: Record) -> None:
         """Cancel a job at the service; where that comes too late, keep the picture that was paid for."""
@@ -373,6 +425,12 @@ class Editor(Generic[Picture]):
                 self._keep(record, data)
         except OxenError as error:
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
+
+
+def _with_way_out(error: GenerationError) -> GenerationError:
+    if not isinstance(error, GenerationNotFound):
+        return error
+    return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
 
 
 @dataclass(frozen=True)

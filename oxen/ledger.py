@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from .control import Control
+from .control import Control, Deadline
 from .locks import hold
 from .request import EditParameters, OutputFormat
 
@@ -145,9 +145,9 @@ class Ledger:
             self._database.close()
 
     @contextlib.contextmanager
-    def hold(self, key: str, control: Control) -> Iterator[None]:
-        """Be alone with a key, across threads and processes; raises Interrupted while waiting for it."""
-        with hold(self._folder / "locks", key[:32], control):
+    def hold(self, key: str, control: Control, deadline: Deadline | None = None) -> Iterator[None]:
+        """Be alone with a key, across threads and processes; raises Interrupted or TimedOut while waiting for it."""
+        with hold(self._folder / "locks", key[:32], control, deadline):
             yield
 
     def open(
@@ -204,8 +204,19 @@ class Ledger:
             database.execute("DELETE FROM jobs WHERE id = ? AND input_digest = ''", (record.id,))
 
     def sent(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
-        """Note what the service made of the request: its generation id, or the address of its picture."""
-        return self._update(record, state=State.SENT, generation_id=generation_id, result_url=result_url)
+        """Note what the service made of the request: its generation id, or the address of its picture.
+
+        What `adopt` noted of the same generation meanwhile goes into this record.
+        """
+        values: dict[str, Any] = {"state": State.SENT, "generation_id": generation_id, "result_url": result_url}
+        with self._transaction() as database:
+            adopted = self._one("generation_id = ? AND id != ? AND input_digest = ''", generation_id, record.id)
+            if adopted is not None:
+                database.execute("DELETE FROM jobs WHERE id = ?", (adopted.id,))
+                cost = None if adopted.cost is None else str(adopted.cost)
+                values.update(state=adopted.state, file=adopted.file, bytes=adopted.bytes, cost=cost)
+                values.update(finished_at=adopted.finished_at, collected_at=adopted.collected_at)
+            return self._set(database, record, values)
 
     def done(self, record: Record, data: bytes, suffix: str) -> Record:
         """Keep the picture's file bytes; on disk before the record says so. suffix: for example "png"."""
@@ -234,8 +245,12 @@ class Ledger:
             return None
 
     def usable(self, key: str) -> Record | None:
-        """The newest record of a key that has a picture, or may still get one."""
-        return self._one("key = ? AND state IN ('done', 'sent', 'sending') ORDER BY id DESC LIMIT 1", key)
+        """The newest record of a key that has a picture, or may still get one; last of all a lost blocking request."""
+        return self._one(
+            "key = ? AND state IN ('done', 'sent', 'sending')"
+            " ORDER BY (blocking AND state = 'sending'), id DESC LIMIT 1",
+            key,
+        )
 
     def owed(self, key: str) -> Record | None:
         """The oldest record of a key whose picture is under way or was never collected."""
@@ -262,8 +277,8 @@ class Ledger:
         )
 
     def known_generations(self, ids: Sequence[str]) -> frozenset[str]:
-        """Which of these generation ids belong to a record already."""
-        return frozenset(i for i in ids if self.by_generation(i) is not None)
+        """Which of these generation ids belong to a request of this machine already."""
+        return frozenset(i for i in ids if self._one("generation_id = ? AND input_digest != ''", i) is not None)
 
     def spent_since(self, when: float) -> Decimal:
         """US dollars of all requests since `when` (unix seconds): the cost told, else the price published.
@@ -315,11 +330,14 @@ class Ledger:
             self._database.execute("COMMIT")
 
     def _update(self, record: Record, **values: Any) -> Record:
+        with self._transaction() as database:
+            return self._set(database, record, values)
+
+    def _set(self, database: sqlite3.Connection, record: Record, values: dict[str, Any]) -> Record:
         values = {name: value for name, value in values.items() if value is not None}
         assignments = ", ".join(f"{name} = ?" for name in values)
-        with self._transaction() as database:
-            database.execute(f"UPDATE jobs SET {assignments} WHERE id = ?", (*values.values(), record.id))
-            updated = self._one("id = ?", record.id)
+        database.execute(f"UPDATE jobs SET {assignments} WHERE id = ?", (*values.values(), record.id))
+        updated = self._one("id = ?", record.id)
         assert updated is not None
         return updated
 
