@@ -8,11 +8,13 @@ and the caller looks the job up.
 from __future__ import annotations
 
 import email.utils
+import http.client
 import logging
 import random
+import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timezone
 from typing import Any
@@ -54,6 +56,7 @@ MAX_RETRY_AFTER = 60.0
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
 _POOL_SIZE = 16
+_NO_SOURCE = Account.source
 _MODERATION = ("content policy", "flagged", "moderat", "nsfw", "safety")
 
 
@@ -173,15 +176,17 @@ class Transport:
         except requests.exceptions.InvalidHeader:
             raise Misconfigured("The API key cannot be sent as it is; copy it again.") from None
         except requests.RequestException as error:
-            raise self._failure(method, path, error, paid) from None
+            raise self._failure(method, path, error, paid, seconds) from None
         except UnexpectedReply as error:
             if paid:
                 raise OutcomeUnknown(f"The answer to a paid request could not be read: {error}") from None
             raise
 
-    def _failure(self, method: str, path: str, error: requests.RequestException, paid: bool) -> OxenError:
+    def _failure(
+        self, method: str, path: str, error: requests.RequestException, paid: bool, seconds: float
+    ) -> OxenError:
         host = urlsplit(self.account.base_url).netloc
-        why = self.redact(_root_cause(error))
+        why = self.redact(in_plain_words(error, seconds))
         if never_sent(error):
             return ConnectionFailed(
                 f"No connection to {host}: {why}. Nothing was sent. Check the network, then run again."
@@ -197,12 +202,12 @@ class Transport:
         except UnexpectedReply:
             parsed = None
         said = self.redact(error_text(parsed) or "")
-        error = classify(reply.status, reply.headers, said)
+        error = classify(reply.status, reply.headers, said, self.account.source)
         error.definite = bool(said)
         return error
 
 
-def classify(status: int, headers: Mapping[str, str], said: str) -> OxenError:
+def classify(status: int, headers: Mapping[str, str], said: str, key_source: str = _NO_SOURCE) -> OxenError:
     """The error for an HTTP status and the service's own words (already redacted, possibly empty)."""
     quote = f' The service says: "{said}".' if said else ""
     if is_moderation(said):
@@ -211,8 +216,9 @@ def classify(status: int, headers: Mapping[str, str], said: str) -> OxenError:
             status=status,
         )
     if status in {401, 403}:
+        key = "the API key" if key_source == _NO_SOURCE else f"the API key from {key_source}"
         return Unauthenticated(
-            f"Oxen.ai does not accept the API key (HTTP {status}).{quote} Check the key; nothing was charged.",
+            f"Oxen.ai does not accept {key} (HTTP {status}).{quote} Check the key; nothing was charged.",
             status=status,
         )
     if status == 402:
@@ -245,7 +251,7 @@ def classify(status: int, headers: Mapping[str, str], said: str) -> OxenError:
 
 def is_moderation(text: str) -> bool:
     """Whether the service's words speak of a safety check; their exact form is not documented."""
-    lower = text.lower()
+    lower = text.lower().replace("disable_safety_checker", "")  # a parameter of ours, which may be named in a 400
     return any(word in lower for word in _MODERATION)
 
 
@@ -268,7 +274,7 @@ def _http_date(value: str) -> float | None:
     try:
         date = email.utils.parsedate_to_datetime(value)
         return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError, TypeError, IndexError):
+    except (ValueError, OverflowError):
         return None
 
 
@@ -313,18 +319,60 @@ def never_sent(error: requests.RequestException) -> bool:
     if isinstance(error, requests.exceptions.SSLError):
         # TLS breaks off in the middle of an answer, too; only a refused certificate tells that it was the handshake
         return isinstance(reason.args[0] if reason and reason.args else None, ssl.CertificateError)
+    if any(_is_refused_tunnel(cause) for cause in _causes(error)):
+        return True
     if isinstance(reason, urllib3.exceptions.ProxyError):
         reason = reason.original_error
     return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
 
 
-def _root_cause(error: BaseException) -> str:
-    cause: BaseException = error
-    while isinstance(cause.args[0] if cause.args else None, BaseException):
-        cause = cause.args[0]
-    reason = getattr(cause, "reason", None)
-    text = str(reason if isinstance(reason, BaseException) else cause)
-    return text.rsplit("object at 0x", 1)[-1].split(": ", 1)[-1] if "object at 0x" in text else text
+def in_plain_words(error: requests.RequestException, seconds: float) -> str:
+    """Why a request failed; `seconds` is what its answer was given."""
+    # urllib3 counts what it could not connect for any reason among the timeouts
+    causes = [cause for cause in _causes(error) if not isinstance(cause, urllib3.exceptions.NewConnectionError)]
+    root = causes[-1]
+    why = (isinstance(root, OSError) and root.strerror) or str(root) or type(root).__name__
+    for kind, words in _REASONS:
+        if any(isinstance(cause, kind) for cause in causes):
+            why = words.format(connect=f"{min(CONNECT_SECONDS, seconds):g}", answer=f"{seconds:g}")
+            break
+    proxied = any(isinstance(cause, urllib3.exceptions.ProxyError) or _is_refused_tunnel(cause) for cause in causes)
+    return f"by way of the proxy: {why}" if proxied else why
+
+
+# The first that one of an error's causes is.
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (urllib3.exceptions.ConnectTimeoutError, "no connection within {connect} s"),
+    (urllib3.exceptions.ReadTimeoutError, "no answer within {answer} s"),
+    (TimeoutError, "the upload stood still for {connect} s"),
+    (socket.gaierror, "the name cannot be resolved"),
+    (ConnectionRefusedError, "connection refused"),
+    (ssl.SSLCertVerificationError, "the certificate is not trusted"),
+    (ssl.SSLError, "the encryption (TLS) failed"),
+    (http.client.RemoteDisconnected, "the connection was closed without an answer"),
+    (ConnectionError, "the connection was reset"),
+    (http.client.IncompleteRead, "the answer ended early"),
+    (http.client.HTTPException, "the answer is not HTTP"),
+)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it wraps, from the outside in; not what was merely handled when it was raised."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        wrapped = (
+            getattr(cause, "original_error", None),
+            getattr(cause, "reason", None),
+            *cause.args,
+            # urllib3 before 2 does not say from what it raises this one
+            cause.__context__ if isinstance(cause, urllib3.exceptions.NewConnectionError) else cause.__cause__,
+        )
+        cause = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
+
+
+def _is_refused_tunnel(cause: BaseException) -> bool:
+    return isinstance(cause, OSError) and str(cause).startswith("Tunnel connection failed")
 
 
 def _backoff(attempt: int) -> float:

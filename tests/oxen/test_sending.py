@@ -105,7 +105,7 @@ def test_an_upload_that_nobody_takes_ends_with_the_outcome_open(slow: Any, monke
     monkeypatch.setattr(transport_module, "CONNECT_SECONDS", 0.3)
     server = slow(1e4)
     transport = Transport(Account(server.url, "k"), Control())
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown, match=r"the upload stood still for 0\.3 s"):
         transport.send("POST", "/x", json={"input_image": BIG.decode()}, paid=True)
     transport.close()
 
@@ -162,7 +162,7 @@ def test_headers_have_their_own_time_on_a_connection_that_waited_longer_before()
     transport = Transport(Account(f"http://127.0.0.1:{listener.getsockname()[1]}", "k"), Control())
     transport.send("GET", "/first", seconds=20)
     since = time.monotonic()
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown, match=r"no answer within 0\.3 s"):
         transport.send("POST", "/second", seconds=0.3, paid=True)
     assert time.monotonic() - since < 2
     transport.close()

@@ -203,6 +203,105 @@ def test_a_refusal_by_the_safety_check_is_told_apart(words: str) -> None:
     assert isinstance(error, ModerationBlocked) and words in str(error)
 
 
+@pytest.mark.parametrize(
+    ("words", "moderated"),
+    [
+        ("disable_safety_checker must be a boolean", False),
+        ("unknown parameter: disable_safety_checker", False),
+        ("The safety checker stopped it; disable_safety_checker is not allowed", True),
+    ],
+)
+def test_the_name_of_our_own_parameter_is_no_word_of_the_safety_check(words: str, moderated: bool) -> None:
+    assert type(classify(400, {}, words)) is (ModerationBlocked if moderated else InvalidParameters)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("OXEN_API_KEY", "accept the API key from OXEN_API_KEY (HTTP 401)"), ("nowhere", "accept the API key (HTTP 401)")],
+)
+def test_a_key_that_is_refused_is_named_by_where_it_came_from(scripted: Any, source: str, words: str) -> None:
+    transport = Transport(Account(scripted(answer("401 No")).url, "k", source), Control())
+    with pytest.raises(Unauthenticated) as raised:
+        enqueue(transport)
+    transport.close()
+    assert words in str(raised.value)
+
+
+def failure(transport: Transport, **how: Any) -> OxenError:
+    with pytest.raises(OxenError) as raised:
+        transport.send("GET", QUEUE, patient=False, **how)
+    transport.close()
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (b"", "the connection was closed without an answer"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "the answer is not HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}", "the answer ended early"),
+        (b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 2\r\n\r\n{}", "the answer is packed in a way"),
+    ],
+)
+def test_a_broken_answer_is_told_in_plain_words(scripted: Any, reply: bytes, words: str) -> None:
+    error = failure(Transport(Account(scripted(reply).url, "the-key-of-the-account"), Control()))
+    assert isinstance(error, ConnectionFailed)
+    assert f"broke off: {words}" in str(error) and "(" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [("poll_reset", "the connection was reset"), ("poll_never_answers", "no answer within 0.3 s")],
+)
+def test_a_connection_that_breaks_off_is_told_in_plain_words(serve: Any, fault: str, words: str) -> None:
+    transport = serve(**{fault: Fault(route="queue")}).transport()
+    assert str(failure(transport, seconds=0.3)).endswith(f" broke off: {words}. Run again to go on.")
+
+
+def test_a_service_that_is_not_there_is_told_in_plain_words(remote: Any) -> None:
+    remote.server.refuse_connections()
+    assert ": connection refused. Nothing was sent." in str(failure(remote.transport()))
+
+
+def test_a_body_that_stops_in_the_middle_is_told_in_plain_words() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        opened: list[socket.socket] = []
+        threading.Thread(target=lambda: opened.append(listener.accept()[0]), daemon=True).start()
+        transport = Transport(Account(f"http://127.0.0.1:{listener.getsockname()[1]}", "k"), Control())
+        timer = threading.Timer(0.1, lambda: opened[0].sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"))
+        timer.start()
+        assert "broke off: no answer within 0.3 s." in str(failure(transport, seconds=0.3))
+        opened[0].close()
+
+
+@pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
+def test_a_proxy_that_lets_nothing_through_means_that_nothing_was_sent(
+    scripted: Any, monkeypatch: Any, status: str
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.transport._backoff", lambda attempt: 0.01)
+    proxy = scripted(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+    monkeypatch.setenv("https_proxy", proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    transport = Transport(Account("https://no-such-host.invalid", "k"), Control())
+    with pytest.raises(ConnectionFailed, match=f"by way of the proxy: .*{status}.*Nothing was sent"):
+        enqueue(transport)
+    transport.close()
+    assert len(proxy.received) == 3 and all(request.startswith(b"CONNECT ") for request in proxy.received)
+
+
+def test_a_refused_tunnel_of_before_does_not_make_a_request_one_that_was_never_sent(scripted: Any) -> None:
+    server = scripted(b"")
+    transport = Transport(Account(server.url, "k"), Control())
+    try:
+        raise OSError("Tunnel connection failed: 407")
+    except OSError:
+        with pytest.raises(OutcomeUnknown):
+            enqueue(transport)
+    transport.close()
+    assert len(server.received) == 1
+
+
 def test_no_request_of_ours_has_oxen_in_its_user_agent(remote: Any) -> None:
     client = Client(remote.account)
     job = client.enqueue(PARAMETERS, "data:image/png;base64,QUJD")
