@@ -93,7 +93,7 @@ def parse_workflow(document: object) -> Workflow:
         raise WorkflowError(
             _wrong(
                 "This is a workflow as ComfyUI saves it for its editor. Open it there, choose "
-                "Workflow > Export (API), and run the file that this writes."
+                "File > Export (API), and run the file that this writes."
             )
         )
     prompt = copy.deepcopy(document)

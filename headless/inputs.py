@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 AUTOGROW = "COMFY_AUTOGROW_V3"
 COMBO = "COMBO"
+# The types whose inputs have a widget, so that a value may stand in the workflow itself.
+WIDGETS = frozenset({"BOOLEAN", COMBO, "FLOAT", "INT", "STRING"})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from .graph import NodeClasses, Workflow
-from .inputs import InputSpec, input_specs, is_link
+from .inputs import WIDGETS, InputSpec, input_specs, is_link
 
 
 class SettingError(Exception):
@@ -34,7 +34,15 @@ def apply_setting(workflow: Workflow, classes: NodeClasses, setting: str) -> Non
     if name not in specs:
         choices = ", ".join(specs)
         raise SettingError(f"--set {target}: {node.class_type} has no input {name}. It has: {choices}.")
-    node.inputs[name] = _value(value, specs[name])
+    given = _value(value, specs[name])
+    source = workflow.nodes.get(node.sources.get(name, ""))
+    if source is not None and specs[name].type not in WIDGETS and not is_link(given):
+        widgets = [f"{source.id}.{one}" for one in source.inputs if one not in source.sources]
+        advice = f" Set {' or '.join(widgets)}." if widgets else ""
+        raise SettingError(
+            f"--set {target}: {name} is fed by a link from node {source.id} ({source.class_type}).{advice}"
+        )
+    node.inputs[name] = given
 
 
 def _value(text: str, spec: InputSpec) -> Any:

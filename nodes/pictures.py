@@ -14,7 +14,7 @@ from ..imaging.limits import Limits
 from ..imaging.uri import is_data_uri, parse_data_uri, to_data_uri
 from ..oxen.choices import SendAs
 from ..oxen.control import Control
-from ..oxen.errors import InvalidParameters
+from ..oxen.errors import InvalidParameters, UrlRefused
 from ..oxen.fetch import Fetcher, with_retries
 from ..oxen.request import member_of
 from ..oxen.session import Session
@@ -75,7 +75,12 @@ def _read_all(uris: list[str], control: Control) -> list[DecodedImage]:
 def _bytes_of(uri: str, fetcher: Fetcher, control: Control) -> bytes:
     if is_data_uri(uri):
         return parse_data_uri(uri)
-    return with_retries(control, _FETCH_TRIES, lambda: fetcher.fetch(uri))
+    try:
+        return with_retries(control, _FETCH_TRIES, lambda: fetcher.fetch(uri))
+    except UrlRefused as error:
+        if uri.lower().startswith(("http:", "https:")):
+            raise
+        raise error.reworded(f"{error.message} For a file on disk use Load Image.") from None
 
 
 def _decode_all(files: Iterable[bytes]) -> list[DecodedImage]:

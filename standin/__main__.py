@@ -12,6 +12,8 @@ from .faults import Faults, describe, parse
 from .records import Timing
 from .server import StandIn
 
+_KEY = "standin-key"
+
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM. Exit status 0, 2 for a wrong command line."""
@@ -28,8 +30,11 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGUSR1, lambda *_: dump.set())
     faults = Faults(**dict(options.fault))
     with StandIn(faults, timing, options.key, port=options.port) as server:
+        shown = _KEY if options.key == _KEY else "'the --key given'"
         print(
-            f"Stand-in for Oxen.ai at {server.url} (not Kontext: it only tints and labels the picture)",
+            f"Stand-in for Oxen.ai at {server.url} (not Kontext: it only tints and labels the picture)\n"
+            f"export OXEN_BASE_URL={server.url}\n"
+            f"export OXEN_API_KEY={shown}",
             flush=True,
         )
         while not stop.wait(0.05):
@@ -51,7 +56,7 @@ def _fault(text: str) -> tuple[str, object]:
 def _options(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.standin", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--key", default="standin-key", help="the only key it knows")
+    parser.add_argument("--key", default=_KEY, help="the only key it knows")
     parser.add_argument("--queued", type=float, default=Timing.queued_s, help="seconds a job is queued")
     parser.add_argument("--processing", type=float, default=Timing.processing_s, help="seconds it then takes")
     parser.add_argument("--keepalive", type=float, default=Timing.keepalive_s, help="seconds between keep-alives")

@@ -80,7 +80,7 @@ def test_debug_shows_where_a_failure_came_from(
 
 def test_an_editor_workflow_is_refused_with_the_way_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(written(tmp_path, {"nodes": [], "links": []}))]) == 1
-    assert "Export (API)" in capsys.readouterr().err
+    assert "File > Export (API)" in capsys.readouterr().err
 
 
 def test_object_info_describes_the_nodes_of_the_pack_and_no_others(

@@ -50,3 +50,23 @@ def test_a_socket_of_a_growing_input_can_be_set(sample_pack: ModuleType) -> None
 def test_a_setting_that_hits_nothing_names_what_there_is(setting: str, message: str, sample_pack: ModuleType) -> None:
     with pytest.raises(SettingError, match=message):
         apply_setting(parse_workflow({"1": echo()}), node_table(sample_pack.NODES), setting)
+
+
+def test_a_value_for_an_input_that_a_link_feeds_names_what_to_set_instead(sample_pack: ModuleType) -> None:
+    classes = node_table(sample_pack.NODES)
+    workflow = parse_workflow(
+        {
+            "1": node("EmptyImage", width=8, height=8),
+            "2": node("SaveImage", images=["1", 0]),
+            "3": node("SampleList", words="a"),
+            "4": echo(text=["3", 0]),
+        }
+    )
+    with pytest.raises(
+        SettingError, match=r"images is fed by a link from node 1 \(EmptyImage\)\. Set 1\.width or 1\.h"
+    ):
+        apply_setting(workflow, classes, "2.images=x.png")
+    apply_setting(workflow, classes, '2.images=["3", 0]')
+    assert workflow.nodes["2"].inputs["images"] == ["3", 0]
+    apply_setting(workflow, classes, "4.text=a value of its own")
+    assert workflow.nodes["4"].inputs["text"] == "a value of its own", "what is also a widget can be set"

@@ -33,7 +33,8 @@ def running(*options):
     )
     with process:
         try:
-            first = process.stdout.readline()
+            first, *usage = (process.stdout.readline() for _ in range(3))
+            assert [line.partition("=")[0] for line in usage] == ["export OXEN_BASE_URL", "export OXEN_API_KEY"]
             yield process, first, re.search(r"http://[\d.:]+", first)[0]
         finally:
             process.kill()
@@ -69,6 +70,16 @@ def test_it_says_where_it_is_and_what_it_is_not_and_writes_its_state(tmp_path):
     assert written(file)["shown"] == {"rate_limited": 1}
     assert KEY not in first + output + file.read_text()
     assert output == ""
+
+
+def test_the_lines_that_it_prints_make_a_client_use_it():
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            lines = [process.stdout.readline() for _ in range(3)]
+        finally:
+            process.kill()
+    url = re.search(r"http://[\d.:]+", lines[0])[0]
+    assert lines[1:] == [f"export OXEN_BASE_URL={url}\n", "export OXEN_API_KEY=standin-key\n"]
 
 
 def test_another_process_can_set_faults_and_steer_jobs():
