@@ -8,7 +8,10 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in"
 	@echo "make test        lint, types and tests"
+	@echo "make check       lint and types alone"
+	@echo "make format      bring the code into shape, before a commit"
 	@echo "make benchmarks  measure what the README promises"
+	@echo "make clean       remove .venv, out and build"
 
 # torch is named here and nowhere in the package: ComfyUI brings its own.
 $(VENV)/ready: pyproject.toml tests/constraints.txt Makefile

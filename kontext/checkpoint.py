@@ -265,7 +265,10 @@ class _Reader:
             )
         scale = scale.to(torch.float32, copy=True)
         if not bool((torch.isfinite(scale) & (scale > 0)).all()):
-            raise NonFinite(f"{self.path.name}: {full!r} is not a positive number. The file is damaged. {GET_KONTEXT}")
+            raise NonFinite(
+                f"{self.path.name}: {full!r} is not a positive number: the file is damaged. Download it again. "
+                f"{GET_KONTEXT}"
+            )
         return scale.reshape(()) if scale.numel() == 1 else scale.reshape(rows)
 
     def _header_hints(self, metadata: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -119,7 +119,7 @@ def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict
             raise DamagedFile(f"{path.name} is {meaning}.")
     length = int.from_bytes(start[:8], "little")
     if size < 8 or not 2 <= length <= _MAX_HEADER:
-        raise DamagedFile(f"{path.name} is not a safetensors file, or its first bytes are damaged.")
+        raise DamagedFile(f"{path.name} is not a safetensors file, or its first bytes are damaged. Download it again.")
     if 8 + length > size:
         raise DamagedFile(
             f"{path.name} ends inside its header: it has {size} bytes and needs more than {8 + length}. "

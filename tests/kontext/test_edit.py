@@ -195,6 +195,13 @@ def test_missing_text_encoders_are_named(run, capsys, tmp_path):
     assert "tokenizer, text_encoder, tokenizer_2, text_encoder_2" in capsys.readouterr().err
 
 
+def test_a_damaged_model_file_is_said_to_be_downloaded_again(run, tmp_path, capsys):
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(bytes(1000))
+    assert run("--model", str(bad))[0] == 1
+    assert "Download it again" in capsys.readouterr().err
+
+
 def test_a_file_that_is_no_picture_is_refused(run, tmp_path, capsys, models):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"not a picture")
