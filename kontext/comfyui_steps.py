@@ -18,7 +18,8 @@ Only for a running ComfyUI: importing this imports comfy.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,15 @@ _TABLES = 2
 class Table:
     """What the layers make of every step of a run.
 
-    made_for: all that the outputs depend on but y [B, pooled] and guidance [B]. inputs: [steps, B, 1, H].
+    made_for: all that the outputs depend on but y [B, pooled] and guidance [B]. inputs: [steps, B, 1, H]. rows and
+    made_for must not keep layers alive: a layer holds the tables, so both would stay until a garbage collection.
     """
 
     made_for: tuple[Any, ...]
     y: torch.Tensor
     guidance: torch.Tensor
     inputs: torch.Tensor
-    rows: dict[Linear, torch.Tensor] = field(default_factory=dict)
+    rows: MutableMapping[Linear, torch.Tensor] = field(default_factory=weakref.WeakKeyDictionary)
 
 
 @dataclass
@@ -182,7 +184,7 @@ def _place(
     levels = steps.levels(sigmas)
     if steps.patches is None or not 1 < len(levels) <= _MOST_STEPS:
         return None
-    embedders = (flux.time_in, flux.guidance_in, flux.vector_in)
+    embedders = tuple(weakref.ref(module) for module in (flux.time_in, flux.guidance_in, flux.vector_in))
     made_for = (levels, len(timestep), dtype, y.device, steps.patches, embedders)
     candidates = [table for table in steps.tables if table.made_for == made_for and table.y.shape == y.shape]
     # One reading from the device for all there is to know.
