@@ -38,14 +38,18 @@ def layers_of(patcher: Any) -> list[tuple[str, Linear]]:
 
 def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
     dtype = patcher.model.get_dtype_inference()
-    wanted = (patcher.patches_uuid, device, dtype)
+    # Dynamic VRAM brings every weight to the device for its use. Otherwise room was made for the weights that are
+    # there and no others, and a branch is brought along like its weight.
+    dynamic = patcher.is_dynamic()
     slow = 0
     for name, layer in layers_of(patcher):
+        place = device if dynamic else layer.weight.device
+        wanted = (patcher.patches_uuid, place, dtype)
         # Dynamic VRAM patches while it faults weights in, unless it finds nothing to do.
         layer.weight_lowvram_function = None
         if layer.patched_for != wanted:
             patches = patcher.patches.get(f"{name}.weight", [])
-            _hand_over(layer, patches, device, dtype)
+            _hand_over(layer, patches, place, dtype)
             layer.patched_for = wanted
         slow += bool(layer.dense)
     if slow:
