@@ -6,6 +6,7 @@ Only for a running ComfyUI: importing this imports comfy.
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias
@@ -106,6 +107,8 @@ def _memory_errors_explained(model: Any, edit: Edit, references: Sequence[torch.
         device = model.load_device
         total = comfy.model_management.get_total_memory(device)
         needed = _needed(model, edit, references)
+        # The frames of the failed step hold its activations.
+        traceback.clear_frames(error.__traceback__)
         # What ComfyUI itself does after such an error, if it recognises it.
         comfy.model_management.unload_all_models()
         free = comfy.model_management.get_free_memory(device)
