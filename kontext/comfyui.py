@@ -25,6 +25,7 @@ from .bfl import bfl_layers, bfl_norms
 from .checkpoint import Checkpoint, Weights, read_checkpoint
 from .comfyui_ops import Linear, Operations
 from .comfyui_patches import follow_patches, layers_of
+from .comfyui_saving import save_as_fp8
 from .comfyui_steps import foresee_steps
 from .errors import CheckpointError, UnsupportedDevice
 from .fp8 import FORMATS, quantise_rows
@@ -80,6 +81,7 @@ def _mode(compute: Compute, device: torch.device) -> Compute:
 
 def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
     state: dict[str, torch.Tensor] = {}
+    asked: set[str] = set()
     exact: set[str] = set()
     normed = {_PREFIX + layer.bfl for layer in layers(checkpoint.size) if layer.role is Role.NORMED}
     for name, weights in _placed(checkpoint):
@@ -87,6 +89,8 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
         state[f"{name}.bias"] = weights.bias
         if weights.scale is not None:
             state[f"{name}.weight_scale"] = weights.scale
+        if weights.full_precision:
+            asked.add(_PREFIX + name)
         # Modulation is one row a step: a quantised input would cost accuracy and win no time.
         if weights.full_precision or not weights.role.in_block:
             exact.add(_PREFIX + name)
@@ -98,8 +102,10 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
         raise CheckpointError(f"This ComfyUI cannot build the model in {checkpoint.path.name}. Update ComfyUI.")
     for name, layer in layers_of(patcher):
         layer.compute = Compute.STORAGE if name in exact else mode
+        layer.full_precision = name in asked
         layer.centred = name in normed
     follow_patches(patcher)
+    save_as_fp8(patcher)
     if compiled:
         _compile(patcher, checkpoint.size)
     else:

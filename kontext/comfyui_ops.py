@@ -30,15 +30,20 @@ if TYPE_CHECKING:
 
 _NAMES = ("weight", "weight_scale", "bias")
 
+UNSAVEABLE = (
+    "A LoRA or a merge cannot be saved into FP8 weights: rounding would take most of it away. Save the model without "
+    "it, and put it on again after loading."
+)
+
 
 class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     """ComfyUI's linear layer: weight [N, K] FP8 or wide, weight_scale [] or [N] exactly with FP8, bias [N] or None.
 
-    compute: Compute.FP8 or Compute.STORAGE. centred: whether the input comes from a layer norm. branches: LoRA beside
-    the layer. dense: ComfyUI's patches that are no plain LoRA; with those the weight is written out and patched at each
-    use. patched_for: what branches and dense were made for. steps: where a modulation layer finds its outputs; where
-    partly_read is given, which rows are read whole: of the others only that many first outputs are, and the rest are
-    zeros. All set from outside, after loading.
+    compute: Compute.FP8 or Compute.STORAGE. full_precision: whether the file asks for the latter. centred: whether the
+    input comes from a layer norm. branches: LoRA beside the layer. dense: ComfyUI's patches that are no plain LoRA;
+    with those the weight is written out and patched at each use. patched_for: what branches and dense were made for.
+    steps: where a modulation layer finds its outputs; where partly_read is given, which rows are read whole: of the
+    others only that many first outputs are, and the rest are zeros. All set from outside, after loading.
     """
 
     comfy_cast_weights = True
@@ -57,6 +62,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         for name in _NAMES:
             self.register_parameter(name, None)
         self.compute = Compute.STORAGE
+        self.full_precision = False
         self.centred = False
         self.branches: tuple[Branch, ...] = ()
         self.dense: tuple[Any, ...] = ()
@@ -131,7 +137,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rows: slice | None
     ) -> torch.Tensor:
         """The layer's output without LoRA. rows: of x, those of which all outputs are read; None for every row."""
-        scale = None if self.weight_scale is None else self.weight_scale.to(x.device)
+        scale = None if self.weight_scale is None else self.weight_scale.to(x.device, non_blocking=True)
         if rows is None or self.partly_read is None:
             return self._multiply(x, weight, scale, bias)
         out = x.new_zeros(*x.shape[:-1], self.out_features)
@@ -205,10 +211,21 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
                 "Take Create Hook LoRA out, and use Kontext LoRA or Load LoRA before the sampler."
             )
         if return_weight:
-            raise BadRequest(
-                "A LoRA cannot be saved into FP8 weights: rounding would take most of it away. Save the model without "
-                "the LoRA and load both again."
-            )
+            raise BadRequest(UNSAVEABLE)
+
+    def set_weight_scale(
+        self, scale: torch.Tensor, inplace_update: bool = False, seed: Any = None, return_weight: bool | None = None
+    ) -> torch.Tensor | None:
+        """What ComfyUI calls with a scale that it has moved or merged: the file's stays, moved to the same device.
+
+        The merge of two models is that of the numbers their weights stand for, and is computed beside the layer.
+        """
+        assert self.weight_scale is not None
+        kept = self.weight_scale.data.to(scale.device)
+        if return_weight:
+            return kept
+        self.weight_scale = nn.Parameter(kept, requires_grad=False)
+        return None
 
 
 class RMSNorm(comfy.ops.manual_cast.RMSNorm):  # type: ignore[misc]

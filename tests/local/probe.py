@@ -5,12 +5,14 @@ FOLDER holds tiny models: `ours/` in every layout, `dense/` the same numbers in 
 folder.
 """
 
+import gc
 import hashlib
 import importlib.util
 import inspect
 import json
 import logging
 import sys
+import weakref
 from pathlib import Path
 
 TREE, FOLDER, *OPTIONS = sys.argv[1:]
@@ -30,6 +32,9 @@ import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
+from comfy_extras import nodes_model_merging  # noqa: E402
+from safetensors import safe_open  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 import nodes  # noqa: E402  isort: skip
 
@@ -48,6 +53,15 @@ from kontext_bridge.kontext.schedule import schedule  # noqa: E402
 
 logging.disable(logging.INFO)
 torch.set_num_threads(1)
+SAVED = (
+    "legacy",
+    "legacy_full_precision",
+    "per_row",
+    "plain_everything",
+    "scaled_e5m2",
+    "diffusers_scaled",
+    "bfloat16",
+)
 folder = Path(FOLDER)
 answers = {}
 
@@ -90,6 +104,30 @@ def run(model, positive=POSITIVE, *, sampler="euler", steps=4, size=(8, 12), sta
 
 def apart(one, other):
     return float((one - other).norm() / other.norm())
+
+
+def other_models():
+    """A model that is no relation of the legacy one, and its numbers for ComfyUI's own loader."""
+    paths = [folder / f"kontext_other_{kind}.safetensors" for kind in ("ours", "dense")]
+    if not paths[0].exists():
+        quantised, numbers = (load_file(folder / kind / "kontext_legacy.safetensors") for kind in ("ours", "dense"))
+        for name in numbers:
+            numbers[name] = numbers[name].flip(0)
+            if quantised[name].dtype in FORMATS:
+                quantised[name] = quantised[name].view(torch.uint8).flip(0).view(quantised[name].dtype)
+                quantised[f"{name.removesuffix('weight')}scale_weight"] *= 1.25
+                numbers[name] *= 1.25
+            else:
+                quantised[name] = quantised[name].flip(0)
+        for path, tensors in zip(paths, (quantised, numbers), strict=True):
+            save_file(tensors, path)
+    return comfyui.load(paths[0]).model, comfy.sd.load_diffusion_model(str(paths[1]), {"dtype": torch.float32})
+
+
+def saved(model, name):
+    path = folder / f"kontext_saved_{name}.safetensors"
+    comfy.sd.save_checkpoint(str(path), model)
+    return path
 
 
 def with_stock_lora(model, name, strength=1.0):
@@ -303,6 +341,111 @@ with torch.inference_mode():
             return refusal(lambda: changed.patch_weight_to_device(layer, return_weight=True))
 
         @ask
+        def saved_and_read_again():
+            told = {}
+            for layout in SAVED:
+                model = ours(layout)
+                path = saved(model, layout)
+                again = comfyui.load(path).model
+                with safe_open(path, "pt") as file:
+                    hints = [
+                        json.loads(bytes(file.get_tensor(name).tolist()))
+                        for name in file.keys()  # noqa: SIM118
+                        if name.endswith(".comfy_quant")
+                    ]
+                told[layout] = {
+                    "ours": apart(run(again, steps=2), run(model, steps=2)),
+                    "bytes": fp8_bytes(again) == fp8_bytes(model),
+                    "stock": apart(run(comfy.sd.load_diffusion_model(str(path)), steps=2), run(dense(layout), steps=2)),
+                    "full precision": {hint.get("full_precision_matrix_mult", False) for hint in hints} == {True},
+                }
+            return told
+
+        @ask
+        def saved_from_low_memory():
+            model = ours()
+            path = folder / "kontext_saved_low.safetensors"
+            model.load(torch.device("cpu"), lowvram_model_memory=model.model_size() // 2)
+            comfy.utils.save_torch_file(model.state_dict_for_saving(), str(path))
+            model.detach()
+            return apart(run(comfyui.load(path).model), run(ours()))
+
+        @ask
+        def saved_changed():
+            merged = nodes_model_merging.ModelMergeSimple().merge(ours(), other_models()[0], 0.5)[0]
+            changed = {
+                "lora": with_stock_lora(ours(), "kohya.safetensors"),
+                "lokr": with_stock_lora(ours(), "lokr.safetensors"),
+                "merge": merged,
+            }
+            told = {}
+            for name, model in changed.items():
+                told[name] = refusal(lambda model=model, name=name: saved(model, name))
+                run(model)
+                told[f"{name} after a run"] = refusal(lambda model=model, name=name: saved(model, name))
+            return {"told": told, "files": [name for name in changed if list(folder.glob(f"kontext_saved_{name}.*"))]}
+
+        @ask
+        def merged():
+            (_, other), plain = other_models(), dense()
+            merging = {
+                "simple": lambda one, two: nodes_model_merging.ModelMergeSimple().merge(one, two, 0.6)[0],
+                "subtract": lambda one, two: nodes_model_merging.ModelSubtract().merge(one, two, 0.5)[0],
+                "add": lambda one, two: nodes_model_merging.ModelAdd().merge(one, two)[0],
+            }
+            told = {}
+            for name, merge in merging.items():
+                one = ours()
+                before = run(one)
+                together, truth = merge(one, other_models()[0]), merge(plain, other)
+                expected = run(truth)
+                told[name] = {
+                    "apart": apart(run(together), expected),
+                    "effect": apart(expected, run(plain)),
+                    "taken off again": bool(torch.equal(run(one), before)),
+                }
+                comfy.model_management.load_models_gpu([truth])
+                step = forward(truth)
+                comfy.model_management.load_models_gpu([together])
+                told[name]["step"] = apart(forward(together), step)
+                together.detach()
+                together.load(torch.device("cpu"), lowvram_model_memory=1)
+                told[name]["low memory"] = apart(forward(together), step)
+                together.detach()
+            return told
+
+        @ask
+        def dropped_while_loaded():
+            told = {}
+            for name, patched in {
+                "plain": lambda m: m,
+                "lora": lambda m: with_stock_lora(m, "kohya.safetensors"),
+            }.items():
+                model = patched(ours())
+                run(model)
+                layers = {name: weakref.ref(layer) for name, layer in comfyui_patches.layers_of(model)}
+                gc.collect()
+                gc.disable()
+                del model
+                told[name] = [name for name, layer in layers.items() if layer() is not None]
+                gc.enable()
+            return told
+
+        @ask
+        def branches_stay_beside_their_weights():
+            model = with_stock_lora(ours(), "kohya.safetensors")
+            comfy.model_management.load_models_gpu([model])
+            # A second device that every machine has. The model is on the CPU, as a layer is that had no room.
+            elsewhere = torch.device("meta")
+            comfyui_patches._loaded(model, elsewhere)
+            layers = dict(comfyui_patches.layers_of(model))
+            held = {branch.down.device.type for layer in layers.values() for branch in layer.branches}
+            layer = layers["diffusion_model.single_blocks.0.linear1"]
+            layer.to(elsewhere)
+            moved = {branch.up.device.type for branch in layer.branches}
+            return {"held": sorted(held), "moved": sorted(moved)}
+
+        @ask
         def cast_whole():
             model = ours()
             before, numbers = fp8_bytes(model), run(model)
@@ -358,6 +501,15 @@ with torch.inference_mode():
                 "unannounced levels": apart(between, run(without(model), sampler="dpm_2")),
                 "guided": apart(guided(model), guided(without(model))),
             }
+
+        @ask
+        def foreseen_in_16_bits():
+            model = ours().clone()
+            model.set_model_compute_dtype(torch.bfloat16)
+            without = model.clone()
+            without.remove_wrappers_with_key("diffusion_model", "kontext_bridge")
+            expected = run(without, steps=8)
+            return {"apart": apart(run(model, steps=8), expected), "rounded": apart(expected, run(ours(), steps=8))}
 
         @ask
         def last_block():
@@ -459,6 +611,32 @@ with torch.inference_mode():
                 )
             finally:
                 comfy.model_management.get_free_memory = real
+
+        @ask
+        def free_memory_after_a_failed_step():
+            model, alive = ours(), []
+            real = comfy.model_management.get_free_memory
+
+            def full(x, *_):
+                activations.append(weakref.ref(x))
+                raise torch.OutOfMemoryError("no room")
+
+            def free(*arguments):
+                if not activations:
+                    return real(*arguments)
+                alive.extend(x() is not None for x in activations)
+                return 3e8
+
+            activations = []
+            dict(comfyui_patches.layers_of(model))["diffusion_model.single_blocks.1.linear2"]._multiply = full
+            comfy.model_management.get_free_memory = free
+            try:
+                refusal(
+                    lambda: comfyui_sampler.sample(model, Edit(96, 64, steps=2), conditioning(), [REFERENCE], seed=0)
+                )
+            finally:
+                comfy.model_management.get_free_memory = real
+            return alive
 
 
 json.dump(answers, sys.stdout)

@@ -32,8 +32,8 @@ def test_a_device_without_fp8_arithmetic_that_uses_it_all_the_same_is_noticed(pr
 
 def test_fp8_arithmetic_that_is_not_used_or_strays_is_noticed(probe: Probe) -> None:
     answers = probe("--supports-fp8-compute")
-    assert answers["products"] == {"auto": 2 * 21, "storage": 0}, (
-        "mean and rows of every block layer alone, of one in two parts"
+    assert answers["products"] == {"auto": 21 + 11, "storage": 0}, (
+        "the rows of every block layer, of one in two parts, and their mean where they come from a layer norm"
     )
     assert answers["fp8_demanded"] is None
     assert answers["twenty_steps"] < 5e-3
@@ -107,7 +107,49 @@ def test_a_partly_loaded_model_that_computes_something_else_is_noticed(probe: Pr
 
 def test_a_lora_that_cannot_be_exact_is_refused_with_what_to_do(probe: Probe) -> None:
     assert "Create Hook LoRA" in probe()["scheduled_lora"]
-    assert "Save the model without the LoRA" in probe()["saved_with_a_lora"]
+    assert "Save the model without" in probe()["saved_with_a_lora"]
+
+
+@pytest.mark.parametrize(
+    "layout",
+    ["legacy", "legacy_full_precision", "per_row", "plain_everything", "scaled_e5m2", "diffusers_scaled", "bfloat16"],
+)
+def test_a_saved_model_that_reads_as_another_is_noticed(layout: str, probe: Probe) -> None:
+    told = probe()["saved_and_read_again"][layout]
+    assert told["bytes"] is True and told["ours"] == 0
+    assert told["stock"] < SAME
+    assert told["full precision"] == layout.endswith("full_precision")
+
+
+def test_a_partly_loaded_model_that_is_saved_wrong_is_noticed(probe: Probe) -> None:
+    assert probe()["saved_from_low_memory"] == 0
+
+
+def test_a_lora_or_a_merge_that_is_saved_without_its_effect_is_noticed(probe: Probe) -> None:
+    answer = probe()["saved_changed"]
+    assert len(answer["told"]) == 6
+    assert all("Save the model without" in (text or "saved") for text in answer["told"].values()), answer["told"]
+    assert answer["files"] == []
+
+
+@pytest.mark.parametrize(("merge", "near"), [("simple", 1e-3), ("subtract", 1e-3), ("add", 5e-3)])
+def test_a_merge_of_two_models_that_is_not_that_of_their_numbers_is_noticed(
+    merge: str, near: float, probe: Probe
+) -> None:
+    told = probe()["merged"][merge]
+    assert told["effect"] > 1e-2
+    assert told["low memory"] < SAME
+    # ComfyUI writes merged biases and norms in the file's own bfloat16.
+    assert max(told["apart"], told["step"]) < near
+    assert told["taken off again"] is True
+
+
+def test_a_dropped_model_that_stays_in_memory_is_noticed(probe: Probe) -> None:
+    assert probe()["dropped_while_loaded"] == {"plain": [], "lora": []}
+
+
+def test_lora_that_takes_the_gpus_memory_for_layers_that_are_not_there_is_noticed(probe: Probe) -> None:
+    assert probe()["branches_stay_beside_their_weights"] == {"held": ["cpu"], "moved": ["meta"]}
 
 
 def test_fp8_bytes_that_a_cast_of_the_whole_model_changes_are_noticed(probe: Probe) -> None:
@@ -125,6 +167,12 @@ def test_modulation_that_is_computed_again_in_every_step_is_noticed(probe: Probe
 def test_foreseen_modulation_that_changes_the_picture_is_noticed(probe: Probe) -> None:
     told = probe()["foreseen_steps"]
     assert max(told["apart"], told["guided"], told["another prompt"][1], told["unannounced levels"]) < SAME
+
+
+def test_foreseen_modulation_that_is_rounded_otherwise_in_16_bits_is_noticed(probe: Probe) -> None:
+    told = probe()["foreseen_in_16_bits"]
+    assert told["rounded"] > 1e-4, "the steps were taken in 16 bits"
+    assert told["apart"] == 0
 
 
 def test_a_replaced_block_that_gets_foreseen_modulation_is_noticed(probe: Probe) -> None:
@@ -183,3 +231,8 @@ def test_a_sampling_that_cannot_be_right_is_refused_with_the_reason(case: str, w
 def test_running_out_of_memory_without_saying_what_is_missing_is_noticed(probe: Probe) -> None:
     text = probe()["out_of_memory"]
     assert "1024x1024" in text and "0.3 GB are free" in text and "--lowvram" in text
+
+
+def test_free_memory_that_counts_the_failed_step_as_taken_is_noticed(probe: Probe) -> None:
+    alive = probe()["free_memory_after_a_failed_step"]
+    assert alive and not any(alive)
