@@ -16,7 +16,7 @@ from .imaging.canvas import pick_size, prepare, restore
 from .imaging.codec import decode, encode, to_tensors
 from .imaging.errors import ImageError
 from .imaging.formats import ImageFormat
-from .imaging.pixels import to_uint8
+from .imaging.pixels import to_uint8, with_alpha
 from .kontext.checkpoint import read_checkpoint
 from .kontext.errors import BadRequest, KontextError, OutOfMemory
 from .kontext.layers import Naming
@@ -129,7 +129,11 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     device = _device(options.device)
     # A CPU multiplies float32 faster than bfloat16.
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    image = to_tensors([decode(options.picture.read_bytes())]).image
+    source = to_tensors([decode(options.picture.read_bytes())])
+    image = with_alpha(source.image, source.mask)
+    is_jpeg = _FORMATS[options.out.suffix.lower()] is ImageFormat.JPEG
+    if is_jpeg and image.shape[3] == 4 and options.aspect_ratio == _MATCH:
+        raise BadRequest(f"{options.picture.name} has transparency, and JPEG cannot hold it. Write a .png or .webp.")
     height, width = image.shape[1:3]
     canvas = prepare(image, size=pick_size(_MATCH, width, height, options.megapixels))
     across, down = pick_size(options.aspect_ratio, width, height, options.megapixels)

@@ -30,8 +30,8 @@ def picture(path, width, height):
 def run(models, tmp_path):
     """Runs the command on a picture; gives its status and the file that it was to write."""
 
-    def command(*options, size=(80, 48), model="tiny_kontext.safetensors", out="out.png"):
-        source = picture(tmp_path / "in.png", *size)
+    def command(*options, size=(80, 48), model="tiny_kontext.safetensors", out="out.png", source=None):
+        source = source or picture(tmp_path / "in.png", *size)
         files = ["--model", str(models / model), "--text-encoders", str(models), "--vae", str(models / "vae")]
         common = [str(source), "make it blue", "-o", str(tmp_path / out), "--steps", "2", "--megapixels", "0.004"]
         return edit.main([*common, *files, *options]), tmp_path / out
@@ -70,6 +70,31 @@ def test_the_picture_the_prompt_and_the_guidance_matter(run, models, tmp_path):
     plain = pixels(run()[1])
     assert not np.array_equal(plain, pixels(run("--guidance", "8")[1]))
     assert not np.array_equal(plain, pixels(run("--negative-prompt", "red", "--true-cfg", "4")[1]))
+
+
+@pytest.fixture
+def transparent(tmp_path):
+    """A picture with a transparent half."""
+    path = tmp_path / "transparent.png"
+    with Image.open(picture(tmp_path / "opaque.png", 80, 48)) as opened:
+        rgba = opened.convert("RGBA")
+    rgba.paste((9, 9, 9, 0), (0, 0, 40, 48))
+    rgba.save(path)
+    return path
+
+
+def test_a_pictures_transparency_is_kept(run, transparent):
+    out = run("--steps", "1", source=transparent)[1]
+    with Image.open(out) as opened, Image.open(transparent) as given:
+        assert opened.mode == "RGBA" and np.array_equal(opened.getchannel("A"), given.getchannel("A"))
+
+
+def test_transparency_that_the_format_cannot_hold_is_refused_before_anything_is_computed(run, transparent, capsys):
+    status, out = run(source=transparent, out="out.jpg")
+    told = capsys.readouterr().err
+    assert status == 1 and not out.exists()
+    assert "JPEG cannot hold" in told and "1/2" not in told
+    assert run("--aspect-ratio", "1:1", source=transparent, out="out.jpg")[0] == 0, "another shape has no alpha"
 
 
 @pytest.mark.parametrize("size", [(8, 8), (400, 16), (17, 33)])
