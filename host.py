@@ -174,10 +174,10 @@ async def run_off_loop(
             if not stopped.is_set():
                 control.detach()
             raise
-    result = outcome.result()
     if status is not None:
-        await show(node_id, 1.0, status.text)
-    return result
+        failed = outcome.exception() is not None
+        await show(node_id, min(status.fraction, 0.99) if failed else 1.0, status.text)
+    return outcome.result()
 
 
 def _start(work: Callable[[], T]) -> asyncio.Future[T]:

@@ -131,6 +131,13 @@ class Ledger:
         self._database = sqlite3.connect(
             folder / "ledger.sqlite3", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
+        try:
+            self._set_up(folder)
+        except sqlite3.Error:
+            self._database.close()
+            raise
+
+    def _set_up(self, folder: Path) -> None:
         # SQLite waits for no other connection while it changes the journal's mode: one at a time.
         with hold(folder / "locks", "open", Control()):
             self._database.execute("PRAGMA journal_mode = WAL")

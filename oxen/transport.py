@@ -53,6 +53,7 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
 MAX_REPLY_BYTES = 192 << 20
 MAX_RETRY_AFTER = 60.0
+_GATEWAY_TIMEOUT = 504
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
 _POOL_SIZE = 16
@@ -203,7 +204,8 @@ class Transport:
             parsed = None
         said = self.redact(error_text(parsed) or "")
         error = classify(reply.status, reply.headers, said, self.account.source)
-        error.definite = bool(said)
+        # Oxen.ai's own errors have an `error`; a gateway in between may speak JSON as well, of what it does not know.
+        error.definite = isinstance(parsed, Mapping) and bool(parsed.get("error")) and reply.status != _GATEWAY_TIMEOUT
         return error
 
 

@@ -149,6 +149,7 @@ def test_progress_does_not_reach_its_end_where_the_edit_fails(serve: Any, images
     with pytest.raises(OxenError):
         bench.edit(images())
     assert bench.heard.fractions and max(bench.heard.fractions) < 1.0
+    assert "failed" in bench.heard.texts[-1]
 
 
 @pytest.mark.parametrize("wait", ["events and polling", "polling"])

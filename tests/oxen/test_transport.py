@@ -520,6 +520,8 @@ def test_a_date_that_tells_nothing_leaves_what_the_reply_before_told(scripted: A
         ("500 Oops", b'{"error":{"detail":"the worker died"}}', True),
         ("504 Oops", b"<html>gateway timeout</html>", False),
         ("502 Oops", b"{}", False),
+        ("502 Oops", b'{"message":"Internal server error"}', False),
+        ("504 Oops", b'{"error":"upstream timed out"}', False),
         ("502 Oops", b'["bad gateway"]', False),
         ("200 OK", b'{"error":"the worker died"}', True),
         ("200 OK", b'{"images":[]}', False),

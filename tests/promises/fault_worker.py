@@ -87,6 +87,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     control = Control()
     signal.signal(signal.SIGTERM, lambda *_: control.interrupt())
     edits._SETTLE_SECONDS, edits._SETTLE_PAUSE = SETTLE_SECONDS, 0.2
+    edits._BLOCKING_SECONDS = 0.0
     if job["short"]:
         shorten_patience()
     limit = Decimal(10) if job["spend_limit"] else None
