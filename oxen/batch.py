@@ -69,7 +69,7 @@ class Batch(Generic[Picture]):
             stream = EventStream(self._session.client.transport)
             editor = self._editor(stream, progress)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
-            if not self._terms.reuse and any(map(_is_lost, found)):
+            if not self._terms.reuse and any(record is not None and record.is_lost for record in found):
                 # asked for anew on account of what was lost: the others are not paid again
                 editor = self._editor(stream, progress, pays_for_lost=True)
                 found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
@@ -141,8 +141,3 @@ class Batch(Generic[Picture]):
 
         for_each(count, self._session.settings.max_in_flight, work)
         return tuple(outcomes)
-
-
-def _is_lost(record: Record | None) -> bool:
-    """Whether this is a blocking request that a run was cut off from."""
-    return record is not None and record.blocking and record.state is State.SENDING

@@ -138,7 +138,10 @@ class Editor(Generic[Picture]):
 
     def record_to_go_on_from(self, key: str) -> Record | None:
         """The record that answers a request under these terms, so that nothing new is paid."""
-        return self._ledger.usable(key) if self._terms.reuse else self._ledger.owed(key)
+        owed = self._ledger.owed(key)
+        if not self._terms.reuse or (self._pays_for_lost and owed is not None and owed.is_lost):
+            return owed
+        return self._ledger.usable(key)
 
     def edit(self, index: int, edit: Edit) -> Outcome[Picture]:
         """Do one edit, or find that it is done; raises OxenError."""
@@ -198,7 +201,7 @@ class Editor(Generic[Picture]):
                     found = self._ledger.sent(found, generation_id=row.generation_id)
                     return _Claim(found, How.FOUND, self._kept(found))
                 self._give_up(found)
-                if self._pays_for_lost and found.blocking:
+                if self._pays_for_lost and found.is_lost:
                     return None
                 continue
             picture = self._kept(found)

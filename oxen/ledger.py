@@ -100,6 +100,11 @@ class Record:
     file: str | None
     bytes: int | None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether a run was cut off from this blocking request, so that no list need tell what became of it."""
+        return self.blocking and self.state is State.SENDING
+
 
 _COLUMNS = ", ".join(field.name for field in fields(Record))
 

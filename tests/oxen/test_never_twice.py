@@ -173,6 +173,7 @@ def test_a_lost_blocking_request_hides_no_picture_that_is_there(serve: Any) -> N
     remote.server.set(answer_dropped=Fault(times=1))
     assert errors(remote.run(remote.edits(), BLOCKING_NEW)) == [OutcomeUnknown]
     assert hows(remote.run(remote.edits(), BLOCKING)) == [How.REUSED]
+    assert hows(remote.run(remote.edits(), BLOCKING_NEW)) == [How.NEW], "asked for anew, it is made anew"
 
 
 class Lists:
