@@ -27,6 +27,8 @@ _MEGAPIXEL = 1024 * 1024
 _NEAR = 1.25
 # A service may answer in the nearest of its own sizes; beyond this it has reframed the picture.
 _SAME_ASPECT = 1.06
+# A mask's 1 in whole numbers: finer than float32, and a picture's worth of it fits into 64 bits.
+_ONE = 2**30
 
 
 @dataclass(frozen=True)
@@ -237,16 +239,34 @@ def _feathered(mask: Tensor, feather: int) -> Tensor:
     if feather == 0:
         return mask
     blur = feather // 2
-    weight = mask.unsqueeze(1)
-    for radius in ((feather - blur, 0), (0, feather - blur)):
-        weight = F.max_pool2d(weight, _window(radius), stride=1, padding=radius)
-    for radius in ((blur, 0), (0, blur)):
-        weight = F.avg_pool2d(weight, _window(radius), stride=1, padding=radius, count_include_pad=False)
-    return torch.maximum(weight.squeeze(1), mask)
+    grown = mask
+    for _ in range(2):
+        grown = _largest(grown, feather - blur).transpose(1, 2)
+    # Whole numbers: their sums are exact in any order, so a window of zeros gives zero and one of ones gives one.
+    sums = (grown * _ONE).round().to(torch.int64)
+    counts = [_sum(torch.ones(length, dtype=torch.int64, device=mask.device), blur) for length in mask.shape[1:]]
+    for _ in range(2):
+        sums = _sum(sums, blur).transpose(1, 2)
+    means = sums.to(torch.float32) / (counts[0][:, None] * counts[1] * _ONE).to(torch.float32)
+    return torch.maximum(means, mask)
 
 
-def _window(radius: tuple[int, int]) -> tuple[int, int]:
-    return 2 * radius[0] + 1, 2 * radius[1] + 1
+def _largest(values: Tensor, radius: int) -> Tensor:
+    """The largest of the values, none below 0, within the radius along the last dimension."""
+    length, window = values.shape[-1], 2 * radius + 1
+    largest, reach = F.pad(values, (radius, radius)), 1
+    while reach < window:
+        # Two windows that touch or overlap make one of up to twice the width.
+        step = min(reach, window - reach)
+        largest = torch.maximum(largest[..., :-step], largest[..., step:])
+        reach += step
+    return largest[..., :length]
+
+
+def _sum(values: Tensor, radius: int) -> Tensor:
+    """The sum of the values within the radius along the last dimension; beyond the edge there are none."""
+    sums = F.pad(values, (radius + 1, radius)).cumsum(-1)
+    return sums[..., 2 * radius + 1 :] - sums[..., : values.shape[-1]]
 
 
 def _check_aspect(edit: Tensor, canvas: Canvas) -> None:

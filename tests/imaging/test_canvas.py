@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,6 +92,51 @@ def test_inside_the_mask_the_edit_is_whole_and_the_edge_fades_without_a_step() -
     assert torch.equal(result[:, 100:150, 100:150], torch.ones(1, 50, 50, 3))
     across = result[0, 125, 60:110, 0]
     assert (across.diff() >= 0).all() and across.diff().max() < 0.2 and 0 < across[32] < 1
+
+
+def feathered_by_hand(mask: Tensor, feather: int) -> Tensor:
+    """The mask [H,W] grown by the larger half of the feather, then averaged over the smaller; window by window."""
+
+    def windows(values: Tensor, radius: int) -> list[list[Tensor]]:
+        height, width = values.shape
+        return [
+            [
+                values[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1].double()
+                for x in range(width)
+            ]
+            for y in range(height)
+        ]
+
+    blur = feather // 2
+    grown = torch.tensor([[float(window.max()) for window in row] for row in windows(mask, feather - blur)])
+    means = torch.tensor([[float(window.mean()) for window in row] for row in windows(grown, blur)])
+    return torch.maximum(means, mask)
+
+
+@pytest.mark.parametrize("feather", [1, 2, 3, 8, 21, 90])
+def test_a_feather_of_another_shape_is_noticed(feather: int) -> None:
+    torch.manual_seed(feather)
+    height, width = 37, 52
+    mask = torch.rand(height, width) * (torch.rand(height, width) < 0.01)
+    mask[20:24, 30:33] = 1
+    mask[:2, :3] = 1e-4
+    canvas = prepare(torch.zeros(1, height, width, 3), mask, size=(64, 48), margin=90, feather=feather)
+    weight = restore(torch.ones_like(canvas.prepared), canvas)[0, ..., 0]
+    expected = feathered_by_hand(mask, feather)
+    assert torch.equal(weight == 0, expected == 0)
+    assert (weight - expected).abs().max() < 1e-6
+
+
+def test_a_wide_feather_takes_no_longer_than_the_picture_itself() -> None:
+    image = torch.rand(1, 1000, 1500, 3)
+    canvas = prepare(image, box_mask(1000, 1500, 300, 300, 400), margin=512, feather=512)
+    edit = edited(canvas)
+    seconds = {}
+    for feather in (16, 512):
+        started = time.process_time()
+        restore(edit, replace(canvas, feather=feather))
+        seconds[feather] = time.process_time() - started
+    assert seconds[512] < 4 * seconds[16] + 1
 
 
 def test_a_soft_mask_is_kept_soft() -> None:
