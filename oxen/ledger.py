@@ -258,11 +258,10 @@ class Ledger:
 
     def usable(self, key: str) -> Record | None:
         """The newest record of a key that has a picture, or may still get one; last of all a lost blocking request."""
+        usable = "key = ? AND state IN ('done', 'sent', 'sending')"
         return self._one(
-            "key = ? AND state IN ('done', 'sent', 'sending')"
-            " ORDER BY (blocking AND state = 'sending'), id DESC LIMIT 1",
-            key,
-        )
+            f"{usable} AND NOT (blocking AND state = 'sending') ORDER BY id DESC LIMIT 1", key
+        ) or self._one(f"{usable} ORDER BY id DESC LIMIT 1", key)
 
     def owed(self, key: str) -> Record | None:
         """The oldest record of a key whose picture is under way or was never collected."""

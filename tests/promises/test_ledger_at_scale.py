@@ -97,7 +97,7 @@ def test_four_processes_with_the_same_edit_are_billed_once(tmp_path: Path) -> No
         runs = []
         for number, lane in enumerate(lanes):
             job = {"url": service.url, "key": KEY, "folder": str(tmp_path / "user"), "mode": "polling", "seconds": 30}
-            job |= {"short": False, "upload": False, "spend_limit": False}
+            job |= {"short": False, "anew": False, "upload": False, "spend_limit": False}
             job |= {"report": str(tmp_path / f"{number}.json"), "log": str(tmp_path / f"{number}.log")}
             runs.append(lane.start(job))
         reports = [run.report() for run in runs]
