@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 import pytest
-from pack import DOCS, INFO, LOCALES, inputs_of, outputs_of, read
+from pack import DOCS, INFO, LOCALES, REPOSITORY, TABLE, inputs_of, outputs_of, read
 
 LANGUAGES = ("en", "zh", "ja", "ko", "fr", "de", "es")
 
@@ -84,3 +85,11 @@ def test_a_help_page_that_names_something_the_node_does_not_have_is_noticed(id: 
     page = (DOCS / f"{id}.md").read_text(encoding="utf-8")
     names = {*inputs_of(id), *(name for name, _ in outputs_of(id))}
     assert set(re.findall(r"^- `(\w+)` \(", page, re.MULTILINE)) == names
+
+
+def test_a_node_whose_text_the_front_end_does_not_show_is_noticed() -> None:
+    script = (REPOSITORY / "web" / "js" / "show_text.js").read_text(encoding="utf-8")
+    shown = re.search(r"NODES = new Set\(\[(.*?)\]\)", script, re.DOTALL)
+    assert shown is not None
+    says = {id for id, node in TABLE.items() if "ui.PreviewText(" in inspect.getsource(node)}
+    assert set(re.findall(r'"(\w+)"', shown[1])) == says

@@ -1,7 +1,14 @@
 // Shows on the node what its run says: ComfyUI keeps that text, and draws it on "Preview as Text" alone.
 import { app } from "../../../scripts/app.js";
 
-const NODES = new Set(["KontextSubmit", "KontextQueueStatus", "KontextCancel", "KontextHistory", "KontextModelInfo"]);
+const NODES = new Set([
+  "KontextSubmit",
+  "KontextQueueStatus",
+  "KontextCancel",
+  "KontextHistory",
+  "KontextModelInfo",
+  "KontextLoadFP8",
+]);
 const NAME = "text";
 const WIDE = 400;
 
@@ -9,7 +16,8 @@ function show(node, text) {
   let widget = node.widgets?.find((one) => one.name === NAME);
   if (!widget) {
     widget = app.widgets.STRING(node, NAME, ["STRING", { multiline: true }], app).widget;
-    widget.label = "";
+    // A space, since the name takes the place of an empty label.
+    widget.label = " ";
     // Neither saved with the workflow nor sent with the prompt: widget values are kept by position.
     widget.serialize = false;
     widget.options.serialize = false;
