@@ -78,6 +78,11 @@ def test_a_node_of_the_pack_under_a_title_in_another_language_or_size_zero_is_no
             assert node.get("title", shown).startswith(shown.split(" (")[0])
 
 
+def test_an_input_that_shows_its_place_in_a_list_in_place_of_its_name_is_noticed(document: Any) -> None:
+    grown = [one for node in document["nodes"] for one in node["inputs"] if "." in one["name"]]
+    assert [one["name"] for one in grown if one.get("label") != one["name"].split(".")[-1]] == []
+
+
 def test_pictures_too_heavy_for_a_pack_are_noticed() -> None:
     for name in NAMES + LOCAL:
         path = WORKFLOWS / f"{name}.jpg"
