@@ -131,8 +131,8 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
     source = to_tensors([decode(options.picture.read_bytes())])
     image = with_alpha(source.image, source.mask)
-    is_jpeg = _FORMATS[options.out.suffix.lower()] is ImageFormat.JPEG
-    if is_jpeg and image.shape[3] == 4 and options.aspect_ratio == _MATCH:
+    output_format = _FORMATS[options.out.suffix.lower()]
+    if output_format is ImageFormat.JPEG and image.shape[3] == 4 and options.aspect_ratio == _MATCH:
         raise BadRequest(f"{options.picture.name} has transparency, and JPEG cannot hold it. Write a .png or .webp.")
     height, width = image.shape[1:3]
     canvas = prepare(image, size=pick_size(_MATCH, width, height, options.megapixels))
@@ -159,7 +159,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     picture = autoencoder.decode(latent)
     if options.aspect_ratio == _MATCH:
         picture = restore(picture, canvas)
-    options.out.write_bytes(encode(to_uint8(picture[0]), _FORMATS[options.out.suffix.lower()]).data)
+    options.out.write_bytes(encode(to_uint8(picture[0]), output_format).data)
 
 
 def _device(name: str) -> torch.device:

@@ -138,8 +138,9 @@ class Editor(Generic[Picture]):
 
     def record_to_go_on_from(self, key: str) -> Record | None:
         """The record that answers a request under these terms, so that nothing new is paid."""
-        owed = self._ledger.owed(key)
-        if not self._terms.reuse or (self._pays_for_lost and owed is not None and owed.is_lost):
+        if not self._terms.reuse:
+            return self._ledger.owed(key)
+        if self._pays_for_lost and (owed := self._ledger.owed(key)) is not None and owed.is_lost:
             return owed
         return self._ledger.usable(key)
 

@@ -135,6 +135,12 @@ def with_stock_lora(model, name, strength=1.0):
     return comfy.sd.load_lora_for_models(model, None, state, strength, 0)[0]
 
 
+WITH_AND_WITHOUT_LORA = {
+    "plain": lambda model: model,
+    "lora": lambda model: with_stock_lora(model, "kohya.safetensors"),
+}
+
+
 def fp8_bytes(model):
     digest = hashlib.sha256()
     for _, tensor in sorted(model.model.diffusion_model.state_dict().items()):
@@ -299,10 +305,7 @@ with torch.inference_mode():
         @ask
         def low_memory():
             told = {}
-            for name, patched in {
-                "plain": lambda m: m,
-                "lora": lambda m: with_stock_lora(m, "kohya.safetensors"),
-            }.items():
+            for name, patched in WITH_AND_WITHOUT_LORA.items():
                 model, truth = patched(ours()), patched(dense())
                 cpu = torch.device("cpu")
                 comfy.model_management.load_models_gpu([truth])
@@ -417,10 +420,7 @@ with torch.inference_mode():
         @ask
         def dropped_while_loaded():
             told = {}
-            for name, patched in {
-                "plain": lambda m: m,
-                "lora": lambda m: with_stock_lora(m, "kohya.safetensors"),
-            }.items():
+            for name, patched in WITH_AND_WITHOUT_LORA.items():
                 model = patched(ours())
                 run(model)
                 layers = {name: weakref.ref(layer) for name, layer in comfyui_patches.layers_of(model)}

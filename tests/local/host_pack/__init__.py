@@ -38,27 +38,26 @@ class Blocks:
         return ((means + 1) / 2).clamp(0, 1).repeat_interleave(8, 1).repeat_interleave(8, 2)
 
 
-class TestVAE:
-    RETURN_TYPES = ("VAE",)
+class Loader:
+    """A node without inputs that gives one thing."""
+
     FUNCTION = "load"
     CATEGORY = "tests"
 
     @classmethod
     def INPUT_TYPES(cls):
         return {"required": {}}
+
+
+class TestVAE(Loader):
+    RETURN_TYPES = ("VAE",)
 
     def load(self):
         return (Blocks(),)
 
 
-class TestTextEncoders:
+class TestTextEncoders(Loader):
     RETURN_TYPES = ("CLIP",)
-    FUNCTION = "load"
-    CATEGORY = "tests"
-
-    @classmethod
-    def INPUT_TYPES(cls):
-        return {"required": {}}
 
     def load(self):
         return (TextEncoders(),)
