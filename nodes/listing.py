@@ -98,9 +98,7 @@ def _picture(session: Session, pick: int, search: str, progress: Progress) -> An
     error = outcomes[0].error
     if error is not None:
         return host.blocked(_not_brought(pick, picked, error))
-    image = gather(outcomes, progress).image
-    batch.handed_over(outcomes)
-    return image
+    return gather(batch, outcomes, progress).image
 
 
 def _no_number(pick: int, found: int, search: str) -> str:

@@ -184,6 +184,7 @@ class Gathered:
 
 
 def gather(
+    batch: Batch[DecodedImage],
     outcomes: Sequence[Outcome[DecodedImage]],
     progress: Progress,
     *,
@@ -193,6 +194,7 @@ def gather(
 ) -> Gathered:
     """The pictures that came, stacked at the first one's size, and what there is to know about them.
 
+    From here they go to a graph, which is noted once nothing can go wrong any more.
     Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
     something to go on with. What succeeded is in the ledger either way.
     """
@@ -218,7 +220,9 @@ def gather(
         height, width = stacked.image.shape[1:3]
         which = ", ".join(str(succeeded[place]) for place in stacked.resized)
         info["note"] = f"The results differ in size; number {which} brought to {width}x{height}, the first one's size."
-    return Gathered(stacked.image, json.dumps(info, indent=2))
+    gathered = Gathered(stacked.image, json.dumps(info, indent=2))
+    batch.handed_over(outcomes)
+    return gathered
 
 
 def _told(number: int, outcome: Outcome[DecodedImage], size_sent: str | None, *, resized: bool) -> dict[str, Any]:
@@ -281,9 +285,7 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
         batch = Batch(session, decode, order.terms, run_id)
         outcomes = batch.edit(order.edits(session, image), progress)
         size = f"{image.shape[2]}x{image.shape[1]}"
-        gathered = gather(outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
-        batch.handed_over(outcomes)
-        return gathered
+        return gather(batch, outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
 
     return await in_session(work, progress=progress, node_id=node_id)
 
@@ -323,10 +325,7 @@ async def collect(
     def work(session: Session) -> Gathered:
         records = _records(session, job, ids)
         batch = Batch(session, decode, terms)
-        outcomes = batch.collect(records, progress)
-        gathered = gather(outcomes, progress, if_some_fail=policy)
-        batch.handed_over(outcomes)
-        return gathered
+        return gather(batch, batch.collect(records, progress), progress, if_some_fail=policy)
 
     return await in_session(work, progress=progress, node_id=node_id)
 
