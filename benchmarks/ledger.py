@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kontext_bridge.oxen.ledger import Ledger, request_key
+from kontext_bridge.oxen.ledger import Ledger
+from kontext_bridge.oxen.record import request_key
 from kontext_bridge.oxen.request import EditParameters
 
 GOAL_MS = 5.0

@@ -13,8 +13,8 @@ from .. import host
 from ..imaging.codec import decode
 from ..oxen.batch import Batch
 from ..oxen.errors import GenerationFailed, GenerationNotFound, Interrupted, Misconfigured, OxenError
-from ..oxen.ledger import Record, State
 from ..oxen.progress import Progress, Stage
+from ..oxen.record import Record, State
 from ..oxen.replies import JobStatus, Row
 from ..oxen.secrets import without_query
 from ..oxen.session import Session
@@ -30,7 +30,7 @@ def rows(session: Session, ids: tuple[str, ...]) -> tuple[Row | str, ...]:
     An id that the service does not know stays an id; raises GenerationNotFound where it knows none of them.
     """
     if not ids:
-        return session.client.active(model=None)
+        return session.client.active(model=None).rows
     found: list[Row | str] = []
     unknown = []
     for generation_id in ids:

@@ -26,8 +26,8 @@ from ..oxen.control import Control
 from ..oxen.credentials import Account, find_account, find_base_url
 from ..oxen.edits import Edit, How, Outcome, Terms
 from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
-from ..oxen.ledger import Record
 from ..oxen.progress import Progress
+from ..oxen.record import Record
 from ..oxen.replies import is_generation_id
 from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of
 from ..oxen.session import Session

@@ -24,9 +24,9 @@ from .errors import (
     Unauthenticated,
 )
 from .events import EventStream
-from .ledger import Record, State
 from .parallel import for_each
 from .progress import Progress, Stage
+from .record import Record, State
 from .session import Session
 from .spend import SpendGuard
 
@@ -69,8 +69,8 @@ class Batch(Generic[Picture]):
             stream = EventStream(self._session.client.transport)
             editor = self._editor(stream, progress)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
-            if not self._terms.reuse and any(record is not None and record.is_lost for record in found):
-                # asked for anew on account of what was lost: the others are not paid again
+            if not self._terms.reuse and any(self._session.ledger.undecided(editor.key(edit)) for edit in edits):
+                # asked for anew on account of what may have been paid for: the others are not paid again
                 editor = self._editor(stream, progress, pays_for_lost=True)
                 found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
             editor.uncounted.update(index for index, record in enumerate(found) if record is not None)

@@ -13,7 +13,7 @@ import importlib.metadata
 import io
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import requests
@@ -34,20 +34,30 @@ _OLD_URLLIB3 = importlib.metadata.version("urllib3").startswith("1.")
 class Outgoing(io.BytesIO):
     """A request's body, read block by block while it is sent; `answer_by` is counted from the last block.
 
-    Raises Interrupted where the run is stopped before all of it is out, which leaves a request that is none.
+    before_last: called when all but the last block is out. Raises Interrupted where the run is stopped before all of
+    it is out, which leaves a request that is none.
     """
 
-    def __init__(self, data: bytes, seconds: float, control: Control) -> None:
+    def __init__(
+        self, data: bytes, seconds: float, control: Control, before_last: Callable[[], None] | None = None
+    ) -> None:
         super().__init__(data)
         self.answer_by = Deadline(seconds)
+        self.all_out = False
         self._length = len(data)
         self._control = control
+        self._before_last = before_last
 
     def read(self, size: int | None = -1, /) -> bytes:
         if self.tell() < self._length:
             self._control.check()
         self.answer_by = Deadline(self.answer_by.seconds)
-        return super().read(size)
+        block = super().read(size)
+        if not self.all_out and self.tell() >= self._length:
+            if self._before_last is not None:
+                self._before_last()
+            self.all_out = True
+        return block
 
 
 def chunks(response: requests.Response) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -15,6 +16,7 @@ from .replies import (
     EditImage,
     History,
     JobStatus,
+    Listed,
     Model,
     Row,
     is_generation_id,
@@ -59,24 +61,39 @@ class Client:
         self.transport.close()
 
     def edit(
-        self, parameters: EditParameters, input_image: str, *, seconds: float = DEFAULT_EDIT_SECONDS
+        self,
+        parameters: EditParameters,
+        input_image: str,
+        *,
+        seconds: float = DEFAULT_EDIT_SECONDS,
+        before_last: Callable[[], None] | None = None,
     ) -> tuple[EditImage, ...]:
         """Edit a picture in one blocking request (POST /api/ai/images/edit); paid, sent once.
 
-        input_image: a data URI, or a URL that the service can download. seconds: how long to wait.
+        input_image: a data URI, or a URL that the service can download. seconds: how long to wait. before_last: is
+        called when all of the request but its last block is out, so that it cannot have been taken yet.
         """
         body = {**parameters.body(), "input_image": input_image, "response_format": "b64_json"}
-        reply = self.transport.send("POST", "/api/ai/images/edit", json=body, paid=True, seconds=seconds)
+        reply = self.transport.send(
+            "POST", "/api/ai/images/edit", json=body, paid=True, seconds=seconds, before_last=before_last
+        )
         return self._read(read_edit, reply)
 
-    def enqueue(self, parameters: EditParameters, input_image: str) -> str:
+    def enqueue(
+        self, parameters: EditParameters, input_image: str, *, before_last: Callable[[], None] | None = None
+    ) -> str:
         """Put an edit into the queue and return its generation id (POST /api/ai/queue); paid, sent once.
 
-        The queue does not check model parameters: a bad one ends the job later as failed.
+        The queue does not check model parameters: a bad one ends the job later as failed. before_last: as in `edit`.
         """
         body = {**parameters.body(), "input_image": input_image}
-        reply = self.transport.send("POST", "/api/ai/queue", json=body, paid=True, seconds=_ENQUEUE_SECONDS)
-        return self._read(read_generation_ids, reply)[0]
+        reply = self.transport.send(
+            "POST", "/api/ai/queue", json=body, paid=True, seconds=_ENQUEUE_SECONDS, before_last=before_last
+        )
+        generation_id = self._read(read_generation_ids, reply)[0]
+        if self.transport.redact(generation_id) != generation_id:
+            raise UnexpectedReply("The service accepted the request and named a generation by what no id may hold.")
+        return generation_id
 
     def row(self, generation_id: str, *, within: float | None = None) -> Row:
         """A job's row, from the queue or else the history; raises GenerationNotFound where neither knows the id.
@@ -84,19 +101,20 @@ class Client:
         within: one try of so many seconds at each, which does not wait after a 429; None is patient.
         """
         try:
-            return self._shown(self._read(read_row, self._about(generation_id, "GET", "/api/ai/queue/", within)))
+            reply = self._about(generation_id, "GET", "/api/ai/queue/", within)
         except GenerationNotFound:
             return self._past(generation_id, within)
+        return self._shown(self._read(partial(read_row, generation_id=generation_id), reply))
 
     def cancel(self, generation_id: str) -> None:
         """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""
         self._about(generation_id, "DELETE", "/api/ai/queue/")
 
-    def active(self, *, model: str | None = MODEL, namespace: str | None = None) -> tuple[Row, ...]:
+    def active(self, *, model: str | None = MODEL, namespace: str | None = None) -> Listed:
         """The queued and processing jobs, newest first."""
         params = {name: value for name, value in (("model", model), ("namespace", namespace)) if value}
-        rows = self._read(read_rows, self.transport.send("GET", "/api/ai/queue", params=params))
-        return tuple(map(self._shown, rows))
+        listed = self._read(read_rows, self.transport.send("GET", "/api/ai/queue", params=params))
+        return replace(listed, rows=tuple(map(self._shown, listed.rows)))
 
     def history(
         self,
@@ -123,7 +141,7 @@ class Client:
 
     def _past(self, generation_id: str, within: float | None) -> Row:
         reply = self._about(generation_id, "GET", "/api/ai/generations/", within)
-        return self._shown(self._read(read_history_row, reply))
+        return self._shown(self._read(partial(read_history_row, generation_id=generation_id), reply))
 
     def model(self, name: str = MODEL) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""

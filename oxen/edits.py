@@ -7,15 +7,19 @@ download, keep. Whatever stops the run between two steps, the next run goes on f
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import partial
 from typing import Generic, TypeVar
 
 from .choices import WaitMode
 from .control import Deadline
+from .doubt import Doubts
 from .errors import (
     GenerationCancelled,
     GenerationError,
@@ -24,16 +28,17 @@ from .errors import (
     Interrupted,
     OutcomeUnknown,
     OxenError,
+    RateLimited,
     ResultUnavailable,
     SpendLimitReached,
     UnexpectedReply,
     Upstream,
 )
 from .events import EventStream
-from .ledger import Record, State, request_key
-from .lookup import find_lost
+from .lookup import Found, look_up
 from .progress import Progress, Stage
-from .replies import JobStatus, Row
+from .record import Record, State, request_key
+from .replies import JobStatus
 from .request import EditParameters
 from .results import Results
 from .session import Session
@@ -45,20 +50,17 @@ logger = logging.getLogger(__name__)
 
 Picture = TypeVar("Picture")
 
-_LOOKUP_PAUSES = (0.0, 0.5, 1.5)
-# How long after a request the service may take to list its job; before that, "not listed" says nothing.
-_SETTLE_SECONDS = 10.0
-_SETTLE_PAUSE = 1.0
-# How long its picture may be on the way before a request arrives.
-_UPLOAD_SECONDS = 300.0
+# After these a paid request may have been taken all the same.
+_OPEN = (OutcomeUnknown, Upstream, UnexpectedReply)
 # A blocking request that is cut off sooner may be paid and lost.
 _BLOCKING_SECONDS = 300.0
-_NOT_LISTED = (
-    "Oxen.ai lists no job for it. It was not sent again; the next run looks it up once more before anything is sent."
-)
-_MAYBE_BILLED = (
-    "Oxen.ai lists no job for it, but may not list blocking edits at all, so that it may be on your bill. It was not "
-    "sent again; the next run looks it up once more. To have it made and paid anew, set result to always new."
+# How long a job that was just sent may be unknown to the service, and its picture not be there yet.
+_LATE_SECONDS = 15.0
+_TRIES_WHEN_BUSY = 6
+_BUSY_PAUSE = 2.0
+_NEVER_KEPT = (
+    "It was paid for, and its picture came, but could not be kept on this machine, and Oxen.ai does not list it. To "
+    "pay for another, set result to always new."
 )
 
 
@@ -119,13 +121,14 @@ class Editor(Generic[Picture]):
         *,
         pays_for_lost: bool = False,
     ) -> None:
-        """pays_for_lost: a blocking request that was cut off and is listed nowhere is sent anew, although `terms`
-        reuse all else."""
+        """pays_for_lost: what the artist was told of, that it may have been paid for and is not to be had, is made
+        anew, although `terms` reuse all else."""
         self._client = session.client
         self._ledger = session.ledger
         self._settings = session.settings
         self._guard = guard
         self._results = Results(session.client, session.fetcher, decode)
+        self._doubts = Doubts(session.client, session.ledger, terms.seconds)
         self._terms = terms
         self._stream = stream
         self._progress = progress
@@ -140,9 +143,8 @@ class Editor(Generic[Picture]):
         """The record that answers a request under these terms, so that nothing new is paid."""
         if not self._terms.reuse:
             return self._ledger.owed(key)
-        if self._pays_for_lost and (owed := self._ledger.owed(key)) is not None and owed.is_lost:
-            return owed
-        return self._ledger.usable(key)
+        undecided = self._ledger.undecided(key) if self._pays_for_lost else None
+        return undecided or self._ledger.usable(key)
 
     def edit(self, index: int, edit: Edit) -> Outcome[Picture]:
         """Do one edit, or find that it is done; raises OxenError."""
@@ -159,7 +161,7 @@ class Editor(Generic[Picture]):
         """Wait for a job that was submitted earlier and get its picture; raises OxenError."""
         since = time.monotonic()
         with self._ledger.hold(record.key, self._client.control, Deadline(self._terms.seconds)):
-            record = self._ledger.by_id(record.id) or record
+            record = self._ledger.recovered(self._ledger.current(record))
             picture = self._kept(record)
             if picture is None and record.generation_id is None and record.result_url is None:
                 record = self._found_again(record)
@@ -180,14 +182,14 @@ class Editor(Generic[Picture]):
             return claim
         with slot(self._settings.max_in_flight, self._client.control):
             if claim is None:
-                claim = self._send(index, key, edit)
+                claim = self._send_patiently(index, key, edit)
             if claim.picture is not None or self._terms.submit_only:
                 return claim
             try:
-                record, picture = self._finish(index, claim.record)
+                record, picture = self._finish(index, claim.record, just_sent=claim.how is How.NEW)
             except (GenerationNotFound, ResultUnavailable) as error:
                 if not self._may_pay_again(claim, error):
-                    raise _with_way_out(error) from error
+                    raise self._with_way_out(claim.record, error) from error
                 self._ledger.ended(claim.record, State.GONE, error.message)
                 return None
         return _Claim(record, claim.how, picture)
@@ -195,77 +197,62 @@ class Editor(Generic[Picture]):
     def _take_up(self, key: str) -> _Claim[Picture] | None:
         """What is there already for a key: a picture, or a job to wait for; None where the edit is to be sent."""
         while (found := self.record_to_go_on_from(key)) is not None:
+            found = self._ledger.recovered(found)
+            asked_for = self._pays_for_lost and found.told
+            decided = asked_for or not self._terms.reuse
             if found.state is State.SENDING:
                 # nobody else holds the key: a run was stopped between its record and its answer
-                row = self._find_settled(found)
-                if row is not None:
-                    found = self._ledger.sent(found, generation_id=row.generation_id)
-                    return _Claim(found, How.FOUND, self._kept(found))
-                self._give_up(found)
-                if self._pays_for_lost and found.is_lost:
+                taken = self._doubts.of_a_stopped_run(found, decided=decided)
+                if taken is not None:
+                    return _Claim(taken, How.FOUND, self._kept(taken))
+                if asked_for:
                     return None
                 continue
             picture = self._kept(found)
             if picture is None and found.state is State.DONE and found.generation_id is None:
-                row = find_lost(self._client, self._ledger, found)
-                if row is not None:
-                    found = self._ledger.sent(found, generation_id=row.generation_id)
-                elif found.collected_at is None and self._terms.reuse:
-                    raise ResultUnavailable(
-                        f"Edit {found.id} of the history is paid for, but its file is gone from this machine, and "
-                        "Oxen.ai does not list it. Set result to always new to pay for another."
-                    )
+                answer = look_up(self._client, self._ledger, found)
+                if isinstance(answer, Found):
+                    found = self._ledger.sent(found, generation_id=answer.row.generation_id)
                 else:
-                    self._ledger.ended(found, State.GONE, "Its file is gone from this machine.")
+                    self._close_what_is_gone(found, decided=decided)
+                    if asked_for:
+                        return None
                     continue
             return _Claim(found, self._how(found, picture), picture)
         return None
 
+    def _close_what_is_gone(self, record: Record, *, decided: bool) -> None:
+        """Close the record of a blocking edit whose picture is neither here nor listed, so that it is made anew.
+
+        So where its file was removed to make room after the picture had been handed over, or the artist decided to
+        pay again; raises ResultUnavailable otherwise.
+        """
+        if (record.was_pruned and record.collected_at is not None) or (decided and record.told):
+            self._ledger.ended(record, State.GONE, "Its file is gone from this machine.")
+            return
+        self._ledger.told(record)
+        if record.bytes is None:
+            raise ResultUnavailable(f"Edit {record.id} of the history: {_NEVER_KEPT}")
+        raise ResultUnavailable(
+            f"Edit {record.id} of the history is paid for, but its file is gone from this machine, and Oxen.ai does "
+            "not list it. Set result to always new to pay for another."
+        )
+
     def _found_again(self, record: Record) -> Record:
         """The record with the id by which the service lists it; raises GenerationFailed where it has no picture."""
-        row = None
-        if record.state in (State.SENDING, State.DONE):
-            row = find_lost(self._client, self._ledger, record)
-        if row is None:
+        answer = None
+        if record.state in (State.SENDING, State.DONE) and record.departed:
+            answer = look_up(self._client, self._ledger, record)
+        if not isinstance(answer, Found):
             why = record.error or "Oxen.ai does not list it."
+            if record.state is State.DONE and record.bytes is None:
+                why = _NEVER_KEPT
             raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
-        return self._ledger.sent(record, generation_id=row.generation_id)
+        return self._ledger.sent(record, generation_id=answer.row.generation_id)
 
     @staticmethod
     def _how(record: Record, picture: Picture | None) -> How:
         return How.RESUMED if picture is None and record.collected_at is None else How.REUSED
-
-    def _give_up(self, record: Record) -> None:
-        """Close the record of a request that was cut off and is not listed, so that it is sent anew.
-
-        The queue lists all that it took. Whether blocking edits are listed is not known: such a request may have been
-        billed, and only an artist who asks for a new one pays again; raises OutcomeUnknown otherwise.
-        """
-        age = time.time() - record.created_at
-        if not record.blocking:
-            logger.warning(
-                "A request of %.0f s ago was cut off before its answer, and Oxen.ai lists no job for it: it is sent "
-                "again.",
-                age,
-            )
-            self._ledger.ended(record, State.REFUSED, "The service knows no such job.")
-        elif self._terms.reuse and not self._pays_for_lost:
-            raise OutcomeUnknown(
-                f"A blocking request of {age:.0f} s ago was cut off before its answer. {_MAYBE_BILLED}"
-            )
-        else:
-            self._ledger.ended(record, State.GONE, "Its answer was lost, and the service lists no such edit.")
-
-    def _find_settled(self, record: Record) -> Row | None:
-        """The job of a request whose run was stopped; looked for until a late listing would have shown it."""
-        latest = record.created_at + _UPLOAD_SECONDS + _SETTLE_SECONDS
-        settles = Deadline(min(_SETTLE_SECONDS, latest - time.time()))
-        while True:
-            settled = settles.passed
-            row = find_lost(self._client, self._ledger, record)
-            if row is not None or settled:
-                return row
-            self._client.control.sleep(_SETTLE_PAUSE)
 
     def _kept(self, record: Record) -> Picture | None:
         """The picture that this machine holds of a record."""
@@ -281,12 +268,26 @@ class Editor(Generic[Picture]):
     def _may_pay_again(self, claim: _Claim[Picture], error: GenerationError) -> bool:
         """Whether a record that leads nowhere is closed and the edit sent anew.
 
-        So where its picture was handed over before and has been pruned since, or where the artist asked for a new
-        one; otherwise the error goes to the artist, and nothing is paid a second time.
+        So where its picture was handed over before and its file was removed to make room, or where the artist asked
+        for a new one; otherwise the error goes to the artist, and nothing is paid a second time.
         """
+        record = claim.record
         gone = isinstance(error, GenerationNotFound) or error.status is not None
-        delivered = claim.record.collected_at is not None
-        return gone and claim.how is not How.NEW and (delivered or not self._terms.reuse)
+        delivered = record.collected_at is not None and record.was_pruned
+        decided = not self._terms.reuse or (self._pays_for_lost and record.told)
+        return gone and claim.how is not How.NEW and (delivered or decided)
+
+    def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
+        """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""
+        for attempt in range(_TRIES_WHEN_BUSY):
+            try:
+                return self._send(index, key, edit)
+            except _TurnedAway as busy:
+                if attempt == _TRIES_WHEN_BUSY - 1:
+                    raise busy.error from None
+                pause = busy.error.retry_after
+                self._client.control.sleep(_BUSY_PAUSE * (attempt + 1) if pause is None else pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def _send(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Write the record, then send the request, once."""
@@ -298,58 +299,81 @@ class Editor(Generic[Picture]):
         input_image = edit.input_image()
         limit = self._settings.usd_per_day
         blocking = self._terms.wait is WaitMode.BLOCKING and not self._terms.submit_only
-        record = self._ledger.open(key, edit.parameters, input_image, price, limit, blocking=blocking)
+        record = self._ledger.open(
+            key,
+            edit.parameters,
+            input_image,
+            price,
+            limit,
+            blocking=blocking,
+            clock_offset=self._client.transport.clock_offset,
+        )
         if record is None:
             raise SpendLimitReached(
                 f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
             )
+        leaving = partial(self._ledger.leaving, record)
         try:
             if blocking:
-                return self._edit_at_once(record, edit.parameters, input_image)
-            record = self._ledger.sent(record, generation_id=self._client.enqueue(edit.parameters, input_image))
+                return self._edit_at_once(record, edit.parameters, input_image, leaving)
+            generation_id = self._client.enqueue(edit.parameters, input_image, before_last=leaving)
+            record = self._noted(record, generation_id=generation_id)
             self._submitted.append(record)
             return _Claim(record, How.NEW)
-        except (OutcomeUnknown, Upstream, UnexpectedReply) as error:
-            return _Claim(self._look_up(record, error), How.FOUND)
+        except Interrupted:
+            raise
         except OxenError as error:
+            # without the service's own envelope it is a gateway's word, which knows nothing of the service
+            if isinstance(error, _OPEN) or (error.status is not None and not error.definite):
+                return self._looked_up(record, error)
             billed = isinstance(error, GenerationError) and (error.status or 0) >= 500
-            self._ledger.ended(record, State.FAILED if billed else State.REFUSED, error.message)
+            self._ended(record, State.FAILED if billed else State.REFUSED, error.message)
             raise
 
-    def _edit_at_once(self, record: Record, parameters: EditParameters, input_image: str) -> _Claim[Picture]:
+    def _looked_up(self, record: Record, error: OxenError) -> _Claim[Picture]:
+        taken = self._doubts.after_a_lost_answer(self._ledger.current(record), error)
+        if taken is None:
+            assert isinstance(error, RateLimited)
+            raise _TurnedAway(error)
+        return _Claim(taken, How.FOUND)
+
+    def _edit_at_once(
+        self, record: Record, parameters: EditParameters, input_image: str, leaving: Callable[[], None]
+    ) -> _Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
-        image = self._client.edit(parameters, input_image, seconds=max(self._terms.seconds, _BLOCKING_SECONDS))[0]
+        seconds = max(self._terms.seconds, _BLOCKING_SECONDS)
+        image = self._client.edit(parameters, input_image, seconds=seconds, before_last=leaving)[0]
         if image.data is None:
-            return _Claim(self._ledger.sent(record, result_url=image.url), How.NEW)
+            return _Claim(self._noted(record, result_url=image.url), How.NEW)
         try:
             picture = self._results.decode(image.data)
         except ValueError as error:
             raise UnexpectedReply(f"The picture in the service's answer cannot be read: {error}") from None
         return _Claim(self._keep(record, image.data), How.NEW, picture)
 
-    def _look_up(self, record: Record, error: OxenError) -> Record:
-        """The record with the id of the job that it became although its answer was lost; raises where it is none."""
-        for pause in _LOOKUP_PAUSES:
-            self._client.control.sleep(pause)
-            try:
-                row = find_lost(self._client, self._ledger, record)
-            except Interrupted:
-                raise
-            except OxenError as failed:
-                logger.info("The look-up of a lost answer failed: %s", failed)
-                continue
-            if row is not None:
-                logger.info("Generation %s was found again after its answer was lost.", row.generation_id)
-                return self._ledger.sent(record, generation_id=row.generation_id)
-        if record.blocking and error.definite:
-            self._ledger.ended(record, State.FAILED, error.message)
-            raise error
-        raise error.reworded(f"{error.message} {_MAYBE_BILLED if record.blocking else _NOT_LISTED}") from error
+    def _noted(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
+        """The record with what the service made of it; where it cannot be written down, this run knows it all the same.
 
-    def _finish(self, index: int, record: Record) -> tuple[Record, Picture]:
+        The next run then looks the job up, as after a lost answer.
+        """
+        try:
+            return self._ledger.sent(record, generation_id=generation_id, result_url=result_url)
+        except sqlite3.Error as error:
+            logger.warning("Edit %d was taken, which could not be written down: %s", record.id, error)
+            return replace(record, state=State.SENT, generation_id=generation_id, result_url=result_url)
+
+    def _ended(self, record: Record, state: State, why: str) -> None:
+        """Close a record on the way of an error, which is not to be lost over a full disk."""
+        try:
+            self._ledger.ended(record, state, why)
+        except sqlite3.Error as error:
+            logger.warning("The end of edit %d could not be written down: %s", record.id, error)
+
+    def _finish(self, index: int, record: Record, *, just_sent: bool = False) -> tuple[Record, Picture]:
         """Wait for a sent job, download its picture and keep it."""
         try:
             url = record.result_url
+            late = _LATE_SECONDS if just_sent or time.time() - record.created_at < _LATE_SECONDS else 0.0
             if record.generation_id is not None:
                 row = wait_for_row(
                     self._client,
@@ -358,15 +382,16 @@ class Editor(Generic[Picture]):
                     stream=self._stream,
                     on_row=lambda row: self._progress.at_status(index, row.status),
                     first_look_now=time.time() - record.created_at > 1.0,
+                    unknown_for=late,
                 )
                 url = row.result_url
             self._progress.at(index, Stage.DOWNLOADING)
-            record, data, picture = self._download(record, url)
+            record, data, picture = self._download(record, url, late if record.collected_at is None else 0.0)
         except GenerationCancelled as error:
-            self._ledger.ended(record, State.CANCELLED, error.message)
+            self._ended(record, State.CANCELLED, error.message)
             raise
         except GenerationFailed as error:
-            self._ledger.ended(record, State.FAILED, error.message)
+            self._ended(record, State.FAILED, error.message)
             raise
         except Interrupted:
             if self._client.control.cancel_remotely:
@@ -374,26 +399,27 @@ class Editor(Generic[Picture]):
             raise
         return self._note_cost(self._keep(record, data)), picture
 
-    def _download(self, record: Record, url: str | None) -> tuple[Record, bytes, Picture]:
+    def _download(self, record: Record, url: str | None, late: float) -> tuple[Record, bytes, Picture]:
         """The picture behind a result's address; where a blocking request's has expired, by way of the history."""
         try:
-            return record, *self._results.download(url, record.generation_id)
+            return record, *self._results.download(url, record.generation_id, late)
         except ResultUnavailable:
-            row = find_lost(self._client, self._ledger, record) if record.generation_id is None else None
-            if row is None:
+            answer = look_up(self._client, self._ledger, record) if record.generation_id is None else None
+            if not isinstance(answer, Found):
                 raise
-            record = self._ledger.sent(record, generation_id=row.generation_id)
-            return record, *self._results.download(row.result_url, row.generation_id)
+            record = self._ledger.sent(record, generation_id=answer.row.generation_id)
+            return record, *self._results.download(answer.row.result_url, answer.row.generation_id, late)
 
     def _keep(self, record: Record, data: bytes) -> Record:
         """The record with its picture on disk; where the disk takes none, the picture is handed over all the same."""
         suffix = str(record.parameters.get("output_format", "image"))
         try:
             return self._ledger.done(record, data, suffix)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             logger.warning("The picture of edit %d could not be kept on this machine: %s", record.id, error)
-        if record.generation_id is None and record.result_url is None:
-            return self._ledger.ended(record, State.GONE, "It was handed over and could not be kept.")
+        if record.generation_id is None and record.result_url is None:  # nor can it be downloaded again
+            with contextlib.suppress(sqlite3.Error):
+                return self._ledger.came(record)
         return record
 
     def _note_cost(self, record: Record) -> Record:
@@ -402,10 +428,10 @@ class Editor(Generic[Picture]):
             return record
         try:
             cost = self._client.past(record.generation_id, patient=False).cost
-        except OxenError as error:
+            return record if cost is None else self._ledger.note_cost(record, cost)
+        except (OxenError, sqlite3.Error) as error:
             logger.debug("No cost for generation %s: %s", record.generation_id, error)
             return record
-        return record if cost is None else self._ledger.note_cost(record, cost)
 
     def cancel_submitted(self) -> None:
         """Cancel at the service what this run has put into the queue."""
@@ -421,20 +447,31 @@ class Editor(Generic[Picture]):
             client.cancel(record.generation_id)
             row = client.row(record.generation_id)
             if row.status is JobStatus.CANCELLED:
-                self._ledger.ended(record, State.CANCELLED, "Cancelled.")
+                self._ended(record, State.CANCELLED, "Cancelled.")
             elif row.status is JobStatus.FAILED:
-                self._ledger.ended(record, State.FAILED, row.error_message or "Failed.")
+                self._ended(record, State.FAILED, row.error_message or "Failed.")
             elif row.status is JobStatus.SUCCEEDED:
                 data, _ = self._results.under(client).download(row.result_url, row.generation_id)
                 self._keep(record, data)
         except OxenError as error:
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
 
+    def _with_way_out(self, record: Record, error: GenerationError) -> GenerationError:
+        """The error with the advice to have the picture made anew where it is gone; the artist has been told then."""
+        if not isinstance(error, GenerationNotFound) and error.status is None:
+            return error
+        self._ledger.told(record)
+        if not isinstance(error, GenerationNotFound):
+            return error
+        return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
 
-def _with_way_out(error: GenerationError) -> GenerationError:
-    if not isinstance(error, GenerationNotFound):
-        return error
-    return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
+
+class _TurnedAway(Exception):
+    """A gateway refused a request for the moment, and the service's lists show that it was not taken."""
+
+    def __init__(self, error: RateLimited) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 @dataclass(frozen=True)

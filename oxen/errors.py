@@ -25,6 +25,7 @@ OxenError
       ├── ClientRefused         426
       ├── Upstream              5xx
       └── UnexpectedReply       a success that is none: not JSON, no generations, unknown shape
+           └── UnknownStatus    a row whose status no document lists: wait on, believe nothing
 
 Every error is a value: `status`, `generation_id` and `retryable` can be asked for, and its text says what to
 do next. No text holds the key, a data URI or the query of a presigned URL.
@@ -165,4 +166,8 @@ class Upstream(ReplyError):
 
 
 class UnexpectedReply(ReplyError):
+    pass
+
+
+class UnknownStatus(UnexpectedReply):
     pass

@@ -1,34 +1,35 @@
 """The record of everything that was paid for: what was asked, which job it became, where its picture is.
 
-SQLite in write-ahead mode with full synchronisation, shared by threads and by ComfyUI processes. A record is
-written before its request, gets the generation id the moment it is known, and its picture at the end. Pictures
-are files beside the database; pruning removes files, never records, and never a picture not yet collected.
+SQLite with full synchronisation, shared by threads and by ComfyUI processes. A record is written before its request,
+gets the generation id the moment it is known, and its picture at the end. Pictures are files beside the database;
+pruning removes files, never records, and never a picture not yet collected. No row is ever deleted: SQLite would give
+its number to another request.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from .control import Control, Deadline
+from .errors import Misconfigured, UnexpectedReply
 from .locks import hold
-from .request import EditParameters, OutputFormat
+from .record import COLUMNS, Record, State, read_record, text_digest
+from .replies import read_amount
+from .request import EditParameters
+from .store import PRIVATE_FILE, PRIVATE_FOLDER, Store, make_folder, make_private
 
+FILE_NAME = "ledger.sqlite3"
+DAY_SECONDS = 86400.0
 _BUSY_SECONDS = 30.0
-# No file takes this long to write, so that an older one has lost its writer.
-_TORN_SECONDS = 3600.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY,
@@ -52,105 +53,69 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, id);
 CREATE INDEX IF NOT EXISTS jobs_by_time ON jobs (created_at);
+CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY AUTOINCREMENT);
 """
-
-
-class State(str, Enum):
-    """How far a request came.
-
-    SENDING is written before the request: without a live holder of the key's lock its outcome is unknown.
-    REFUSED means that the service did not take it, so that nothing was billed; GONE that neither this machine nor
-    the service has its picture any more.
-    """
-
-    SENDING = "sending"
-    SENT = "sent"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    REFUSED = "refused"
-    GONE = "gone"
-
-
-@dataclass(frozen=True)
-class Record:
-    """One request. Times are unix seconds, `price` (published, at the time) and `cost` (told afterwards) US dollars.
-
-    input_digest: SHA-256 of the `input_image` text as sent, by which a lost job is recognised.
-    blocking: sent as one blocking request, which the service may not list, so that not listed does not mean not billed.
-    collected_at: when its picture was handed to a graph; None while it is still owed.
-    """
-
-    id: int
-    key: str
-    state: State
-    generation_id: str | None
-    result_url: str | None
-    prompt: str
-    seed: int
-    parameters: dict[str, Any]
-    input_digest: str
-    blocking: bool
-    created_at: float
-    finished_at: float | None
-    collected_at: float | None
-    price: Decimal | None
-    cost: Decimal | None
-    error: str | None
-    file: str | None
-    bytes: int | None
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether a run was cut off from this blocking request, so that no list need tell what became of it."""
-        return self.blocking and self.state is State.SENDING
-
-
-_COLUMNS = ", ".join(field.name for field in fields(Record))
-
-
-def request_key(base_url: str, parameters: EditParameters, pixels: str) -> str:
-    """SHA-256 over provider, model, canonical parameters and decoded pixels: equal for what must not be paid twice.
-
-    pixels: a digest of the picture's decoded pixels, so that another file format of the same picture is the same.
-    """
-    body = parameters.body()
-    if parameters.output_format is OutputFormat.PNG:
-        del body["output_quality"]  # the service ignores it for png
-    whole = {"provider": urlsplit(base_url).netloc, "pixels": pixels, **body}
-    return hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-
-def text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+# What ledgers of earlier versions lack. A request that such a version left in "sending" may have left the machine.
+_ADDED = {
+    "blocking": "INTEGER NOT NULL DEFAULT 0",
+    "clock_offset": "REAL",
+    "opened": "INTEGER",
+    "taken": "INTEGER",
+    "departed": "INTEGER NOT NULL DEFAULT 1",
+    "told": "INTEGER NOT NULL DEFAULT 0",
+}
+# What was retired has no key: the requests of others never see it.
+_LISTED = "key != ''"
+_SELECT = ", ".join(COLUMNS)
 
 
 class Ledger:
-    """The ledger in one folder. Safe to use from many threads and from several processes at once."""
+    """The ledger in one folder. Safe to use from many threads and from several processes at once.
+
+    Raises Misconfigured where a ledger was lost and its results are still there; sqlite3.Error and OSError.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._results = folder / "results"
-        self._results.mkdir(parents=True, exist_ok=True)
+        self._store = Store(folder / "results")
         self._guard = threading.RLock()
-        self._database = sqlite3.connect(
-            folder / "ledger.sqlite3", timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        make_folder(folder)
+        path = folder / FILE_NAME
+        with contextlib.suppress(OSError):  # SQLite then says why it cannot be opened
+            # made before SQLite does, which gives its other files the same mode
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
+        for part in (path, path.with_name(f"{FILE_NAME}-wal"), path.with_name(f"{FILE_NAME}-shm")):
+            make_private(part, PRIVATE_FILE)
+        self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             self._set_up(folder)
-        except sqlite3.Error:
+        except BaseException:
             self._database.close()
             raise
 
     def _set_up(self, folder: Path) -> None:
         # SQLite waits for no other connection while it changes the journal's mode: one at a time.
         with hold(folder / "locks", "open", Control()):
-            self._database.execute("PRAGMA journal_mode = WAL")
+            make_private(folder / "locks", PRIVATE_FOLDER)
+            with contextlib.suppress(sqlite3.OperationalError):
+                # some network drives have no shared memory, and then it is the journal that SQLite begins with
+                self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
-            if "blocking" not in {row[1] for row in self._select("PRAGMA table_info(jobs)", ())}:
-                # a ledger of an earlier version
-                self._database.execute("ALTER TABLE jobs ADD COLUMN blocking INTEGER NOT NULL DEFAULT 0")
+            have = {row[1] for row in self._select("PRAGMA table_info(jobs)", ())}
+            for column, kind in _ADDED.items():
+                if column not in have:
+                    self._database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
+            ((sound,),) = self._select("PRAGMA quick_check(1)", ())
+            if sound != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged ({sound})")
+            if not self._select("SELECT 1 FROM jobs LIMIT 1", ()) and (names := self._store.names()):
+                raise Misconfigured(
+                    f"The ledger {folder / FILE_NAME} is empty, but {self._store.folder} holds {len(names)} pictures "
+                    "that were paid for: the ledger was lost or replaced. Nothing was sent. Put the ledger back from "
+                    "a backup; or, to begin a new one, move the folder results somewhere else: what the lost ledger "
+                    "knew of is paid again if it is run again."
+                )
 
     def close(self) -> None:
         with self._guard:
@@ -171,69 +136,99 @@ class Ledger:
         limit: Decimal | None = None,
         *,
         blocking: bool = False,
+        clock_offset: float | None = None,
     ) -> Record | None:
         """Write the record of a request about to be sent.
 
         limit: US dollars that all requests of the last 24 hours may come to, this one included; None where that
         would pass it, in which case nothing was written. Checked and written in one transaction, so that several
-        processes together keep to it.
+        processes together keep to it. clock_offset: as in Record.
         """
         with self._transaction() as database:
-            if limit is not None and self.spent_since(time.time() - 86400) + (price or 0) > limit:
+            if limit is not None and self.spent_since(time.time() - DAY_SECONDS) + (price or 0) > limit:
                 return None
-            cursor = database.execute(
-                "INSERT INTO jobs (key, state, prompt, seed, parameters, input_digest, blocking, created_at, price)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    key,
-                    State.SENDING,
-                    parameters.prompt,
-                    parameters.seed_sent,
-                    json.dumps(parameters.body()),
-                    text_digest(input_image),
-                    blocking,
-                    time.time(),
-                    None if price is None else str(price),
-                ),
+            return self._insert(
+                database,
+                key=key,
+                state=State.SENDING,
+                prompt=parameters.prompt,
+                seed=parameters.seed_sent,
+                parameters=json.dumps(parameters.body()),
+                input_digest=text_digest(input_image),
+                blocking=blocking,
+                created_at=time.time(),
+                price=None if price is None else str(price),
+                clock_offset=clock_offset,
+                opened=self._step(database),
+                departed=False,
             )
-            return self._one("id = ?", cursor.lastrowid)
+
+    def leaving(self, record: Record) -> None:
+        """Note that the request's last block goes out now: from here on the service may take it."""
+        self._update(record, departed=True)
+
+    def told(self, record: Record) -> Record:
+        """Note that the artist was told of the doubt, and of the way to have the edit made and paid anew."""
+        return record if record.told else self._update(record, told=True)
 
     def adopt(self, generation_id: str) -> Record:
         """The record of a generation that may have been submitted elsewhere, written if it is not there yet."""
         with self._transaction() as database:
-            database.execute(
-                "INSERT OR IGNORE INTO jobs (key, state, generation_id, prompt, seed, parameters, input_digest,"
-                " created_at) VALUES (?, ?, ?, '', 0, '{}', '', ?)",
-                (text_digest(generation_id), State.SENT, generation_id, time.time()),
+            return self._one("generation_id = ?", generation_id) or self._insert(
+                database,
+                key=text_digest(generation_id),
+                state=State.SENT,
+                generation_id=generation_id,
+                prompt="",
+                seed=0,
+                parameters="{}",
+                input_digest="",
+                created_at=time.time(),
+                departed=True,
             )
-            record = self._one("generation_id = ?", generation_id)
-            assert record is not None
-            return record
 
     def forget(self, record: Record) -> None:
-        """Remove a record that `adopt` made for an id which turned out to be nobody's; no other is removed."""
+        """Retire a record that `adopt` made for an id which turned out to be nobody's; no other is touched."""
         with self._transaction() as database:
-            database.execute("DELETE FROM jobs WHERE id = ? AND input_digest = ''", (record.id,))
+            if record.input_digest == "":
+                self._retire(database, record, "The service knows no such generation.")
 
     def sent(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
         """Note what the service made of the request: its generation id, or the address of its picture.
 
-        What `adopt` noted of the same generation meanwhile goes into this record.
+        What `adopt` noted of the same generation meanwhile goes into this record. Raises UnexpectedReply where the
+        generation belongs to another request: a service that gives one id twice is not believed.
         """
         values: dict[str, Any] = {"state": State.SENT, "generation_id": generation_id, "result_url": result_url}
         with self._transaction() as database:
-            adopted = self._one("generation_id = ? AND id != ? AND input_digest = ''", generation_id, record.id)
-            if adopted is not None:
-                database.execute("DELETE FROM jobs WHERE id = ?", (adopted.id,))
-                cost = None if adopted.cost is None else str(adopted.cost)
-                values.update(state=adopted.state, file=adopted.file, bytes=adopted.bytes, cost=cost)
-                values.update(finished_at=adopted.finished_at, collected_at=adopted.collected_at)
+            other = self._one("generation_id = ? AND id != ?", generation_id, record.id)
+            if other is not None and other.input_digest:
+                raise UnexpectedReply(f"The service named generation {generation_id}, which is another edit's.")
+            if other is not None:
+                self._retire(database, other, f"It is the generation of edit {record.id}.")
+                cost = None if other.cost is None else str(other.cost)
+                values.update(state=other.state, file=other.file, bytes=other.bytes, cost=cost)
+                values.update(finished_at=other.finished_at, collected_at=other.collected_at)
+            if record.taken is None:
+                values["taken"] = self._step(database)
             return self._set(database, record, values)
 
     def done(self, record: Record, data: bytes, suffix: str) -> Record:
         """Keep the picture's file bytes; on disk before the record says so. suffix: for example "png"."""
-        name = f"{record.id}.{suffix}"
-        _write_durably(self._results / name, data)
+        name = self._store.write(_stem(record), suffix, data)
+        return self._update(record, state=State.DONE, finished_at=time.time(), file=name, bytes=len(data))
+
+    def came(self, record: Record) -> Record:
+        """Note that the picture came and could not be kept: from now on it is in the graph that asked for it alone."""
+        return self._update(record, state=State.DONE, finished_at=time.time())
+
+    def recovered(self, record: Record) -> Record:
+        """The record with the file that a run wrote for it before it was stopped, where there is one."""
+        waits = record.state in (State.SENDING, State.SENT) or (record.state is State.DONE and record.bytes is None)
+        name = self._store.find(_stem(record)) if waits else None
+        data = None if name is None else self._store.read(name)
+        if data is None:
+            return record
         return self._update(record, state=State.DONE, finished_at=time.time(), file=name, bytes=len(data))
 
     def ended(self, record: Record, state: State, error: str) -> Record:
@@ -248,20 +243,14 @@ class Ledger:
         return record if record.collected_at else self._update(record, collected_at=time.time())
 
     def picture(self, record: Record) -> bytes | None:
-        """The file bytes of a finished record, None where they were pruned."""
-        if record.file is None:
-            return None
-        try:
-            return (self._results / record.file).read_bytes()
-        except FileNotFoundError:
-            return None
+        """The file bytes of a finished record, None where they are gone."""
+        return None if record.file is None else self._store.read(record.file)
 
     def usable(self, key: str) -> Record | None:
-        """The newest record of a key that has a picture, or may still get one; last of all a lost blocking request."""
-        usable = "key = ? AND state IN ('done', 'sent', 'sending')"
+        """The newest record of a key that has a picture, or will get one; last of all one that was cut off."""
         return self._one(
-            f"{usable} AND NOT (blocking AND state = 'sending') ORDER BY id DESC LIMIT 1", key
-        ) or self._one(f"{usable} ORDER BY id DESC LIMIT 1", key)
+            "key = ? AND state IN ('done', 'sent', 'sending') ORDER BY state = 'sending', id DESC LIMIT 1", key
+        )
 
     def owed(self, key: str) -> Record | None:
         """The oldest record of a key whose picture is under way or was never collected."""
@@ -270,6 +259,19 @@ class Ledger:
             " ORDER BY id LIMIT 1",
             key,
         )
+
+    def undecided(self, key: str) -> Record | None:
+        """The oldest record of a key of which the artist was told that it may have been paid for and is not to be had.
+
+        It was cut off, or its picture came and could not be kept; to pay for another is the artist's decision.
+        """
+        return self._one(
+            "key = ? AND told AND (state = 'sending' OR (state = 'done' AND bytes IS NULL)) ORDER BY id LIMIT 1", key
+        )
+
+    def lost(self) -> tuple[Record, ...]:
+        """The requests that were cut off before their answers, of whatever key."""
+        return self._many("state = 'sending' AND departed")
 
     def by_generation(self, generation_id: str) -> Record | None:
         return self._one("generation_id = ?", generation_id)
@@ -281,15 +283,21 @@ class Ledger:
         """The newest records, newest first; `contains` looks in the prompt and the generation id."""
         pattern = "%" + contains.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         return self._many(
-            "(prompt LIKE ? ESCAPE '\\' OR IFNULL(generation_id, '') LIKE ? ESCAPE '\\') ORDER BY id DESC LIMIT ?",
+            f"{_LISTED} AND (prompt LIKE ? ESCAPE '\\' OR IFNULL(generation_id, '') LIKE ? ESCAPE '\\')"
+            " ORDER BY id DESC LIMIT ?",
             pattern,
             pattern,
             count,
         )
 
-    def known_generations(self, ids: Sequence[str]) -> frozenset[str]:
-        """Which of these generation ids belong to a request of this machine already."""
-        return frozenset(i for i in ids if self._one("generation_id = ? AND input_digest != ''", i) is not None)
+    def owners(self, ids: Sequence[str]) -> Mapping[str, Record]:
+        """The requests of this machine, by those of these generation ids that are theirs."""
+        found = {one: self._one("generation_id = ? AND input_digest != ''", one) for one in ids}
+        return {one: record for one, record in found.items() if record is not None}
+
+    def has_sent(self, input_digest: str) -> bool:
+        """Whether some request of this machine had this picture."""
+        return bool(self._select("SELECT 1 FROM jobs WHERE input_digest = ? LIMIT 1", (input_digest,)))
 
     def spent_since(self, when: float) -> Decimal:
         """US dollars of all requests since `when` (unix seconds): the cost told, else the price published.
@@ -297,7 +305,7 @@ class Ledger:
         A request whose outcome is unknown counts; one that the service refused does not.
         """
         rows = self._select("SELECT cost, price FROM jobs WHERE created_at >= ? AND state != ?", (when, State.REFUSED))
-        return sum((Decimal(cost or price or "0") for cost, price in rows), Decimal(0))
+        return sum((read_amount(cost) or read_amount(price) or Decimal(0) for cost, price in rows), Decimal(0))
 
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""
@@ -306,28 +314,22 @@ class Ledger:
 
     def prune(self, *, max_bytes: int, keep_seconds: float) -> int:
         """Remove the files of collected pictures, oldest first, that are too old or over the size; how many."""
-        self._remove_torn()
+        self._store.remove_torn()
         rows = self._select(
             "SELECT id, file, bytes, collected_at FROM jobs WHERE file IS NOT NULL ORDER BY finished_at DESC", ()
         )
-        kept, removed, now = 0, 0, time.time()
+        kept, now = 0, time.time()
+        going: dict[int, str] = {}
         for record_id, name, size, collected_at in rows:
-            kept += size
-            if collected_at is None or (kept <= max_bytes and now - collected_at <= keep_seconds):
-                continue
+            if collected_at is not None and (kept + size > max_bytes or now - collected_at > keep_seconds):
+                going[record_id] = name
+            else:
+                kept += size
+        if going:
             with self._transaction() as database:
-                database.execute("UPDATE jobs SET file = NULL WHERE id = ?", (record_id,))
-            (self._results / name).unlink(missing_ok=True)
-            kept -= size
-            removed += 1
-        return removed
-
-    def _remove_torn(self) -> None:
-        """Remove what runs that were killed while writing a file left behind."""
-        for path in self._results.glob("*.part"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _TORN_SECONDS:
-                    path.unlink()
+                database.executemany("UPDATE jobs SET file = NULL WHERE id = ?", [(one,) for one in going])
+            self._store.remove(going.values())
+        return len(going)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -335,21 +337,51 @@ class Ledger:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
-                self._database.execute("ROLLBACK")
+                # a full disk ends some transactions by itself, and then there is none left to roll back
+                with contextlib.suppress(sqlite3.Error):
+                    self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
+
+    @staticmethod
+    def _step(database: sqlite3.Connection) -> int:
+        """The next place in the order of what this ledger wrote."""
+        step = database.execute("INSERT INTO steps DEFAULT VALUES").lastrowid
+        database.execute("DELETE FROM steps WHERE step < ?", (step,))
+        return int(step or 0)
+
+    def _insert(self, database: sqlite3.Connection, **values: Any) -> Record:
+        places = ", ".join("?" * len(values))
+        cursor = database.execute(f"INSERT INTO jobs ({', '.join(values)}) VALUES ({places})", tuple(values.values()))
+        (record,) = self._many("id = ?", cursor.lastrowid)
+        return record
+
+    @staticmethod
+    def _retire(database: sqlite3.Connection, record: Record, why: str) -> None:
+        """Keep a record's number and nothing else of it."""
+        database.execute(
+            "UPDATE jobs SET key = '', state = ?, generation_id = NULL, result_url = NULL, file = NULL, bytes = NULL,"
+            " cost = NULL, error = ? WHERE id = ?",
+            (State.REFUSED, why, record.id),
+        )
+
+    def current(self, record: Record) -> Record:
+        """The record as it stands now; where it was retired, the one that its generation belongs to."""
+        now = self.by_id(record.id) or record
+        if now.is_retired and record.generation_id is not None:
+            return self.by_generation(record.generation_id) or now
+        return now
 
     def _update(self, record: Record, **values: Any) -> Record:
         with self._transaction() as database:
-            return self._set(database, record, values)
+            return self._set(database, self.current(record), values)
 
     def _set(self, database: sqlite3.Connection, record: Record, values: dict[str, Any]) -> Record:
         values = {name: value for name, value in values.items() if value is not None}
         assignments = ", ".join(f"{name} = ?" for name in values)
-        database.execute(f"UPDATE jobs SET {assignments} WHERE id = ?", (*values.values(), record.id))
-        updated = self._one("id = ?", record.id)
-        assert updated is not None
+        database.execute(f"UPDATE jobs SET {assignments} WHERE id = ? AND {_LISTED}", (*values.values(), record.id))
+        (updated,) = self._many("id = ?", record.id)
         return updated
 
     def _one(self, where: str, *values: Any) -> Record | None:
@@ -357,34 +389,13 @@ class Ledger:
         return found[0] if found else None
 
     def _many(self, where: str, *values: Any) -> tuple[Record, ...]:
-        return tuple(_record(row) for row in self._select(f"SELECT {_COLUMNS} FROM jobs WHERE {where}", values))
+        return tuple(map(read_record, self._select(f"SELECT {_SELECT} FROM jobs WHERE {where}", values)))
 
     def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(query, tuple(values)).fetchall()
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    values = dict(zip((field.name for field in fields(Record)), row, strict=True))
-    values["state"] = State(values["state"])
-    values["parameters"] = json.loads(values["parameters"])
-    values["blocking"] = bool(values["blocking"])
-    for name in ("price", "cost"):
-        values[name] = None if values[name] is None else Decimal(values[name])
-    return Record(**values)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and have it on the disk before returning."""
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _stem(record: Record) -> str:
+    """What the names of a record's files begin with; a ledger that was put back from a backup keeps them apart, too."""
+    return f"{record.id}-{record.key[:12]}"

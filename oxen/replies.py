@@ -7,13 +7,18 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from typing import Any
 
-from .errors import UnexpectedReply
+from .errors import UnexpectedReply, UnknownStatus
 
 _SHOWN = 300
+# No picture costs a million dollars: what says so is a fault, and must neither be added up nor held against a limit.
+_MOST_DOLLARS = Decimal(1_000_000)
+# A number of seconds above this one, which lies in the year 5138, counts milliseconds.
+_MOST_SECONDS = 1e11
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 EVENT_NAME = "media_generation_completed"
 
@@ -37,7 +42,8 @@ class JobStatus(str, Enum):
 class Row:
     """One generation as the queue or the history tells it.
 
-    enqueued_at, started_at, completed_at: unix seconds. cost: US dollars, only ever in the history.
+    generation_id: empty in a list's row that names none. enqueued_at (0 where it cannot be read), started_at,
+    completed_at: unix seconds. cost: US dollars, only ever in the history.
     parameters: what was submitted, as echoed; `input_image` may be a whole data URI.
     """
 
@@ -72,14 +78,23 @@ class EditImage:
 
 
 @dataclass(frozen=True)
+class Listed:
+    """The rows of a list; `strange` are those without a usable id, which may be anybody's."""
+
+    rows: tuple[Row, ...]
+    strange: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
 class History:
-    """One page of past generations; `total_cost` in US dollars where the service tells."""
+    """One page of past generations; `total_cost` in US dollars, `pages` and `entries` where the service tells."""
 
     rows: tuple[Row, ...]
     page: int
-    pages: int
-    entries: int
+    pages: int | None
+    entries: int | None
     total_cost: Decimal | None
+    strange: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,37 +200,44 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
     return EditImage(url=url) if isinstance(url, str) and url else None
 
 
-def read_row(reply: Any) -> Row:
-    """One queue or history row; raises UnexpectedReply for anything else."""
+def read_row(reply: Any, generation_id: str | None = None) -> Row:
+    """One queue or history row; raises UnexpectedReply for anything else, UnknownStatus for an undocumented status.
+
+    generation_id: the id that was asked for; the row of another one is refused.
+    """
     row = _any_row(reply)
-    if row.status is JobStatus.UNKNOWN:
+    if not row.generation_id:
+        raise UnexpectedReply("The service answered with something that is no generation.")
+    if generation_id is not None and row.generation_id.lower() != generation_id.lower():
         raise UnexpectedReply(
-            f"Generation {row.generation_id} has the unknown status {str(reply.get('status'))[:40]!r}."
+            f"The service was asked for generation {generation_id} and answered with another, {row.generation_id}."
         )
+    if row.status is JobStatus.UNKNOWN:
+        raise UnknownStatus(f"Generation {row.generation_id} has the unknown status {str(reply.get('status'))[:40]!r}.")
     return row
 
 
 def _any_row(reply: Any) -> Row:
-    """A row of any status."""
-    if not isinstance(reply, Mapping) or not _is_id(reply.get("generation_id")):
-        raise UnexpectedReply("The service answered with something that is no generation.")
+    """A row of any status; its id is empty where it has none that can be used."""
+    if not isinstance(reply, Mapping):
+        return Row("", JobStatus.UNKNOWN)
     return Row(
-        generation_id=reply["generation_id"],
+        generation_id=reply["generation_id"] if _is_id(reply.get("generation_id")) else "",
         status=_status(reply.get("status")),
         model=_text(reply.get("model_name")) or _text(reply.get("model")) or "",
-        enqueued_at=_whole(reply.get("enqueued_at")) or 0,
-        started_at=_whole(reply.get("started_at")),
-        completed_at=_whole(reply.get("completed_at")),
+        enqueued_at=_moment(reply.get("enqueued_at")) or 0,
+        started_at=_moment(reply.get("started_at")),
+        completed_at=_moment(reply.get("completed_at")),
         result_url=_text(reply.get("result_url")),
         error_message=(_text(reply.get("error_message")) or "")[:_SHOWN] or None,
-        cost=_amount(reply.get("cost")),
+        cost=read_amount(reply.get("cost")),
         parameters={key: value for key, value in reply.items() if key not in _ROW_FIELDS},
     )
 
 
 def _status(value: Any) -> JobStatus:
     try:
-        return JobStatus(value)
+        return JobStatus(value.strip().lower() if isinstance(value, str) else value)
     except ValueError:
         return JobStatus.UNKNOWN
 
@@ -241,29 +263,34 @@ _ROW_FIELDS = frozenset(
 )
 
 
-def read_rows(reply: Any) -> tuple[Row, ...]:
-    """The rows of a list, so that one of an unknown status hides no other; raises UnexpectedReply for no list."""
+def read_rows(reply: Any) -> Listed:
+    """The rows of a list, so that an odd one hides no other; raises UnexpectedReply for no list."""
     generations = reply.get("generations") if isinstance(reply, Mapping) else None
     if not isinstance(generations, list):
         raise UnexpectedReply("The service answered without a list of generations.")
-    return tuple(_any_row(entry) for entry in generations)
+    rows = tuple(_any_row(entry) for entry in generations)
+    return Listed(
+        tuple(row for row in rows if row.generation_id),
+        tuple(row for row in rows if not row.generation_id),
+    )
 
 
 def read_history(reply: Any) -> History:
     """One page of the history."""
-    rows = read_rows(reply)
+    listed = read_rows(reply)
     return History(
-        rows=rows,
+        rows=listed.rows,
         page=_whole(reply.get("page_number")) or 1,
-        pages=_whole(reply.get("total_pages")) or 1,
-        entries=_whole(reply.get("total_entries")) or len(rows),
-        total_cost=_amount(reply.get("total_cost")),
+        pages=_whole(reply.get("total_pages")),
+        entries=_whole(reply.get("total_entries")),
+        total_cost=read_amount(reply.get("total_cost")),
+        strange=listed.strange,
     )
 
 
-def read_history_row(reply: Any) -> Row:
-    """The history's detail, which is wrapped in `generation`."""
-    return read_row(reply.get("generation") if isinstance(reply, Mapping) else None)
+def read_history_row(reply: Any, generation_id: str | None = None) -> Row:
+    """The history's detail, which is wrapped in `generation`; as `read_row`."""
+    return read_row(reply.get("generation") if isinstance(reply, Mapping) else None, generation_id)
 
 
 def read_model(reply: Any) -> Model:
@@ -277,7 +304,7 @@ def read_model(reply: Any) -> Model:
         id=reply["id"],
         name=_text(reply.get("display_name")) or reply["id"],
         description=_text(reply.get("description")) or _text(reply.get("summary")) or "",
-        cost_per_image=_amount(prices.get("cost_per_image")),
+        cost_per_image=read_amount(prices.get("cost_per_image")),
         pricing_method=_text(prices.get("method")),
         schema=schema if isinstance(schema, Mapping) else None,
     )
@@ -311,11 +338,33 @@ def _whole(value: Any) -> int | None:
     return int(value)
 
 
-def _amount(value: Any) -> Decimal | None:
+def _moment(value: Any) -> int | None:
+    """Unix seconds from seconds, milliseconds or ISO 8601, each also as text; without a zone it is UTC."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return _iso(value)
+    seconds = _whole(value)
+    return seconds // 1000 if seconds is not None and abs(seconds) > _MOST_SECONDS else seconds
+
+
+def _iso(text: str) -> int | None:
+    # Python 3.10 reads neither Z nor fractions of any length
+    plain = re.sub(r"[.,]\d+", "", text.strip()).replace("Z", "+00:00").replace("z", "+00:00")
+    try:
+        moment = datetime.fromisoformat(plain)
+        return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp())
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_amount(value: Any) -> Decimal | None:
+    """US dollars; None for what is no amount, or none that a picture can cost."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     try:
         amount = Decimal(str(value))
     except InvalidOperation:
         return None
-    return amount if amount.is_finite() else None
+    return amount if amount.is_finite() and 0 <= amount < _MOST_DOLLARS else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
 from .client import Client
+from .control import Deadline
 from .errors import ConnectionFailed, ResultUnavailable, UrlRefused
 from .fetch import Fetcher, with_retries
 
@@ -14,6 +16,7 @@ Picture = TypeVar("Picture")
 
 _TRIES = 4
 _ROUNDS = 3
+_FIRST_PAUSE = 0.25
 _RETRY = "It is remembered: run again to download it, it is not paid a second time."
 
 
@@ -33,15 +36,23 @@ class Results(Generic[Picture]):
         """The same downloads under another client's control, for what is still to be fetched after a stop."""
         return Results(client, self._fetcher.under(client.control), self.decode)
 
-    def download(self, url: str | None, generation_id: str | None) -> tuple[bytes, Picture]:
+    def download(self, url: str | None, generation_id: str | None, late: float = 0.0) -> tuple[bytes, Picture]:
         """The file bytes and the picture behind a result URL.
 
-        A presigned URL may have expired: the row, where there is one, is read again for a fresh one.
+        A presigned URL may have expired: the row, where there is one, is read again for a fresh one. late: seconds
+        for which the picture of a job that has just ended may not be there yet.
         Raises ResultUnavailable saying that it is paid for and how to get it, with the `status` 410 where it is gone
         for good; Interrupted.
         """
         why, gone = "the service gives no address for it.", False
-        for _ in range(_ROUNDS):
+        comes_by, pause = Deadline(late), _FIRST_PAUSE
+        for number in itertools.count():
+            if number:
+                if number >= _ROUNDS and (comes_by.passed or not gone):
+                    break
+                if not comes_by.passed:
+                    self._client.control.sleep(min(pause, comes_by.left))
+                    pause *= 2
             if url is not None:
                 try:
                     data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))

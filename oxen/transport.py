@@ -14,7 +14,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timezone
 from typing import Any
@@ -116,6 +116,7 @@ class Transport:
         public: bool = False,
         seconds: float = READ_SECONDS,
         patient: bool = True,
+        before_last: Callable[[], None] | None = None,
     ) -> Reply:
         """The service's successful (2xx) answer to one request; anything else is raised.
 
@@ -129,7 +130,7 @@ class Transport:
         while True:
             attempt += 1
             try:
-                reply = self._once(method, path, KeyAuth(key), json, params, files, data, paid, seconds)
+                reply = self._once(method, path, KeyAuth(key), json, params, files, data, paid, seconds, before_last)
                 if reply.status < 300:
                     return reply
                 raise self.error_for(reply)
@@ -153,6 +154,7 @@ class Transport:
         data: Mapping[str, str] | None,
         paid: bool,
         seconds: float,
+        before_last: Callable[[], None] | None = None,
     ) -> Reply:
         self.control.check()
         session = self.session
@@ -160,7 +162,9 @@ class Transport:
         try:
             request = requests.Request(method, url, auth=auth, json=json, params=params, files=files, data=data)
             prepared = session.prepare_request(request)
-            body = Outgoing(prepared.body if isinstance(prepared.body, bytes) else b"", seconds, self.control)
+            body = Outgoing(
+                prepared.body if isinstance(prepared.body, bytes) else b"", seconds, self.control, before_last
+            )
             if prepared.body:
                 prepared.body = body  # type: ignore[assignment]  # any file may stand here
             response = session.send(

@@ -19,6 +19,7 @@ from .errors import (
     RateLimited,
     TimedOut,
     UnexpectedReply,
+    UnknownStatus,
     Upstream,
 )
 from .events import EventStream
@@ -45,16 +46,18 @@ def wait_for_row(
     stream: EventStream | None = None,
     on_row: Callable[[Row], None] | None = None,
     first_look_now: bool = False,
+    unknown_for: float = 0.0,
 ) -> Row:
     """The row of a job once it is succeeded.
 
     Looks after 0.25 s, then at intervals growing by 1.3 up to 2 s, and at once when `stream` brings the job's
     event; after a 429 no sooner than the service asks, but for that event. Every row seen goes to `on_row`. A job
-    that was found in the ledger is looked at first (`first_look_now`).
+    that was found in the ledger is looked at first (`first_look_now`); one that was just sent may be unknown to the
+    service for `unknown_for` seconds.
     Raises GenerationFailed (ModerationBlocked, JobOutOfCredits), GenerationCancelled, GenerationNotFound,
     TimedOut at the deadline, Interrupted, Unauthenticated, and after 30 s of failed looks the last failure.
     """
-    looks = _Looks(client, generation_id, deadline)
+    looks = _Looks(client, generation_id, deadline, Deadline(min(unknown_for, deadline.left)))
     pause = FIRST_PAUSE
     due = time.monotonic() if first_look_now else time.monotonic() + pause
 
@@ -86,10 +89,11 @@ def wait_for_row(
 class _Looks:
     """Looks at one row, with a memory of what went wrong on the way."""
 
-    def __init__(self, client: Client, generation_id: str, deadline: Deadline) -> None:
+    def __init__(self, client: Client, generation_id: str, deadline: Deadline, known_by: Deadline) -> None:
         self._client = client
         self._id = generation_id
         self._deadline = deadline
+        self._known_by = known_by
         self._failing_since: float | None = None
         self._not_found = 0
         self._after_event = 0
@@ -109,9 +113,14 @@ class _Looks:
             row = self._client.row(self._id, within=min(_LOOK_SECONDS, max(_SHORTEST_LOOK, self._deadline.left)))
         except GenerationNotFound:
             self._not_found += 1
-            if self._not_found < _NOT_FOUND_TRIES:
+            if self._not_found < _NOT_FOUND_TRIES or not self._known_by.passed:
                 return None
             raise
+        except UnknownStatus as error:
+            # the service is there, and its own word for a job that has not ended may be a new one
+            logger.info("%s It is waited for.", error)
+            self._failing_since = None
+            return None
         except (ConnectionFailed, Upstream, UnexpectedReply, RateLimited) as error:
             if event is not None and self._after_event >= _EVENT_TRIES:
                 return _row_of(event)
@@ -142,7 +151,10 @@ def succeeded(row: Row) -> Row:
     """The row itself where it is succeeded; raises what a failed or cancelled one stands for."""
     name = f"Generation {row.generation_id}"
     if row.status is JobStatus.CANCELLED:
-        raise GenerationCancelled(f"{name} was cancelled. Run again to start it anew.", generation_id=row.generation_id)
+        raise GenerationCancelled(
+            f"{name} was cancelled and has no picture. Running its edit again starts, and pays for, a new one.",
+            generation_id=row.generation_id,
+        )
     if row.status is JobStatus.FAILED:
         said = row.error_message or "no reason given"
         if is_moderation(said):

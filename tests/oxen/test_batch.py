@@ -22,7 +22,8 @@ from kontext_bridge.oxen.errors import (
     SpendLimitReached,
     Unauthenticated,
 )
-from kontext_bridge.oxen.ledger import Ledger, State, request_key
+from kontext_bridge.oxen.ledger import Ledger
+from kontext_bridge.oxen.record import State, request_key
 from kontext_bridge.oxen.transport import Transport
 from kontext_bridge.oxen.uploads import upload
 from kontext_bridge.standin import Fault, Faults
@@ -231,7 +232,7 @@ def test_a_blocking_answer_that_is_lost_is_found_in_the_history_and_not_paid_aga
 def test_a_blocking_answer_that_is_lost_and_listed_nowhere_is_paid_again_only_where_a_new_one_is_asked_for(
     serve: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
     remote = serve(answer_dropped=Fault(times=1), history_without_sync=True)
     for _ in range(3):
         (outcome,) = remote.run(remote.edits(), BLOCKING, usd_per_day=Decimal(1))
@@ -248,7 +249,7 @@ def test_a_blocking_answer_that_is_lost_and_listed_nowhere_is_paid_again_only_wh
 def test_a_blocking_request_that_was_stopped_and_is_listed_later_is_found_and_not_paid_again(
     serve: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
     remote = serve(answer_dropped=Fault(times=1), history_without_sync=True)
     assert errors(remote.run(remote.edits(), BLOCKING)) == [OutcomeUnknown]
     remote.server.set(history_without_sync=False)
@@ -257,7 +258,7 @@ def test_a_blocking_request_that_was_stopped_and_is_listed_later_is_found_and_no
 
 
 def test_always_new_after_a_batch_that_failed_in_part_pays_for_the_failed_alone(serve: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
     remote = serve(answer_dropped=Fault(match="number 1"), history_without_sync=True)
     edits = [remote.edits(prompt=f"number {n}")[0] for n in range(3)]
     outcomes = remote.run(edits, BLOCKING, handed_over=False)
@@ -290,8 +291,8 @@ def test_a_picture_that_was_pruned_is_downloaded_again_and_paid_for_again_only_w
         file.unlink()
     assert remote.run(remote.edits())[0].picture == first.picture
     assert len(remote.server.billed) == 1
-    for file in (remote.home / "results").iterdir():
-        file.unlink()
+    with remote.session() as session:
+        assert session.ledger.prune(max_bytes=0, keep_seconds=1e9) == 1
     remote.server.set(result_missing=Fault(match=first.record.generation_id))
     assert hows(remote.run(remote.edits())) == [How.NEW]
     assert len(remote.server.billed) == 2
@@ -413,7 +414,7 @@ def test_a_limit_without_a_published_price_sends_nothing(serve: Any) -> None:
 
 
 def test_a_request_that_was_lost_and_is_sent_again_is_held_against_the_limit(remote: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.edits._SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
     edit = remote.edits()[0]
     with remote.session() as session:
         key = request_key(remote.account.base_url, edit.parameters, edit.pixels)

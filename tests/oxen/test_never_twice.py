@@ -10,8 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen import edits as edits_module
 from kontext_bridge.oxen import ledger as ledger_module
+from kontext_bridge.oxen import store as store_module
 from kontext_bridge.oxen import transport as transport_module
 from kontext_bridge.oxen.batch import Batch
 from kontext_bridge.oxen.choices import WaitMode
@@ -27,9 +29,9 @@ from kontext_bridge.oxen.errors import (
     UnexpectedReply,
     Upstream,
 )
-from kontext_bridge.oxen.ledger import State, request_key
-from kontext_bridge.oxen.lookup import find_lost
-from kontext_bridge.oxen.replies import History, JobStatus, Row
+from kontext_bridge.oxen.lookup import Found, look_up
+from kontext_bridge.oxen.record import State, request_key
+from kontext_bridge.oxen.replies import History, JobStatus, Listed, Row
 from kontext_bridge.standin import Fault, Timing
 from kontext_bridge.standin.records import Status
 
@@ -41,7 +43,8 @@ SUBMIT = Terms(submit_only=True)
 
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edits_module, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(doubt_module, "CERTAIN_SECONDS", 0.0)
 
 
 def hows(outcomes: Any) -> list[How | None]:
@@ -90,12 +93,12 @@ def test_a_picture_that_the_disk_does_not_take_is_handed_over_all_the_same(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(ledger_module, "_write_durably", full)
+        patched.setattr(store_module, "_write_durably", full)
         (outcome,) = remote.run(remote.edits(), terms)
     assert outcome.picture is not None and outcome.how is How.NEW
     again = remote.run(remote.edits(), Terms())[0]
     assert again.picture == outcome.picture
-    assert len(remote.server.billed) == (2 if terms is BLOCKING else 1)
+    assert len(remote.server.billed) == 1
 
 
 @pytest.mark.parametrize("ahead", [7200.0, -7200.0], ids=["ahead", "behind"])
@@ -177,17 +180,17 @@ def test_a_lost_blocking_request_hides_no_picture_that_is_there(serve: Any) -> N
 
 
 class Lists:
-    """A client of which `find_lost` sees the lists alone."""
+    """A client of which `look_up` sees the lists alone."""
 
     def __init__(self, rows: list[Row], active: UnexpectedReply | None = None) -> None:
         self._rows = rows
         self._active = active
         self.transport = SimpleNamespace(clock_offset=0.0)
 
-    def active(self, **_: Any) -> tuple[Row, ...]:
+    def active(self, **_: Any) -> Listed:
         if self._active is not None:
             raise self._active
-        return ()
+        return Listed(())
 
     def history(self, *, page: int, page_size: int, **_: Any) -> History:
         rows = tuple(self._rows[(page - 1) * page_size : page * page_size])
@@ -212,13 +215,13 @@ def older(count: int, now: int) -> list[Row]:
 def test_a_lost_job_is_found_in_lists_of_any_order(lost: Any) -> None:
     ledger, record, row = lost
     rows = [row, *older(40, row.enqueued_at)]
-    assert find_lost(Lists(rows), ledger, record) == row
-    assert find_lost(Lists(rows[::-1]), ledger, record) == row
+    assert look_up(Lists(rows), ledger, record) == Found(row)
+    assert look_up(Lists(rows[::-1]), ledger, record) == Found(row)
 
 
 def test_a_lost_job_is_found_in_the_history_where_the_queue_is_too_large_to_be_read(lost: Any) -> None:
     ledger, record, row = lost
-    assert find_lost(Lists([row], UnexpectedReply("more than 192 MB")), ledger, record) == row
+    assert look_up(Lists([row], UnexpectedReply("more than 192 MB")), ledger, record) == Found(row)
 
 
 def test_cancel_during_submit_leaves_no_job_running(remote: Any) -> None:
@@ -263,4 +266,5 @@ def test_the_state_of_a_record_that_takes_over_an_adopted_one_is_that_ones(remot
         taken = ledger.sent(record, generation_id="an-id")
         assert (taken.id, taken.state, taken.prompt) == (record.id, State.DONE, record.prompt)
         assert ledger.picture(taken) == b"picture" and taken.collected_at == adopted.collected_at
-        assert ledger.by_id(adopted.id) is None
+        assert ledger.current(adopted) == taken
+        assert [one.id for one in ledger.recent(9)] == [record.id]

@@ -229,8 +229,8 @@ def test_an_id_that_could_change_the_path_of_a_request_is_no_id() -> None:
 
 
 def test_lists_keep_their_order_and_what_is_no_list_is_refused() -> None:
-    rows = read_rows({"count": 2, "generations": [ROW, ROW | {"generation_id": "x"}]})
-    assert [row.generation_id for row in rows] == [ID, "x"]
+    listed = read_rows({"count": 2, "generations": [ROW, ROW | {"generation_id": "x"}]})
+    assert [row.generation_id for row in listed.rows] == [ID, "x"] and listed.strange == ()
     with pytest.raises(UnexpectedReply, match="without a list"):
         read_rows({"count": 0})
     with pytest.raises(UnexpectedReply, match="without a list"):

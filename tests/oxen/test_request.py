@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from kontext_bridge.oxen.errors import InvalidParameters
-from kontext_bridge.oxen.ledger import request_key
+from kontext_bridge.oxen.record import request_key
 from kontext_bridge.oxen.request import AspectRatio, EditParameters, OutputFormat
 
 BASE = "https://hub.oxen.ai"

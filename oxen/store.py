@@ -1,0 +1,109 @@
+"""The pictures' files: private, whole or not there at all, and under names that are never used again."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+_PART = ".part"
+# No file takes this long to write, so that an older one has lost its writer.
+_TORN_SECONDS = 3600.0
+
+
+class Store:
+    """The files of one folder, which is made when it is first written to.
+
+    A file's name begins with its owner's `stem`; the owners' stems differ. Every method raises OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if folder.is_dir():
+            make_private(folder, PRIVATE_FOLDER)
+
+    def write(self, stem: str, suffix: str, data: bytes) -> str:
+        """Write a file whole, have it on the disk before returning, and return its name.
+
+        The same bytes again keep the file that is there; other bytes get another name, and no file is written over.
+        """
+        make_folder(self.folder)
+        for number in itertools.count(1):
+            name = f"{stem}.{suffix}" if number == 1 else f"{stem}-{number}.{suffix}"
+            path = self.folder / name
+            if path.exists():
+                if path.stat().st_size == len(data) and path.read_bytes() == data:
+                    break
+                continue
+            _write_durably(path, data)
+            break
+        return name
+
+    def read(self, name: str) -> bytes | None:
+        """A file's bytes, None where it is gone."""
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def find(self, stem: str) -> str | None:
+        """The name of a whole file of this owner, the newest where there are several; None where there is none."""
+        paths = [path for pattern in (f"{stem}.*", f"{stem}-*.*") for path in self.folder.glob(pattern)]
+        whole = [path for path in paths if path.suffix != _PART]
+        return max(whole, key=lambda path: path.stat().st_mtime).name if whole else None
+
+    def names(self) -> list[str]:
+        """The names of all whole files."""
+        return [path.name for path in self.folder.glob("*") if path.suffix != _PART and path.is_file()]
+
+    def remove(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def remove_torn(self) -> None:
+        """Remove what runs that were killed while writing a file left behind."""
+        for path in self.folder.glob("*" + _PART):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _TORN_SECONDS:
+                    path.unlink()
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that only its owner can look into, where it is not there."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+
+
+def make_private(path: Path, mode: int) -> None:
+    """Take from others what an older version, or a hand-made folder, left open to them; as far as that is allowed."""
+    with contextlib.suppress(OSError):
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            path.chmod(mode)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and have it on the disk before returning."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}{_PART}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    try:
+        with open(os.open(temporary, flags, PRIVATE_FILE), "wb") as file:  # noqa: PTH123  # of a handle
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
