@@ -16,6 +16,7 @@ from .edits import Edit, Editor, Outcome, Terms
 from .errors import (
     ClientRefused,
     Interrupted,
+    LocalTrouble,
     Misconfigured,
     ModelNotFound,
     OutOfCredits,
@@ -29,11 +30,20 @@ from .progress import Progress, Stage
 from .record import Record, State
 from .session import Session
 from .spend import SpendGuard
+from .trouble import in_words
 
 Picture = TypeVar("Picture")
 
 # What no other edit of the batch can escape, so that none of those not yet sent is sent.
-_HOPELESS = (ClientRefused, Misconfigured, ModelNotFound, OutOfCredits, SpendLimitReached, Unauthenticated)
+_HOPELESS = (
+    ClientRefused,
+    LocalTrouble,
+    Misconfigured,
+    ModelNotFound,
+    OutOfCredits,
+    SpendLimitReached,
+    Unauthenticated,
+)
 _SUBSCRIBE_SECONDS = 3.0
 
 logger = logging.getLogger(__name__)
@@ -62,10 +72,10 @@ class Batch(Generic[Picture]):
         """The outcomes of all edits, in their order; one that failed carries its error.
 
         At most `max_in_flight` of the settings are under way at once. The spend limits are held against all that
-        are new before the first is sent. Raises SpendLimitReached, Misconfigured, Interrupted.
+        are new before the first is sent. Raises SpendLimitReached, Misconfigured, LocalTrouble, Interrupted.
         """
         progress = progress or Progress(len(edits))
-        with contextlib.ExitStack() as stack:
+        with in_words("The run"), contextlib.ExitStack() as stack:
             stream = EventStream(self._session.client.transport)
             editor = self._editor(stream, progress)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
@@ -88,9 +98,9 @@ class Batch(Generic[Picture]):
                 raise
 
     def collect(self, records: Sequence[Record], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
-        """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises Interrupted."""
+        """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises LocalTrouble, Interrupted."""
         progress = progress or Progress(len(records))
-        with contextlib.ExitStack() as stack:
+        with in_words("The run"), contextlib.ExitStack() as stack:
             stream = EventStream(self._session.client.transport)
             editor = self._editor(stream, progress)
             self._subscribe(stack, stream, records)
@@ -130,7 +140,8 @@ class Batch(Generic[Picture]):
             try:
                 if hopeless:
                     raise hopeless[0]
-                outcomes[index] = one(index)
+                with in_words(f"Edit {index + 1}" if count > 1 else "The edit"):
+                    outcomes[index] = one(index)
             except Interrupted:
                 raise
             except OxenError as error:

@@ -373,7 +373,8 @@ class Editor(Generic[Picture]):
         """Wait for a sent job, download its picture and keep it."""
         try:
             url = record.result_url
-            late = _LATE_SECONDS if just_sent or time.time() - record.created_at < _LATE_SECONDS else 0.0
+            young = just_sent or (bool(record.input_digest) and time.time() - record.created_at < _LATE_SECONDS)
+            late = _LATE_SECONDS if young and record.collected_at is None else 0.0
             if record.generation_id is not None:
                 row = wait_for_row(
                     self._client,
@@ -386,7 +387,7 @@ class Editor(Generic[Picture]):
                 )
                 url = row.result_url
             self._progress.at(index, Stage.DOWNLOADING)
-            record, data, picture = self._download(record, url, late if record.collected_at is None else 0.0)
+            record, data, picture = self._download(record, url, late)
         except GenerationCancelled as error:
             self._ended(record, State.CANCELLED, error.message)
             raise
@@ -401,14 +402,16 @@ class Editor(Generic[Picture]):
 
     def _download(self, record: Record, url: str | None, late: float) -> tuple[Record, bytes, Picture]:
         """The picture behind a result's address; where a blocking request's has expired, by way of the history."""
-        try:
+        if record.generation_id is not None:
             return record, *self._results.download(url, record.generation_id, late)
+        try:
+            return record, *self._results.download(url, None)
         except ResultUnavailable:
-            answer = look_up(self._client, self._ledger, record) if record.generation_id is None else None
-            if not isinstance(answer, Found):
-                raise
-            record = self._ledger.sent(record, generation_id=answer.row.generation_id)
-            return record, *self._results.download(answer.row.result_url, answer.row.generation_id, late)
+            answer = look_up(self._client, self._ledger, record)
+        if not isinstance(answer, Found):
+            return record, *self._results.download(url, None, late)
+        record = self._ledger.sent(record, generation_id=answer.row.generation_id)
+        return record, *self._results.download(answer.row.result_url, answer.row.generation_id, late)
 
     def _keep(self, record: Record, data: bytes) -> Record:
         """The record with its picture on disk; where the disk takes none, the picture is handed over all the same."""

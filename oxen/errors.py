@@ -2,6 +2,7 @@
 
 OxenError
  ├── Misconfigured              no key, an unusable base URL, a settings file that cannot be read
+ ├── LocalTrouble               this machine's disk, ledger or system failed
  ├── InvalidParameters          refused here before sending, or by the service (400, 422)
  ├── ConnectionFailed           nothing was sent, or nothing that costs; trying again is safe
  ├── OutcomeUnknown             a paid request may have arrived, its answer did not
@@ -68,6 +69,10 @@ class OxenError(Exception):
 
 
 class Misconfigured(OxenError):
+    pass
+
+
+class LocalTrouble(OxenError):
     pass
 
 

@@ -13,12 +13,11 @@ from .control import Control
 from .credentials import Account
 from .errors import Misconfigured
 from .fetch import Fetcher
-from .ledger import Ledger
+from .ledger import DAY_SECONDS, FILE_NAME, Ledger
 from .settings import Settings
+from .trouble import of_the_ledger
 
 logger = logging.getLogger(__name__)
-
-DAY_SECONDS = 86400.0
 
 
 class Session:
@@ -61,12 +60,8 @@ class Session:
 def _open_ledger(folder: Path) -> Ledger:
     try:
         return Ledger(folder)
-    except (OSError, sqlite3.Error) as error:
-        advice = "Check that its folder can be written and that the disk has room."
-        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
-            advice = (
-                "Move it away, together with the folder results beside it, and a new one is begun: what it knows of "
-                "unfinished jobs is lost with it, so that they are paid again if they are run again."
-            )
-        path = folder / "ledger.sqlite3"
-        raise Misconfigured(f"The ledger {path} cannot be used: {error}. Nothing was sent. {advice}") from None
+    except sqlite3.Error as error:
+        why = of_the_ledger(error)
+    except OSError as error:
+        why = f"{error}. Check that its folder can be written and that the disk has room."
+    raise Misconfigured(f"The ledger {folder / FILE_NAME} cannot be used: {why} Nothing was sent.")

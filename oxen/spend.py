@@ -9,8 +9,7 @@ from decimal import Decimal
 
 from .client import Client
 from .errors import SpendLimitReached
-from .ledger import Ledger
-from .session import DAY_SECONDS
+from .ledger import DAY_SECONDS, Ledger
 from .settings import Settings
 
 _RUNS_REMEMBERED = 256

@@ -135,7 +135,7 @@ def test_a_wrong_key_is_said_once_for_a_whole_batch_and_never_shown(
 def test_an_answer_that_is_none_is_quoted_and_the_request_is_not_sent_again(
     serve: Any, images: Any, monkeypatch: Any, fault: str, words: str, wait: str
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.edits._LOOKUP_PAUSES", (0.0,))
+    monkeypatch.setattr("kontext_bridge.oxen.doubt._PAUSES", (0.0,))
     bench = serve(**{fault: True})
     with pytest.raises(OxenError, match=words):
         bench.edit(images(), wait=wait)
@@ -148,7 +148,7 @@ def test_a_service_that_refuses_data_uris_is_reported_with_the_way_around(
     serve: Any, monkeypatch: Any, node: str, fault: dict[str, Any]
 ) -> None:
     noise = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("kontext_bridge.oxen.edits._LOOKUP_PAUSES", (0.0,))
+    monkeypatch.setattr("kontext_bridge.oxen.doubt._PAUSES", (0.0,))
     bench = serve(**fault)
     with pytest.raises(OxenError, match=r"set send_as to Oxen upload"):
         bench.run(node, image=noise, prompt="a hat")

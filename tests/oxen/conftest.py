@@ -229,3 +229,9 @@ def remote(serve: Callable[..., Remote]) -> Remote:
 def scripted() -> Iterator[Callable[..., Scripted]]:
     with ExitStack() as stack:
         yield lambda *answers: stack.enter_context(Scripted(*answers))
+
+
+@pytest.fixture
+def nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job is known, and its picture there, as soon as the service says so."""
+    monkeypatch.setattr("kontext_bridge.oxen.edits._LATE_SECONDS", 0.0)

@@ -298,6 +298,7 @@ def test_a_picture_that_was_pruned_is_downloaded_again_and_paid_for_again_only_w
     assert len(remote.server.billed) == 2
 
 
+@pytest.mark.usefixtures("nothing_comes_late")
 def test_a_picture_that_never_arrived_is_not_paid_for_again_unless_a_new_one_is_asked_for(serve: Any) -> None:
     remote = serve(result_missing=Fault(times=10))
     assert errors(remote.run(remote.edits())) == [ResultUnavailable]

@@ -131,6 +131,7 @@ def test_a_lost_job_that_was_collected_by_its_id_meanwhile_is_the_edits_own(serv
     assert len(remote.server.billed) == 1
 
 
+@pytest.mark.usefixtures("nothing_comes_late")
 @pytest.mark.parametrize("terms", [BLOCKING, Terms()], ids=["blocking", "queue"])
 def test_a_picture_not_handed_over_yet_whose_file_is_gone_is_not_paid_for_again_unasked(
     serve: Any, terms: Terms
@@ -239,6 +240,7 @@ def test_cancel_during_submit_leaves_no_job_running(remote: Any) -> None:
     assert [job.status for job in remote.server.jobs.values()] == [Status.CANCELLED] * 2
 
 
+@pytest.mark.usefixtures("nothing_comes_late")
 def test_a_job_that_the_service_has_forgotten_says_how_to_have_it_made_anew(serve: Any) -> None:
     remote = serve(poll_missing=True, list_error=Fault(404))
     remote.run(remote.edits(), SUBMIT)
