@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from .client import Client
-from .errors import ReplyError, UnexpectedReply
+from .errors import OxenError, UnexpectedReply
 from .ledger import Ledger
 from .record import Record, text_digest
 from .replies import Row
@@ -128,7 +128,7 @@ class _Search:
                 logger.info("The history cannot be read: %s", error)
                 self.gaps.append("its list of past jobs cannot be read")
                 return
-            except ReplyError as error:
+            except OxenError as error:
                 if page > 1 and error.status in {400, 404, 422}:
                     break  # there is no such page
                 raise
@@ -161,7 +161,7 @@ class _Search:
 
     def _goes_no_further(self, page: tuple[Row, ...], times: list[int]) -> bool:
         """Whether all that follows a page is older than the request, in a list that is sorted by time."""
-        if not all(times) or times != sorted(times, reverse=True):
+        if len(times) < _PAGE_SIZE or not all(times) or times != sorted(times, reverse=True):
             return False
         last = page[-1].enqueued_at if page else 0
         offset = self.record.clock_offset
