@@ -44,15 +44,14 @@ class Results(Generic[Picture]):
         Raises ResultUnavailable saying that it is paid for and how to get it, with the `status` 410 where it is gone
         for good; Interrupted.
         """
-        why, gone = "the service gives no address for it.", False
+        why, gone, refused = "the service gives no address for it.", False, True
         comes_by, pause = Deadline(late), _FIRST_PAUSE
         for number in itertools.count():
-            if number:
-                if number >= _ROUNDS and (comes_by.passed or not gone):
-                    break
-                if not comes_by.passed:
-                    self._client.control.sleep(min(pause, comes_by.left))
-                    pause *= 2
+            if number and not comes_by.passed:
+                self._client.control.sleep(min(pause, comes_by.left))
+                pause *= 2
+            elif number >= _ROUNDS:
+                break
             if url is not None:
                 try:
                     data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))
@@ -60,8 +59,11 @@ class Results(Generic[Picture]):
                 except (ConnectionFailed, ResultUnavailable, UrlRefused) as error:
                     # an address that is refused is out of date; without an id there is no way to a fresh one
                     why, gone = error.message, error.status in ({404, 410} if generation_id else {403, 404, 410})
+                    refused = error.status in {401, 403, 404, 410}
                 except ValueError as error:
-                    why, gone = str(error), False
+                    why, gone, refused = str(error), False, False
+            if number + 1 >= _ROUNDS and not refused:
+                break
             if generation_id is not None:
                 url = self._client.row(generation_id).result_url
         name = f"Generation {generation_id}" if generation_id else "The edit"
