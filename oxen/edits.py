@@ -177,7 +177,7 @@ class Editor(Generic[Picture]):
 
     def _attempt(self, index: int, key: str, edit: Edit) -> _Claim[Picture] | None:
         """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
-        claim = self._take_up(key)
+        claim = self._take_up(index, key)
         if claim is not None and (claim.picture is not None or self._terms.submit_only):
             return claim
         with slot(self._settings.max_in_flight, self._client.control):
@@ -194,7 +194,7 @@ class Editor(Generic[Picture]):
                 return None
         return _Claim(record, claim.how, picture)
 
-    def _take_up(self, key: str) -> _Claim[Picture] | None:
+    def _take_up(self, index: int, key: str) -> _Claim[Picture] | None:
         """What is there already for a key: a picture, or a job to wait for; None where the edit is to be sent."""
         while (found := self.record_to_go_on_from(key)) is not None:
             found = self._ledger.recovered(found)
@@ -202,6 +202,7 @@ class Editor(Generic[Picture]):
             decided = asked_for or not self._terms.reuse
             if found.state is State.SENDING:
                 # nobody else holds the key: a run was stopped between its record and its answer
+                self._progress.at(index, Stage.LOOKING)
                 taken = self._doubts.of_a_stopped_run(found, decided=decided)
                 if taken is not None:
                     return _Claim(taken, How.FOUND, self._kept(taken))

@@ -17,6 +17,7 @@ class Stage(Enum):
     """
 
     WAITING = ("waiting", 0.0)
+    LOOKING = ("looking up a request that was cut off", 0.02)
     SENDING = ("sending", 0.05)
     QUEUED = ("queued", 0.15)
     PROCESSING = ("processing", 0.35)
@@ -30,6 +31,16 @@ class Stage(Enum):
         self.share = share
 
 
+# In which order those that have not ended well are told.
+_TOLD = (
+    Stage.FAILED,
+    Stage.DOWNLOADING,
+    Stage.PROCESSING,
+    Stage.QUEUED,
+    Stage.SENDING,
+    Stage.LOOKING,
+    Stage.WAITING,
+)
 _BY_STATUS = {JobStatus.QUEUED: Stage.QUEUED, JobStatus.PROCESSING: Stage.PROCESSING}
 
 
@@ -74,6 +85,5 @@ class Progress:
             return f"{next(iter(counts)).word} · {seconds}"
         ended = Stage.SUBMITTED if counts[Stage.SUBMITTED] else Stage.DONE
         parts = [f"{counts[ended]} of {total} {ended.word}"]
-        order = (Stage.FAILED, Stage.DOWNLOADING, Stage.PROCESSING, Stage.QUEUED, Stage.SENDING, Stage.WAITING)
-        parts += [f"{counts[stage]} {stage.word}" for stage in order if counts[stage]]
+        parts += [f"{counts[stage]} {stage.word}" for stage in _TOLD if counts[stage]]
         return " · ".join([*parts, seconds])
