@@ -59,7 +59,7 @@ def _rows(client: Client, record: Record) -> Iterator[Row]:
 
 def _sent_at(client: Client, record: Record) -> float:
     """When the request was sent, by the service's clock as far as its last reply told it."""
-    return record.created_at + client.transport.clock_offset
+    return record.created_at + (client.transport.clock_offset or 0.0)
 
 
 def _since(rows: Iterable[Row], since: float) -> Iterator[Row]:
