@@ -1,17 +1,26 @@
-"""Which network addresses a URL from a workflow may reach, and a connection that reaches no other."""
+"""Which network addresses a URL from a workflow may reach, and a connection that reaches no other.
+
+Where a proxy of the environment applies to a URL, it is the proxy that looks the name up and connects, and nobody here
+can know where to. What can be known is refused all the same: a literal address in any spelling, a name that by its form
+lies inside (no dot, .local, .internal ...), and one that leads inside when it is looked up here. A name that is not
+known here goes to the proxy, as behind many a company's proxy no outside name is. What is left, a name that means
+something else to the proxy than here, is for the proxy to judge: it was put there to decide what this machine reaches.
+"""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-import requests.adapters
-import urllib3
-import urllib3.connection
+import requests
+import requests.utils
 import urllib3.connectionpool
 
-from .body import HeadersInTime
+from .connections import Addresses, HeadersInTime, HTTPSOnALine, InTimeAdapter, resolve
 from .errors import UrlRefused
 
 # What older Pythons take for public: special-purpose blocks (IANA's registries), metadata services among them, and
@@ -29,6 +38,11 @@ _NOT_PUBLIC = tuple(
         "5f00::/16",
     )
 )
+_INSIDE = (".localhost", ".local", ".internal", ".intranet", ".private", ".lan", ".home", ".corp", ".home.arpa")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)+")
+_A_NUMBER = re.compile(r"\d+|0x[0-9a-f]*")
+# A resolver that knows no outside names may take its time to say so, before each picture.
+_LOOK_UP_SECONDS = 2.0
 _V4_IN_V6 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 
 
@@ -48,52 +62,64 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
-def resolve_public(host: str, port: int) -> list[tuple[Any, ...]]:
+def resolve_public(host: str, port: int | None, seconds: float = _LOOK_UP_SECONDS) -> Addresses:
     """`getaddrinfo` results of a host, all of them public.
 
-    Raises UrlRefused where even one is not: a name that points inside as well as outside is not to be trusted.
+    Raises UrlRefused where even one is not: a name that points inside as well as outside is not to be trusted; and
+    what `connections.resolve` raises.
     """
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = resolve(host, port, seconds)
     for *_, address in found:
         if not is_public(str(address[0])):
-            raise UrlRefused(
-                f"The URL's host {host} leads to a private, loopback or link-local address and is not fetched. "
-                "If you run that machine yourself, set allow_private_urls in the settings."
-            )
-    return list(found)
+            raise _refused(host)
+    return found
 
 
-def _connect_public(connection: urllib3.connection.HTTPConnection) -> socket.socket:
-    """Open the TCP connection to an address that was checked, the very one and not its name again."""
-    # urllib3 keeps the name to look up (a trailing dot included) apart from the name for TLS
-    host = connection._dns_host.strip("[]")
+def check_for_proxy(host: str) -> None:
+    """Raise UrlRefused where a proxy asked for `host`, as it stands in a URL, would be led inside (see the module)."""
+    name = host.strip("[]").rstrip(".").lower()
+    literal = _literal(name)
+    if literal is not None:
+        if not is_public(literal):
+            raise _refused(host)
+        return
+    if not _HOST.fullmatch(name) or name.endswith(_INSIDE) or _A_NUMBER.fullmatch(name.rsplit(".", 1)[-1]):
+        raise _refused(host)
     try:
-        found = resolve_public(host, connection.port or connection.default_port)
-    except (socket.gaierror, UnicodeError) as error:
-        raise urllib3.exceptions.NewConnectionError(connection, f"{host} cannot be resolved") from error
-    failure: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        timeout = connection.timeout
-        sock.settimeout(float(timeout) if isinstance(timeout, int | float) else 10.0)
-        try:
-            sock.connect(address)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-        except OSError as error:
-            sock.close()
-            failure = error
-    raise urllib3.exceptions.NewConnectionError(connection, f"{host} cannot be reached") from failure
+        resolve_public(name, None)
+    except (TimeoutError, socket.gaierror, UnicodeError):
+        return  # it is the proxy that knows names here
+
+
+def _literal(name: str) -> str | None:
+    """The address that a name spells, in all the ways in which C libraries read IPv4 ones; None for a real name."""
+    try:
+        return str(ipaddress.ip_address(name.split("%", 1)[0]))
+    except ValueError:
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(name))
+    except (OSError, UnicodeError, ValueError):
+        return None
+
+
+def _refused(host: str) -> UrlRefused:
+    return UrlRefused(
+        f"The URL's host {host[:100]} leads to a private, loopback or link-local address and is not fetched. "
+        "If you run that machine yourself, set allow_private_urls in the settings."
+    )
 
 
 class _PublicHTTPConnection(HeadersInTime):
-    def _new_conn(self) -> socket.socket:
-        return _connect_public(self)
+    """Connects to an address that was checked, the very one and not its name again."""
+
+    def _addresses(self, host: str, seconds: float) -> Addresses:
+        return resolve_public(host, self.port or self.default_port, seconds)
 
 
-class _PublicHTTPSConnection(HeadersInTime, urllib3.connection.HTTPSConnection):
-    def _new_conn(self) -> socket.socket:
-        return _connect_public(self)
+class _PublicHTTPSConnection(HTTPSOnALine):
+    def _addresses(self, host: str, seconds: float) -> Addresses:
+        return resolve_public(host, self.port or self.default_port, seconds)
 
 
 class _PublicHTTPPool(urllib3.connectionpool.HTTPConnectionPool):
@@ -104,9 +130,16 @@ class _PublicHTTPSPool(urllib3.connectionpool.HTTPSConnectionPool):
     ConnectionCls = _PublicHTTPSConnection
 
 
-class PublicOnlyAdapter(requests.adapters.HTTPAdapter):
+class PublicOnlyAdapter(InTimeAdapter):
     """A requests adapter that connects to public addresses alone, whatever the name says a moment later."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _PublicHTTPPool, "https": _PublicHTTPSPool}
+
+    def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:
+        proxies: Mapping[str, str] = kwargs.get("proxies") or {}
+        url = str(request.url)
+        if requests.utils.select_proxy(url, dict(proxies)):
+            check_for_proxy(urlsplit(url).hostname or "")
+        return super().send(request, *args, **kwargs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -29,13 +29,15 @@ from .replies import (
     read_rows,
 )
 from .request import MODEL, EditParameters
-from .transport import Reply, Transport
+from .transport import MAX_REPLY_BYTES, REPLY_BYTES, ROW_BYTES, Reply, Transport
 
 T = TypeVar("T")
 
 DEFAULT_EDIT_SECONDS = 300.0
 _ENQUEUE_SECONDS = 60.0
 _IMPATIENT_SECONDS = 3.0
+# How long a job's answer is awaited once Cancel was pressed, so that the job can be cancelled at the service.
+_LINGER_SECONDS = 3.0
 
 
 class Client:
@@ -75,7 +77,14 @@ class Client:
         """
         body = {**parameters.body(), "input_image": input_image, "response_format": "b64_json"}
         reply = self.transport.send(
-            "POST", "/api/ai/images/edit", json=body, paid=True, seconds=seconds, before_last=before_last
+            "POST",
+            "/api/ai/images/edit",
+            json=body,
+            paid=True,
+            seconds=seconds,
+            lingers=seconds,  # the picture is paid for, and cannot be cancelled
+            max_bytes=MAX_REPLY_BYTES,
+            before_last=before_last,
         )
         return self._read(read_edit, reply)
 
@@ -88,7 +97,13 @@ class Client:
         """
         body = {**parameters.body(), "input_image": input_image}
         reply = self.transport.send(
-            "POST", "/api/ai/queue", json=body, paid=True, seconds=_ENQUEUE_SECONDS, before_last=before_last
+            "POST",
+            "/api/ai/queue",
+            json=body,
+            paid=True,
+            seconds=_ENQUEUE_SECONDS,
+            lingers=_LINGER_SECONDS,
+            before_last=before_last,
         )
         generation_id = self._read(read_generation_ids, reply)[0]
         if self.transport.redact(generation_id) != generation_id:
@@ -113,7 +128,7 @@ class Client:
     def active(self, *, model: str | None = MODEL, namespace: str | None = None) -> Listed:
         """The queued and processing jobs, newest first."""
         params = {name: value for name, value in (("model", model), ("namespace", namespace)) if value}
-        listed = self._read(read_rows, self.transport.send("GET", "/api/ai/queue", params=params))
+        listed = self._read(read_rows, self._list("/api/ai/queue", params))
         return replace(listed, rows=tuple(map(self._shown, listed.rows)))
 
     def history(
@@ -129,7 +144,7 @@ class Client:
         params: dict[str, str | int] = {"page": page, "page_size": page_size}
         chosen = (("model", model), ("namespace", namespace), ("status", status.value if status else None))
         params.update({name: value for name, value in chosen if value})
-        history = self._read(read_history, self.transport.send("GET", "/api/ai/generations", params=params))
+        history = self._read(read_history, self._list("/api/ai/generations", params))
         return replace(history, rows=tuple(map(self._shown, history.rows)))
 
     def past(self, generation_id: str, *, patient: bool = True) -> Row:
@@ -168,6 +183,9 @@ class Client:
             raise Upstream("Oxen.ai did not say whose key this is.")
         return name
 
+    def _list(self, path: str, params: Mapping[str, str | int]) -> Reply:
+        return self.transport.send("GET", path, params=params, max_bytes=MAX_REPLY_BYTES)
+
     def _read(self, read: Callable[[Any], T], reply: Reply) -> T:
         """What `read` makes of a reply's JSON; its error may quote the service, which may quote anything."""
         try:
@@ -183,9 +201,10 @@ class Client:
         if not is_generation_id(generation_id):
             raise InvalidParameters(f"{generation_id[:60]!r} is not a generation id. Nothing was sent.")
         try:
+            size = ROW_BYTES if method == "GET" else REPLY_BYTES
             if within is None:
-                return self.transport.send(method, path + generation_id)
-            return self.transport.send(method, path + generation_id, seconds=within, patient=False)
+                return self.transport.send(method, path + generation_id, max_bytes=size)
+            return self.transport.send(method, path + generation_id, seconds=within, patient=False, max_bytes=size)
         except ReplyError as error:
             if error.status != 404:
                 raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .errors import Interrupted
 
@@ -20,16 +21,42 @@ class Control:
         self._changed = threading.Condition()
         self._stopped = False
         self._interrupted = False
+        self._to_call: dict[object, Callable[[], None]] = {}
 
     def interrupt(self) -> None:
-        with self._changed:
-            self._stopped = self._interrupted = True
-            self._changed.notify_all()
+        self._stop(interrupted=True)
 
     def detach(self) -> None:
+        self._stop(interrupted=False)
+
+    def _stop(self, *, interrupted: bool) -> None:
         with self._changed:
             self._stopped = True
+            self._interrupted = self._interrupted or interrupted
             self._changed.notify_all()
+            to_call = list(self._to_call.values())
+            self._to_call.clear()
+        for call in to_call:
+            call()
+
+    @contextlib.contextmanager
+    def on_stop(self, call: Callable[[], None]) -> Iterator[None]:
+        """For the length of a with block, have `call` called once when the run is stopped, at once if it is already.
+
+        It is called by the thread that stops the run, and has to return at once.
+        """
+        mark = object()
+        with self._changed:
+            stopped = self._stopped
+            if not stopped:
+                self._to_call[mark] = call
+        if stopped:
+            call()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._to_call.pop(mark, None)
 
     def notify(self) -> None:
         """Wake every wait so that it looks at its predicate again."""

@@ -118,8 +118,13 @@ def is_loopback_name(host: str) -> bool:
         return False
 
 
+def is_sendable(key: str) -> bool:
+    """Whether a key can stand in a header."""
+    return key.isascii() and key.isprintable() and " " not in key
+
+
 def _checked(key: str, where: str) -> str:
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not is_sendable(key):
         raise Misconfigured(f"The API key in {where} contains spaces or unprintable characters; copy it again.")
     return key
 

@@ -6,19 +6,21 @@ for 45 s (three keep-alives) is dead; a refused or broken one is tried again whi
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import OrderedDict
 from dataclasses import replace
 
 import requests
-import urllib3.exceptions
 
+from .connections import CONNECT_SECONDS
 from .errors import OxenError, UnexpectedReply
+from .line import Line
 from .replies import EVENT_NAME, JobEvent, read_event
 from .sse import Decoder
-from .transport import CONNECT_SECONDS, KeyAuth, Transport
+from .structure import looks_too_intricate
+from .transport import KeyAuth, Transport
+from .way import way_to
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _REFUSED_PAUSE = 30.0
 _KEPT = 1024
+# Of what an event says; its row says it in full.
+_LONGEST_ERROR = 300
+_LONGEST_URL = 8192
+_MAX_SIGNS = 20_000
 
 
 class EventStream:
@@ -41,12 +47,16 @@ class EventStream:
         self._events: OrderedDict[str, JobEvent] = OrderedDict()
         self._settled = False
         self._closed = threading.Event()
-        self._response: requests.Response | None = None
+        self._line: Line | None = None
         self._connected = False
         self._thread = threading.Thread(target=self._listen, name="kontext-bridge events", daemon=True)
 
     def __enter__(self) -> EventStream:
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            logger.warning("No events are listened to, as this machine starts no further thread (%s).", error)
+            self._settle()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,57 +76,50 @@ class EventStream:
         return self._events.get(generation_id)
 
     def close(self) -> None:
-        """Stop listening; returns at once, the reading thread ends by itself."""
+        """Stop listening; returns at once, and the reading thread ends at once, whatever it waits for."""
         self._closed.set()
-        response = self._response
-        if response is not None:
-            _shut(response)
+        line = self._line
+        if line is not None:
+            line.cut()
 
     def _listen(self) -> None:
         pause = _FIRST_PAUSE
-        while not self._closed.is_set():
+        while not self._over:
             try:
                 if self._read_one_stream():
                     pause = _FIRST_PAUSE
             except OxenError as error:
                 logger.info("Event stream: %s Polling goes on.", error)
                 pause = max(pause, _REFUSED_PAUSE)
-            except (
-                requests.RequestException,
-                urllib3.exceptions.HTTPError,
-                OSError,
-                AttributeError,
-            ) as error:
-                # AttributeError: urllib3 raises it where close() took the socket away under a read
+            except Exception as error:  # whatever it is: polling needs no events, and the next try may get them
                 logger.debug("Event stream broke: %s", type(error).__name__)
             finally:
                 self._connected = False
                 self._settle()
-            if self._closed.wait(pause):
+            if self._over or self._closed.wait(pause):
                 return
             pause = min(pause * 2, _LONGEST_PAUSE)
 
+    @property
+    def _over(self) -> bool:
+        return self._closed.is_set() or self._transport.control.stopped
+
     def _read_one_stream(self) -> bool:
         """Read one connection until it ends; whether it was a stream at all."""
-        transport = self._transport
-        response = transport.session.get(
-            transport.account.base_url + "/api/events",
-            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity"},
-            auth=KeyAuth(transport.account.require_key()),
-            stream=True,
-            allow_redirects=False,
-            timeout=(CONNECT_SECONDS, self._silent_seconds),
-        )
-        with contextlib.closing(response):
+        self._line = line = Line(self._silent_seconds)
+        if self._over:  # it may have been closed before there was a line to cut
+            return False
+        with self._transport.control.on_stop(line.cut), line, self._open() as response:
+            self._transport.learn_clock(response.headers)
             if response.status_code != 200:
                 raise UnexpectedReply(f"the service refused it (HTTP {response.status_code}).")
             if not response.headers.get("Content-Type", "").lower().startswith("text/event-stream"):
                 raise UnexpectedReply("the service answered with something that is no event stream.")
-            self._response = response
+            line.until = None
             self._connected = True
             self._settle()
             decoder = Decoder()
-            while not self._closed.is_set():
+            while not self._over:
                 chunk = _read_some(response)
                 if not chunk:
                     return True
@@ -125,16 +128,34 @@ class EventStream:
                         self._keep(event.data)
         return True
 
+    def _open(self) -> requests.Response:
+        transport = self._transport
+        url = transport.account.base_url + "/api/events"
+        way = way_to(url, transport.session)
+        return transport.session.get(
+            url,
+            headers={"Accept": "text/event-stream", "Accept-Encoding": "identity"},
+            auth=KeyAuth(transport.account.require_key()),
+            stream=True,
+            allow_redirects=False,
+            timeout=(CONNECT_SECONDS, self._silent_seconds),
+            proxies=dict(way.proxies),
+            verify=way.verify,
+        )
+
     def _settle(self) -> None:
         self._settled = True
         self._transport.control.notify()
 
     def _keep(self, data: str) -> None:
+        if looks_too_intricate(data.encode(), _MAX_SIGNS):
+            return
         event = read_event(data)
         if event is None:
             return
-        error = event.error and self._transport.redact(event.error)
-        self._events[event.generation_id] = replace(event, error=error)
+        error = event.error and self._transport.redact(event.error[: 2 * _LONGEST_ERROR])[:_LONGEST_ERROR]
+        url = event.url if event.url is not None and len(event.url) <= _LONGEST_URL else None
+        self._events[event.generation_id] = replace(event, error=error, url=url)
         while len(self._events) > _KEPT:
             self._events.popitem(last=False)
         self._transport.control.notify()
@@ -145,11 +166,3 @@ def _read_some(response: requests.Response) -> bytes:
     read1 = getattr(response.raw, "read1", None)
     chunk: bytes = response.raw.read(1) if read1 is None else read1(1 << 16)
     return chunk
-
-
-def _shut(response: requests.Response) -> None:
-    """End a blocked read; without `shutdown` (urllib3 before 2.3) it ends at the next keep-alive."""
-    shutdown = getattr(response.raw, "shutdown", None)
-    if shutdown is not None:
-        with contextlib.suppress(ValueError, OSError):
-            shutdown()

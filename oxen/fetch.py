@@ -7,26 +7,35 @@ after it refused a request without, and never over a redirect to another host.
 from __future__ import annotations
 
 import copy
+import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3.exceptions
 
 from .address import PublicOnlyAdapter
-from .body import chunks
+from .body import raw_chunks
+from .codings import PackedBadly, Unpacker, known
+from .connections import CONNECT_SECONDS, OneAnswer
 from .control import Control, Deadline
 from .credentials import Account, is_loopback_name
-from .errors import ConnectionFailed, ResultUnavailable, UnexpectedReply, UrlRefused
+from .errors import ConnectionFailed, Interrupted, OxenError, ResultUnavailable, UnexpectedReply, UrlRefused
+from .line import HEADER_BYTES, Line
 from .secrets import Redactor, without_query
-from .transport import CONNECT_SECONDS, USER_AGENT, KeyAuth, new_session
+from .transport import USER_AGENT, KeyAuth, new_session
+from .way import way_to
+from .words import in_plain_words, out_of_handles
 
 MAX_BYTES = 64 << 20
 MAX_SECONDS = 120.0
 READ_SECONDS = 20.0
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
+_FRAMING = 8
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -74,50 +83,61 @@ class Fetcher:
             self._home.close()
 
     def fetch(self, url: str) -> bytes:
-        """The whole body behind an http(s) URL.
+        """The whole body behind an http(s) URL, unpacked.
 
         Raises UrlRefused (a scheme or address that is not fetched, too large, too many redirects),
-        ConnectionFailed (worth another try), ResultUnavailable (an HTTP status outside 2xx), Interrupted.
+        ConnectionFailed (worth another try), ResultUnavailable (an HTTP status outside 2xx), Misconfigured (a proxy
+        or certificates of the environment that cannot be used), Interrupted.
         """
         deadline = Deadline(self._limits.max_seconds)
         with_key = False
         redirects = 0
-        while True:
+        while redirects <= _MAX_REDIRECTS:
             self._control.check()
+            line = Line(READ_SECONDS, deadline)
             try:
-                parts = urlsplit(url)
-                if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-                    raise UrlRefused(f"{_shown(url)} is not fetched; give an http or https URL without user name.")
-                response = self._open(url, with_key)
-                with response:
-                    if response.status_code in _REDIRECTS and "Location" in response.headers:
-                        redirects += 1
-                        if redirects > _MAX_REDIRECTS:
-                            raise UrlRefused(f"{_shown(url)} redirects more than {_MAX_REDIRECTS} times.")
-                        target = urljoin(url, response.headers["Location"])
-                        with_key = with_key and self._is_home(target)
-                        url = target
-                        continue
-                    if response.status_code in {401, 403} and not with_key and self._may_have_key(url):
-                        with_key = True
-                        continue
-                    if not 200 <= response.status_code < 300:
-                        raise ResultUnavailable(
-                            f"{_shown(url)} answers with HTTP {response.status_code}.",
-                            status=response.status_code,
-                        )
-                    return self._read(response, url, deadline)
-            except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-                refused = _refusal(error)
-                if refused is not None:
-                    raise refused from None
-                raise ConnectionFailed(f"{_shown(url)} could not be downloaded: {type(error).__name__}.") from None
-            except (UnicodeError, ValueError):
-                raise UrlRefused(f"{_shown(url)} is not a URL that can be fetched.") from None
+                with self._control.on_stop(line.cut), line, self._open(url, with_key) as response:
+                    line.until = None
+                    answer = self._answer(response, url, line)
+                if isinstance(answer, bytes):
+                    return answer
+                if answer is not None:
+                    redirects += 1
+                    with_key = with_key and self._is_home(answer)
+                    url = answer
+                elif with_key:
+                    raise ResultUnavailable(
+                        f"{self._shown(url)} answers with HTTP {response.status_code}.", status=response.status_code
+                    )
+                else:
+                    with_key = True
+            except OxenError:
+                raise
+            except Exception as error:  # whatever a server's bytes make of a library
+                raise self._failure(error, url, line) from None
+        raise UrlRefused(f"{self._shown(url)} redirects more than {_MAX_REDIRECTS} times.")
+
+    def _answer(self, response: requests.Response, url: str, line: Line) -> bytes | str | None:
+        """The body, or the URL to go on to, or None where it is to be asked for again with the key."""
+        status = response.status_code
+        if status in _REDIRECTS and "Location" in response.headers:
+            return urljoin(url, _as_text(response.headers["Location"]))
+        if status in {401, 403} and self._may_have_key(url):
+            return None
+        if not 200 <= status < 300:
+            raise ResultUnavailable(f"{self._shown(url)} answers with HTTP {status}.", status=status)
+        return self._read(response, url, line)
 
     def _open(self, url: str, with_key: bool) -> requests.Response:
-        home = self._home if self._is_home(url) else None
-        session = home or self._outside
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
+            raise UrlRefused(f"{self._shown(url)} is not fetched; give an http or https URL without user name.")
+        session, proxied = self._outside, True
+        if self._home is not None and self._is_home(url):
+            session, proxied = self._home, self._home.trust_env
+        elif is_loopback_name(parts.hostname):
+            proxied = False
+        way = way_to(url, session, proxied=proxied)
         return session.get(
             url,
             auth=KeyAuth(self._account.key if with_key and self._account else None),
@@ -125,25 +145,67 @@ class Fetcher:
             stream=True,
             allow_redirects=False,
             timeout=(CONNECT_SECONDS, READ_SECONDS),
+            proxies=dict(way.proxies),
+            verify=way.verify,
         )
 
-    def _read(self, response: requests.Response, url: str, deadline: Deadline) -> bytes:
+    def _read(self, response: requests.Response, url: str, line: Line) -> bytes:
         limit = self._limits.max_bytes
-        too_large = UrlRefused(f"{_shown(url)} is larger than {limit >> 20} MB and was not downloaded.")
-        announced = response.headers.get("Content-Length", "")
-        if announced.isdigit() and int(announced) > limit:
+        too_large = UrlRefused(f"{self._shown(url)} is larger than {limit >> 20} MB and was not downloaded.")
+        length = response.headers.get("Content-Length", "").strip()
+        announced = int(length) if _LENGTH.fullmatch(length) else None
+        if "Transfer-Encoding" in response.headers:
+            announced = None  # the chunks say how long it is
+        if announced is not None and announced > limit:
             raise too_large
-        body = bytearray()
-        for chunk in chunks(response):
+        line.room = _FRAMING * limit + HEADER_BYTES
+        packed = bytearray()
+        for chunk in raw_chunks(response):
             self._control.check()
-            body += chunk
-            if len(body) > limit:
+            packed += chunk
+            if len(packed) > limit:
                 raise too_large
-            if deadline.passed:
-                raise ConnectionFailed(f"{_shown(url)} took longer than {deadline.seconds:g} s to download.")
-        if announced.isdigit() and len(body) < int(announced):
-            raise ConnectionFailed(f"{_shown(url)} ended after {len(body)} of {announced} bytes.")
+            self._check_time(url, line)
+        # the length is that of what was sent, packed or not
+        if announced is not None and len(packed) < announced:
+            raise ConnectionFailed(f"{self._shown(url)} ended after {len(packed)} of {announced} bytes.")
+        coding = response.headers.get("Content-Encoding", "")
+        # stores hand on whatever was noted beside a file: where it is a picture as it stands, it is not packed
+        if _PICTURE.match(packed):
+            return bytes(packed)
+        if not known(coding):
+            raise ConnectionFailed(f"{self._shown(url)} came packed in a way that was not asked for.")
+        body = bytearray()
+        try:
+            unpacker = Unpacker(coding)
+            for piece in itertools.chain(unpacker.feed(bytes(packed)), unpacker.end()):
+                body += piece
+                if len(body) > limit:
+                    raise too_large
+        except PackedBadly as error:
+            raise ConnectionFailed(f"{self._shown(url)} could not be unpacked: {error}.") from None
         return bytes(body)
+
+    def _check_time(self, url: str, line: Line) -> None:
+        if line.overall is not None and line.overall.passed:
+            raise ConnectionFailed(f"{self._shown(url)} took longer than {line.overall.seconds:g} s to download.")
+
+    def _failure(self, error: Exception, url: str, line: Line) -> OxenError:
+        if line.was_cut:
+            return Interrupted("The run was stopped.")
+        refused = _refusal(error)
+        if refused is not None:
+            return refused
+        if isinstance(error, UnicodeError | ValueError) and not line.begun:
+            return UrlRefused(f"{self._shown(url)} is not a URL that can be fetched.")
+        if line.overall is not None and line.overall.passed:
+            return ConnectionFailed(f"{self._shown(url)} took longer than {line.overall.seconds:g} s to download.")
+        why = self._redact(in_plain_words(error, connect=CONNECT_SECONDS, answer=READ_SECONDS))
+        advice = " Close other programs, or raise the limit (`ulimit -n 4096`)." if out_of_handles(error) else ""
+        return ConnectionFailed(f"{self._shown(url)} could not be downloaded: {why}.{advice}")
+
+    def _shown(self, url: str) -> str:
+        return " ".join(self._redact(without_query(url)).split())[:200]
 
     def _is_home(self, url: str) -> bool:
         return self._account is not None and _origin(url) == _origin(self._account.base_url)
@@ -170,9 +232,9 @@ def with_retries(control: Control, tries: int, fetch: Callable[[], bytes]) -> by
 def _outside_session(allow_private: bool) -> requests.Session:
     if allow_private:
         return new_session("", 8)
-    session = requests.Session()
+    session = OneAnswer()
     session.headers["User-Agent"] = USER_AGENT
-    session.trust_env = False  # a proxy would look the name up again, where it cannot be checked
+    session.trust_env = False  # what of it applies is given with each request
     adapter = PublicOnlyAdapter(pool_connections=4, pool_maxsize=8, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
@@ -188,10 +250,14 @@ def _refusal(error: BaseException) -> UrlRefused | None:
     return None
 
 
+def _as_text(header: str) -> str:
+    """A header's address as its sender meant it: servers write UTF-8, and Python reads every header as Latin-1."""
+    try:
+        return header.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return header
+
+
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-
-
-def _shown(url: str) -> str:
-    return without_query(url)[:200]

@@ -7,6 +7,7 @@ import re
 _PIECE = 12
 _HIDDEN = "[hidden]"
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*[^\s\"'<>]{0,40}?,[A-Za-z0-9+/=%_-]{16,}", re.I)
+_USER = re.compile(r"//[^\s/\"'<>?#]{1,4096}@|[^\s/\"'<>@?#:]{1,256}:[^\s/\"'<>@?#]{1,256}@")
 _URL_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+", re.I)
 
 
@@ -18,8 +19,9 @@ class Redactor:
         self._pieces = {self._key[i : i + _PIECE] for i in range(len(self._key) - _PIECE + 1)}
 
     def __call__(self, text: str) -> str:
-        """The text without the key, without data URIs and without the query part of any URL."""
+        """The text without the key, without data URIs and without the query part and the user of any URL."""
         text = _DATA_URI.sub("[data URI]", text)
+        text = _without_user(text)
         text = _URL_QUERY.sub(r"\1?…", text)
         if not self._key:
             return text
@@ -45,5 +47,9 @@ class Redactor:
 
 
 def without_query(url: str) -> str:
-    """A URL fit to be shown: scheme, host and path, never the signature that may follow."""
-    return url.split("?", 1)[0].split("#", 1)[0]
+    """A URL fit to be shown: scheme, host and path, never a user or the signature that may follow."""
+    return _without_user(url.split("?", 1)[0].split("#", 1)[0])
+
+
+def _without_user(text: str) -> str:
+    return _USER.sub(lambda found: "//…@" if found[0].startswith("//") else "…@", text)

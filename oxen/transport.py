@@ -1,35 +1,38 @@
 """HTTP to the service: one connection pool, bounded replies, and a paid request sent once.
 
-A paid request is sent again only where not a byte of it can have been accepted: the connection could not be
-made, or the answer was 429. Everything else that leaves its outcome open raises `OutcomeUnknown` or `Upstream`,
-and the caller looks the job up.
+A paid request is sent again only where the service cannot have it: its last block was never handed to the network
+(see `body.Outgoing`), or the service itself answered 429. Everything else that leaves its outcome open raises
+`OutcomeUnknown` or an error that is not `definite`, and the caller looks the job up.
+
+A run that is stopped ends its requests in whatever phase they are. A paid request that is out is left to its answer
+for the `lingers` seconds that the caller gives it, without a slot: what it becomes is known then.
 """
 
 from __future__ import annotations
 
 import email.utils
-import http.client
 import logging
 import random
-import socket
-import ssl
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timezone
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import urllib3.exceptions
 from requests.auth import AuthBase
 
-from .body import ACCEPTED_CODINGS, InTimeAdapter, Outgoing, chunks
+from .body import Outgoing, chunks
+from .codings import ACCEPTED
+from .connections import CONNECT_SECONDS, InTimeAdapter, OneAnswer
 from .control import Control, Deadline
-from .credentials import Account, is_loopback_name
+from .credentials import Account, is_loopback_name, is_sendable
 from .errors import (
     ClientRefused,
     ConnectionFailed,
+    Interrupted,
     InvalidParameters,
     Misconfigured,
     ModelNotFound,
@@ -42,18 +45,31 @@ from .errors import (
     UnexpectedReply,
     Upstream,
 )
+from .line import HEADER_BYTES, Line, current
 from .replies import error_text, parse_json
 from .secrets import Redactor
+from .structure import looks_too_intricate
+from .way import way_to
+from .words import in_plain_words, out_of_handles
 
 logger = logging.getLogger(__name__)
 
 # The service takes every agent with "oxen" in its name for its own command line tool and answers 426.
 USER_AGENT = "kontext-bridge/0.1"
-CONNECT_SECONDS = 10.0
 READ_SECONDS = 30.0
+# An answer of a route that lists no pictures; what one that does may be; and no answer whatsoever is longer.
+REPLY_BYTES = 4 << 20
+ROW_BYTES = 64 << 20
 MAX_REPLY_BYTES = 192 << 20
+# So that the service's own row of it, which may echo the picture, can still be read.
+MAX_PAID_BYTES = 48 << 20
 MAX_RETRY_AFTER = 60.0
-_GATEWAY_TIMEOUT = 504
+_ERROR_BYTES = 1 << 20
+_ERROR_SECONDS = 10.0
+_FRAMING = 8  # bytes on the network for one of a body, in chunks of one byte each
+# What stands between says these, or says that nobody knows what became of the request.
+_NO_WORD = frozenset([408, 444, 460, 499, 504, *range(520, 528), 598, 599])
+_YEARS = (1.7e9, 4.1e9)  # 2023 to 2099: no Date outside them is the time
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
 _POOL_SIZE = 16
@@ -67,10 +83,28 @@ class Reply:
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
 
     def json(self) -> Any:
+        """Raises UnexpectedReply for what is no JSON, and for JSON that is no reply."""
+        if looks_too_intricate(self.body):
+            raise UnexpectedReply("The service answered with more values than a reply has; it was not read.")
         return parse_json(self.body, self.headers.get("Content-Type", ""))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `Transport.send` was asked for."""
+
+    method: str
+    path: str
+    content: Mapping[str, Any]
+    paid: bool
+    key: str | None = field(repr=False)
+    seconds: float
+    lingers: float
+    max_bytes: int
+    before_last: Callable[[], None] | None
 
 
 class KeyAuth(AuthBase):
@@ -89,7 +123,7 @@ class KeyAuth(AuthBase):
 class Transport:
     """A connection pool to one account's service, shared by the threads of one run.
 
-    clock_offset: seconds, to about one, that the service's clock was ahead of this machine's at its last reply; 0.0
+    clock_offset: seconds, to about one, that the service's clock was ahead of this machine's at its last answer; None
     until one tells.
     """
 
@@ -98,7 +132,7 @@ class Transport:
         self.control = control
         self.redact = Redactor(account.key)
         self.session = session or new_session(account.base_url, _POOL_SIZE)
-        self.clock_offset = 0.0
+        self.clock_offset: float | None = None
 
     def close(self) -> None:
         self.session.close()
@@ -116,6 +150,8 @@ class Transport:
         public: bool = False,
         seconds: float = READ_SECONDS,
         patient: bool = True,
+        max_bytes: int = REPLY_BYTES,
+        lingers: float = 0.0,
         before_last: Callable[[], None] | None = None,
     ) -> Reply:
         """The service's successful (2xx) answer to one request; anything else is raised.
@@ -123,15 +159,22 @@ class Transport:
         paid: the request costs money; it is never sent twice (see the module). public: no key needed.
         seconds: how long the answer may take once the request is out; the request's body may take its time.
         patient: try again where nothing was sent, and after a 429 in the service's own time; otherwise one try.
-        Raises Misconfigured, ConnectionFailed, OutcomeUnknown (paid only), the ReplyError family, Interrupted.
+        max_bytes: how long the answer may be, unpacked. lingers: seconds for which the answer to a request that is
+        wholly out is still waited for once the run was stopped.
+        before_last: called just before the request's last block goes out, from when on the service may have it; what
+        it raises is raised here, and the request is not sent.
+        Raises Misconfigured, InvalidParameters, ConnectionFailed, OutcomeUnknown (paid only), the ReplyError family,
+        Interrupted. Of an error that came as an answer, `definite` says whether it is the service's own word.
         """
         key = self.account.key if public else self.account.require_key()
+        content = {"json": json, "params": params, "files": files, "data": data}
+        request = _Request(method, path, content, paid, key, seconds, lingers, max_bytes, before_last)
         attempt = 0
         while True:
             attempt += 1
             try:
-                reply = self._once(method, path, KeyAuth(key), json, params, files, data, paid, seconds, before_last)
-                if reply.status < 300:
+                reply = self._once(request)
+                if 200 <= reply.status < 300:
                     return reply
                 raise self.error_for(reply)
             except ConnectionFailed:
@@ -139,66 +182,96 @@ class Transport:
                     raise
                 self.control.sleep(_backoff(attempt))
             except RateLimited as busy:
-                if not patient or attempt >= _BUSY_TRIES:
+                # who else but the service says so may have passed the request on
+                if not patient or attempt >= _BUSY_TRIES or (paid and not busy.definite):
                     raise
                 self.control.sleep(_backoff(attempt) if busy.retry_after is None else busy.retry_after)
 
-    def _once(
-        self,
-        method: str,
-        path: str,
-        auth: KeyAuth,
-        json: Mapping[str, Any] | None,
-        params: Mapping[str, str | int] | None,
-        files: Mapping[str, Any] | None,
-        data: Mapping[str, str] | None,
-        paid: bool,
-        seconds: float,
-        before_last: Callable[[], None] | None = None,
-    ) -> Reply:
+    def _once(self, request: _Request) -> Reply:
         self.control.check()
-        session = self.session
-        url = self.account.base_url + path
+        if request.key is not None and not is_sendable(request.key):
+            raise Misconfigured("The API key cannot be sent as it is; copy it again. Nothing was sent.")
+        line = Line(request.seconds)
+        body = Outgoing(b"", self.control)
         try:
-            request = requests.Request(method, url, auth=auth, json=json, params=params, files=files, data=data)
-            prepared = session.prepare_request(request)
-            body = Outgoing(
-                prepared.body if isinstance(prepared.body, bytes) else b"", seconds, self.control, before_last
-            )
+            prepared = self._prepared(request)
             if prepared.body:
+                body = Outgoing(_bytes_of(prepared), self.control, request.before_last)
                 prepared.body = body  # type: ignore[assignment]  # any file may stand here
-            response = session.send(
-                prepared,
-                allow_redirects=False,
-                timeout=(min(CONNECT_SECONDS, seconds), seconds),
-                **session.merge_environment_settings(prepared.url, {}, True, None, None),
-            )
-            with response:
-                date = _http_date(response.headers.get("Date", ""))
-                if date is not None:
-                    self.clock_offset = date - time.time()
-                return Reply(response.status_code, response.headers, read_body(response, body.answer_by))
-        except requests.exceptions.InvalidHeader:
-            raise Misconfigured("The API key cannot be sent as it is; copy it again.") from None
-        except requests.RequestException as error:
-            raise self._failure(method, path, error, paid, seconds) from None
-        except UnexpectedReply as error:
-            if paid:
+            way = way_to(str(prepared.url), self.session)
+            with self.control.on_stop(lambda: _hang_up(line, body, request.lingers)), line:
+                response = self.session.send(
+                    prepared,
+                    allow_redirects=False,
+                    stream=True,
+                    timeout=(min(CONNECT_SECONDS, request.seconds), request.seconds),
+                    proxies=dict(way.proxies),
+                    verify=way.verify,
+                )
+                with response:
+                    return self._reply(response, line, request.max_bytes)
+        except OxenError as error:
+            if request.paid and _is_out(line, body) and isinstance(error, UnexpectedReply):
                 raise OutcomeUnknown(f"The answer to a paid request could not be read: {error}") from None
             raise
+        except Exception as error:
+            # whatever it is: where the request is out, all that counts is that its outcome is not known
+            if body.refusal is not None:
+                raise body.refusal from None
+            raise self._failure(request, error, line, body) from None
 
-    def _failure(
-        self, method: str, path: str, error: requests.RequestException, paid: bool, seconds: float
-    ) -> OxenError:
-        host = urlsplit(self.account.base_url).netloc
-        why = self.redact(in_plain_words(error, seconds))
-        if never_sent(error):
-            return ConnectionFailed(
-                f"No connection to {host}: {why}. Nothing was sent. Check the network, then run again."
+    def _prepared(self, request: _Request) -> requests.PreparedRequest:
+        url = self.account.base_url + request.path
+        asked = requests.Request(request.method, url, auth=KeyAuth(request.key), **request.content)
+        prepared = self.session.prepare_request(asked)
+        size = len(_bytes_of(prepared))
+        if request.paid and size > MAX_PAID_BYTES:
+            raise InvalidParameters(
+                f"The picture makes a request of {size >> 20} MB, and at most {MAX_PAID_BYTES >> 20} MB are sent. "
+                "Nothing was sent. Scale the picture down, or set send_as to Oxen upload."
             )
-        if paid:
+        return prepared
+
+    def _reply(self, response: requests.Response, line: Line, max_bytes: int) -> Reply:
+        """The answer, with a body where it is worth one: of what points elsewhere nothing is read, of an error little.
+
+        An error's own words are no reason to lose its status: where they do not come, it is one without words.
+        """
+        self.learn_clock(response.headers)
+        status = response.status_code
+        deadline = line.until or Deadline(line.seconds)
+        if 200 <= status < 300:
+            return Reply(status, response.headers, read_body(response, deadline, max_bytes))
+        body = b""
+        if status >= 400:
+            line.until = min(deadline, Deadline(_ERROR_SECONDS), key=lambda bound: bound.left)
+            try:
+                body = read_body(response, line.until, _ERROR_BYTES)
+            except (UnexpectedReply, requests.RequestException) as error:
+                if line.was_cut:
+                    raise
+                logger.debug("The words of an answer with HTTP %d did not come: %s", status, type(error).__name__)
+        return Reply(status, response.headers, body)
+
+    def _failure(self, request: _Request, error: Exception, line: Line, body: Outgoing) -> OxenError:
+        host = urlsplit(self.account.base_url).netloc
+        connect = min(CONNECT_SECONDS, request.seconds)
+        why = self.redact(in_plain_words(error, connect=connect, answer=request.seconds))
+        in_doubt = request.paid and _is_out(line, body)
+        if line.was_cut:
+            if in_doubt:
+                return OutcomeUnknown("The run was stopped after the request was sent and before its answer came.")
+            return Interrupted("The run was stopped.")
+        if in_doubt:
             return OutcomeUnknown(f"The connection to {host} broke after the request was sent: {why}.")
-        return ConnectionFailed(f"{method} {path} at {host} broke off: {why}. Run again to go on.")
+        advice = "Check the network, then run again."
+        if out_of_handles(error):
+            advice = "Close other programs, or raise the limit (`ulimit -n 4096` before ComfyUI starts)."
+        if not line.begun:
+            return ConnectionFailed(f"No connection to {host}: {why}. Nothing was sent. {advice}")
+        if request.paid:
+            return ConnectionFailed(f"The upload to {host} broke off: {why}. Nothing was sent whole. {advice}")
+        return ConnectionFailed(f"{request.method} {request.path} at {host} broke off: {why}. Run again to go on.")
 
     def error_for(self, reply: Reply) -> OxenError:
         """The error that a reply outside 2xx stands for, with what to do next."""
@@ -207,15 +280,59 @@ class Transport:
         except UnexpectedReply:
             parsed = None
         said = self.redact(error_text(parsed) or "")
-        error = classify(reply.status, reply.headers, said, self.account.source)
-        # Oxen.ai's own errors have an `error`; a gateway in between may speak JSON as well, of what it does not know.
-        error.definite = isinstance(parsed, Mapping) and bool(parsed.get("error")) and reply.status != _GATEWAY_TIMEOUT
+        definite = reply.status >= 400 and reply.status not in _NO_WORD and has_envelope(parsed)
+        error = classify(reply.status, reply.headers, said, self.account.source, definite=definite)
+        error.definite = definite
         return error
 
+    def learn_clock(self, headers: Mapping[str, str]) -> None:
+        """Take the service's time from an answer's headers, of any answer that was made for this request."""
+        date = _http_date(headers.get("Date", ""))
+        stored = headers.get("Age", "0").strip() not in {"", "0"}
+        if date is not None and _YEARS[0] < date < _YEARS[1] and not stored:
+            self.clock_offset = date - time.time()
 
-def classify(status: int, headers: Mapping[str, str], said: str, key_source: str = _NO_SOURCE) -> OxenError:
-    """The error for an HTTP status and the service's own words (already redacted, possibly empty)."""
+
+def has_envelope(parsed: Any) -> bool:
+    """Whether a reply has Oxen.ai's own form of an error; a gateway may speak JSON as well, of what it cannot know."""
+    error = parsed.get("error") if isinstance(parsed, Mapping) else None
+    return (isinstance(error, Mapping) and bool(error)) or (isinstance(error, str) and bool(error.strip()))
+
+
+def _is_out(line: Line, body: Outgoing) -> bool:
+    """Whether the service may have the whole of a request."""
+    return body.all_out if body.length else line.begun
+
+
+def _hang_up(line: Line, body: Outgoing, lingers: float) -> None:
+    """End a request of a run that was stopped: now, or `lingers` seconds later where it is out."""
+    if not (lingers and _is_out(line, body)):
+        line.cut()
+        return
+    if lingers >= line.seconds:
+        return  # its own time ends it
+    timer = threading.Timer(lingers, line.cut)
+    timer.daemon = True
+    try:
+        timer.start()
+    except RuntimeError:  # no thread is left for it
+        line.cut()
+
+
+def _bytes_of(prepared: requests.PreparedRequest) -> bytes:
+    body = prepared.body or b""
+    return body.encode() if isinstance(body, str) else bytes(body)
+
+
+def classify(
+    status: int, headers: Mapping[str, str], said: str, key_source: str = _NO_SOURCE, *, definite: bool = True
+) -> OxenError:
+    """The error for an HTTP status and the service's own words (already redacted, possibly empty).
+
+    definite: the service itself says so, so that nothing was charged.
+    """
     quote = f' The service says: "{said}".' if said else ""
+    free = "; nothing was charged." if definite else "."
     if is_moderation(said):
         return ModerationBlocked(
             f"The service's safety check refused the request.{quote} Change the prompt or the picture.",
@@ -224,19 +341,19 @@ def classify(status: int, headers: Mapping[str, str], said: str, key_source: str
     if status in {401, 403}:
         key = "the API key" if key_source == _NO_SOURCE else f"the API key from {key_source}"
         return Unauthenticated(
-            f"Oxen.ai does not accept {key} (HTTP {status}).{quote} Check the key; nothing was charged.",
+            f"Oxen.ai does not accept {key} (HTTP {status}).{quote} Check the key{free}",
             status=status,
         )
     if status == 402:
         return OutOfCredits(
-            f"The Oxen.ai account has no credits left.{quote} Add credits on its billing page; nothing was charged.",
+            f"The Oxen.ai account has no credits left.{quote} Add credits on its billing page{free}",
             status=status,
         )
     if status == 404:
         return ModelNotFound(f"Oxen.ai does not know what was asked for (HTTP 404).{quote}", status=status)
     if status == 426:
         return ClientRefused(
-            f"Oxen.ai refuses this client's User-Agent (HTTP 426).{quote} Please report it; nothing was charged.",
+            f"Oxen.ai refuses this client's User-Agent (HTTP 426).{quote} Please report it{free}",
             status=status,
         )
     if status == 429:
@@ -290,6 +407,9 @@ def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_
     A body that is whole is never too late. Where its length is not announced, one more piece than was there at the
     deadline tells that it was not.
     """
+    line = current()
+    if line is not None:
+        line.room = _FRAMING * limit + HEADER_BYTES
     body = bytearray()
     late = False
     for chunk in chunks(response):
@@ -305,80 +425,15 @@ def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_
 
 def new_session(base_url: str, pool_size: int) -> requests.Session:
     """A requests session that retries nothing by itself, and uses no proxy to reach this machine."""
-    session = requests.Session()
+    session = OneAnswer()
     session.headers["User-Agent"] = USER_AGENT
-    session.headers["Accept-Encoding"] = ACCEPTED_CODINGS
+    session.headers["Accept-Encoding"] = ACCEPTED
     if is_loopback_name(urlsplit(base_url).hostname or ""):
         session.trust_env = False
     adapter = InTimeAdapter(pool_connections=4, pool_maxsize=pool_size, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
-
-
-def never_sent(error: requests.RequestException) -> bool:
-    """Whether a failure happened before a connection stood, so that no byte of the request went out."""
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return True
-    cause = error.args[0] if error.args else None
-    reason = getattr(cause, "reason", cause)
-    if isinstance(error, requests.exceptions.SSLError):
-        # TLS breaks off in the middle of an answer, too; only a refused certificate tells that it was the handshake
-        return isinstance(reason.args[0] if reason and reason.args else None, ssl.CertificateError)
-    if any(_is_refused_tunnel(cause) for cause in _causes(error)):
-        return True
-    if isinstance(reason, urllib3.exceptions.ProxyError):
-        reason = reason.original_error
-    return isinstance(reason, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
-
-
-def in_plain_words(error: requests.RequestException, seconds: float) -> str:
-    """Why a request failed; `seconds` is what its answer was given."""
-    # urllib3 counts what it could not connect for any reason among the timeouts
-    causes = [cause for cause in _causes(error) if not isinstance(cause, urllib3.exceptions.NewConnectionError)]
-    root = causes[-1]
-    why = (isinstance(root, OSError) and root.strerror) or str(root) or type(root).__name__
-    for kind, words in _REASONS:
-        if any(isinstance(cause, kind) for cause in causes):
-            why = words.format(connect=f"{min(CONNECT_SECONDS, seconds):g}", answer=f"{seconds:g}")
-            break
-    proxied = any(isinstance(cause, urllib3.exceptions.ProxyError) or _is_refused_tunnel(cause) for cause in causes)
-    return f"by way of the proxy: {why}" if proxied else why
-
-
-# The first that one of an error's causes is.
-_REASONS: tuple[tuple[type[BaseException], str], ...] = (
-    (urllib3.exceptions.ConnectTimeoutError, "no connection within {connect} s"),
-    (urllib3.exceptions.ReadTimeoutError, "no answer within {answer} s"),
-    (TimeoutError, "the upload stood still for {connect} s"),
-    (socket.gaierror, "the name cannot be resolved"),
-    (ConnectionRefusedError, "connection refused"),
-    (ssl.SSLCertVerificationError, "the certificate is not trusted"),
-    (ssl.SSLError, "the encryption (TLS) failed"),
-    (http.client.RemoteDisconnected, "the connection was closed without an answer"),
-    (ConnectionError, "the connection was reset"),
-    (http.client.IncompleteRead, "the answer ended early"),
-    (http.client.HTTPException, "the answer is not HTTP"),
-)
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it wraps, from the outside in; not what was merely handled when it was raised."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        wrapped = (
-            getattr(cause, "original_error", None),
-            getattr(cause, "reason", None),
-            *cause.args,
-            # urllib3 before 2 does not say from what it raises this one
-            cause.__context__ if isinstance(cause, urllib3.exceptions.NewConnectionError) else cause.__cause__,
-        )
-        cause = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
-
-
-def _is_refused_tunnel(cause: BaseException) -> bool:
-    return isinstance(cause, OSError) and str(cause).startswith("Tunnel connection failed")
 
 
 def _backoff(attempt: int) -> float:

@@ -15,7 +15,7 @@ from kontext_bridge.oxen import transport as transport_module
 from kontext_bridge.oxen.body import HeadersInTime
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.credentials import Account
-from kontext_bridge.oxen.errors import Interrupted, OutcomeUnknown, UnexpectedReply
+from kontext_bridge.oxen.errors import ConnectionFailed, Interrupted, OutcomeUnknown, UnexpectedReply
 from kontext_bridge.oxen.transport import Transport, read_body
 
 BIG = b"x" * (1 << 20)
@@ -101,12 +101,12 @@ def test_an_upload_may_take_longer_than_a_connection_and_than_the_answer_may(
     assert len(server.seconds) == 1 and server.seconds[0] > 0.8 and server.lengths[0] > len(BIG)
 
 
-def test_an_upload_that_nobody_takes_ends_with_the_outcome_open(slow: Any, monkeypatch: Any) -> None:
+def test_an_upload_that_nobody_takes_was_not_sent_for_certain(slow: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(transport_module, "CONNECT_SECONDS", 0.3)
     server = slow(1e4)
     transport = Transport(Account(server.url, "k"), Control())
-    with pytest.raises(OutcomeUnknown, match=r"the upload stood still for 0\.3 s"):
-        transport.send("POST", "/x", json={"input_image": BIG.decode()}, paid=True)
+    with pytest.raises(ConnectionFailed, match=r"the upload stood still for 0\.3 s. Nothing was sent"):
+        transport.send("POST", "/x", json={"input_image": BIG.decode()}, paid=True, patient=False)
     transport.close()
 
 

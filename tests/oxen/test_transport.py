@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -368,7 +369,7 @@ def test_an_answer_that_never_ends_is_cut_at_the_limit(serve: Any) -> None:
 def test_an_answer_that_trickles_is_given_up_at_its_deadline(serve: Any) -> None:
     remote = serve(poll_endless=True)
     with pytest.raises(UnexpectedReply, match=r"took longer than 0\.2 s"):
-        remote.transport().send("GET", f"{QUEUE}/x", seconds=0.2)
+        remote.transport().send("GET", f"{QUEUE}/x", seconds=0.2, max_bytes=1 << 30)
 
 
 def test_a_paid_answer_that_is_too_long_leaves_the_outcome_open(serve: Any) -> None:
@@ -490,18 +491,28 @@ def test_a_certificate_that_is_not_trusted_means_that_nothing_was_sent(monkeypat
         (lambda now: formatdate(now + 3600, usegmt=True), 3600.0),
         (lambda now: formatdate(now - 90, usegmt=True), -90.0),
         (lambda now: time.asctime(time.gmtime(now + 60)), 60.0),
-        (lambda now: "yesterday", 0.0),
-        (lambda now: "", 0.0),
+        (lambda now: "yesterday", None),
+        (lambda now: "", None),
+        (lambda now: "Thu, 01 Jan 1970 00:00:00 GMT", None),
+        (lambda now: "Fri, 31 Dec 9999 23:59:59 GMT", None),
+        (lambda now: "Mon, 99 Foo 20xx", None),
+        (lambda now: formatdate(now - 5000, usegmt=True) + "\r\nAge: 5000", None),
     ],
-    ids=["ahead", "behind", "old form", "no date", "empty"],
+    ids=["ahead", "behind", "old form", "no date", "empty", "the first", "the last", "broken", "stored by a cache"],
 )
-def test_how_far_the_services_clock_is_ahead_is_known_after_a_reply(scripted: Any, date: Any, offset: float) -> None:
-    server = scripted(answer("200 OK", Date=date(time.time())))
+@pytest.mark.parametrize("status", ["200 OK", "404 No", "302 Found"])
+def test_how_far_the_services_clock_is_ahead_is_known_after_any_answer(
+    scripted: Any, date: Any, offset: float | None, status: str
+) -> None:
+    server = scripted(answer(status, Date=date(time.time())))
     transport = Transport(Account(server.url, "k"), Control())
-    assert transport.clock_offset == 0.0
-    transport.send("GET", QUEUE)
+    assert transport.clock_offset is None
+    with contextlib.suppress(ReplyError):
+        transport.send("GET", QUEUE)
     transport.close()
-    assert abs(transport.clock_offset - offset) <= 1.5
+    told = transport.clock_offset
+    assert (told is None) == (offset is None)
+    assert told is None or abs(told - (offset or 0.0)) <= 1.5
 
 
 def test_a_date_that_tells_nothing_leaves_what_the_reply_before_told(scripted: Any) -> None:
