@@ -31,11 +31,12 @@ Behaviour = Callable[[Request], Faults | None]
 class Service:
     """Everything that outlives a request. Lives on the stand-in's loop; readers elsewhere take copies."""
 
-    def __init__(self, faults: Faults, timing: Timing, key: str, behaviour: Behaviour | None) -> None:
+    def __init__(self, faults: Faults, timing: Timing, key: str, behaviour: Behaviour | None, shrink: int = 1) -> None:
         self.trips = Trips(faults)
         self.timing = timing
         self.key = key
         self.behaviour = behaviour
+        self.shrink = shrink
         self.url = ""
         self.elsewhere_url = ""
         self.requests: list[Request] = []
@@ -198,7 +199,7 @@ class Service:
             return None, wrong
         try:
             source = job.source or await fetch(job.params.get("input_image"), self.own_file)
-            return await asyncio.to_thread(make_edit, source, edit_of(job.params)), None
+            return await asyncio.to_thread(make_edit, source, edit_of(job.params), self.shrink), None
         except (BadInput, BadPicture) as e:
             return None, str(e)
 
