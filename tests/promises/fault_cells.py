@@ -191,7 +191,7 @@ class Cell:
     @property
     def is_patient(self) -> bool:
         """Whether the first run has the patience of a real one."""
-        return self.smooth or self.stage == HUNG or self.room is not None or self.action is Action.FULL
+        return self.smooth or self.stage == HUNG or self.room is not None
 
     @property
     def needs_upload(self) -> bool:

@@ -36,6 +36,7 @@ LANES = 8
 TIMING = Timing(queued_s=0.03, processing_s=0.06)
 SHRINK = 8
 RUN_LIMIT = 90.0
+FIRST_LIMIT = 45.0  # for runs that are short of patience, or to be cancelled
 SHORT_SECONDS, LONG_SECONDS = 1.5, 60.0
 _PORT_TRIES = 5
 _ENDED_BY_THE_SERVICE = ("GenerationFailed", "GenerationCancelled", "JobOutOfCredits", "ModerationBlocked")
@@ -113,12 +114,12 @@ class Run:
     def wait(self, seconds: float) -> bool:
         return self._ended.wait(seconds)
 
-    def report(self) -> dict[str, Any]:
+    def report(self, limit: float = RUN_LIMIT) -> dict[str, Any]:
         """What the run told; empty where it was killed."""
-        if not self.wait(RUN_LIMIT):
+        if not self.wait(limit):
             self.send(signal.SIGKILL)
             self._ended.wait()
-            return {"crash": f"the run did not end within {RUN_LIMIT:g} s"}
+            return {"crash": f"the run did not end within {limit:g} s"}
         return json.loads(self._report.read_text()) if self._report.exists() else {}
 
 
@@ -212,7 +213,7 @@ class Case:
         """The run with the fault on, stopped at its moment where it has one."""
         moment, short = self._cell.moment, not self._cell.is_patient
         if moment is None:
-            self._reports.append(self._start(service, first=True, short=short).report())
+            self._reports.append(self._start(service, first=True, short=short).report(FIRST_LIMIT))
             return
         if moment.held is not None:
             service.hold(moment.held)
@@ -230,7 +231,7 @@ class Case:
             if moment.shut:
                 service.accept_connections()
         finally:
-            self._reports.append(run.report())
+            self._reports.append(run.report(FIRST_LIMIT))
 
     def _stop(self, run: Run) -> None:
         if self._cell.action is Action.FULL:
