@@ -1,7 +1,8 @@
 """The whole fault matrix: every switch of the stand-in, in every way to wait, undisturbed, killed and cancelled at
-every stage, thousands of cells; the tests run a part of it. Exit status 1 where a cell is broken.
+every stage, and every row about doubt, clocks, full disks, bombs and hung requests: thousands of cells; the tests run
+a part of it. Exit status 1 where a cell is broken.
 
-    python benchmarks/fault_matrix.py [--processes 2]
+    python benchmarks/fault_matrix.py [--processes 2] [--part] [--only TEXT]...
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ def main() -> int:
     """Run it and print it; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2, help="how many processes share the cells")
+    parser.add_argument("--part", action="store_true", help="run the tests' part alone")
+    parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="run cells whose names hold TEXT")
     options = parser.parse_args()
+    which = ["part" if options.part else "all", *(f"only={text}" for text in options.only)]
     since = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        results = run_shards(Path(folder), options.processes, "all")
+        results = run_shards(Path(folder), options.processes, *which)
     print("\n".join(table(results)))
     print(f"{time.monotonic() - since:.0f} s")
     broken = [result for result in results if result.problems]

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .faults import Faults, describe, parse
+from .faults import SPELLING, Faults, describe, parse
 from .records import Timing
 from .server import StandIn
 
@@ -66,8 +66,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         type=_fault,
         action="append",
         default=[],
-        metavar="NAME[*TIMES][+AFTER][=VALUE]",
-        help="turn a switch on, for TIMES uses after the first AFTER",
+        metavar=SPELLING,
+        help="turn a switch on, at that route instead of its own, for TIMES uses after the first AFTER",
     )
     parser.add_argument("--list-faults", action="store_true", help="say what each switch does, and stop")
     parser.add_argument("--state", type=Path, help="write counts here as JSON on exit and on SIGUSR1")

@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from email.utils import format_datetime
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -55,6 +57,15 @@ def routes() -> list[web.RouteDef]:
     ]
 
 
+async def _misdate(request: web.Request, reply: web.StreamResponse) -> None:
+    """Give the reply a Date of its own where the service's clock is to be off."""
+    service = request.app[SERVICE]
+    if request.path.startswith(control.PREFIX) or not (fault := service.trip("date_off", request.path)):
+        return
+    off = (7200, -7200, 0)[len(service.requests) % 3] if fault.value == "varies" else fault.number(7200)
+    reply.headers["Date"] = format_datetime(datetime.fromtimestamp(time.time() + off, timezone.utc), usegmt=True)
+
+
 async def _while_there(answering: Awaitable[web.StreamResponse]) -> web.StreamResponse:
     try:
         return await answering
@@ -84,6 +95,7 @@ class Site:
         """Listen on 127.0.0.1:port, and for the other host on 127.0.0.2 or another port."""
         app = web.Application(middlewares=[self._main], client_max_size=MAX_BODY)
         app[SERVICE] = self.service
+        app.on_response_prepare.append(_misdate)
         app.add_routes(routes())
         app.add_routes(control.routes(self))
         self.service.url = await self._listen(app, "127.0.0.1", port, count=True)

@@ -5,6 +5,7 @@ A switch is off (False or None), on (True), on with a value, or a `Fault` that s
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections import Counter
@@ -23,7 +24,8 @@ class Fault:
     times: how many uses misbehave before the switch has no more effect; None is always.
     after: how many uses go well first.
     match: only uses whose path or prompt contains this text.
-    route: for switches on whole replies, the route (or "paid", "any") instead of the usual one.
+    route: for switches on whole replies, the route (or "paid", "any") instead of the usual one; routes have the
+    names of `app.routes`.
     """
 
     value: Value = True
@@ -76,6 +78,13 @@ class Faults:
     answer_html: Annotated[Switch, "paid: accepted and billed, then 200 with HTML where JSON belongs"] = False
     answer_never: Annotated[Switch, "paid: accepted and billed, never answered"] = False
     answer_delayed: Annotated[Switch, "paid: accepted and billed, the answer comes 1 s (or the value) late"] = False
+    answer_status: Annotated[
+        Switch, "paid: accepted and billed, then a gateway's 409 (or the value; 'N json' says it in JSON)"
+    ] = False
+    answer_bad_header: Annotated[
+        Switch, "paid: accepted and billed, then an answer with 'Content-Length: 1, 78' (or the value)"
+    ] = False
+    answer_interim: Annotated[Switch, "any route: 102 and 103 (or the value alone) come before the answer"] = False
 
     poll_unauthorized: Annotated[Switch, "row: 401 (with after=N: once N polls went well)"] = False
     poll_missing: Annotated[Switch, "row: 404 for an id that lives"] = False
@@ -88,6 +97,13 @@ class Faults:
     poll_never_answers: Annotated[Switch, "row: never answered"] = False
     poll_delayed: Annotated[Switch, "row: the answer comes 1 s (or the value) late"] = False
     poll_odd_status: Annotated[Switch, "row: a `status` of 'completed' (or the value), which no document lists"] = False
+    row_late: Annotated[Switch, "row and history detail: 404 until 1 s (or the value) after the enqueue"] = False
+    row_other_id: Annotated[Switch, "row: another job's, finished, whichever id was asked for"] = False
+    status_case: Annotated[Switch, "rows: `status` as 'Succeeded' (value title), or 'SUCCEEDED' (value upper)"] = False
+    status_starting: Annotated[Switch, "rows: `status` is 'starting' until 1 s (or the value) after the enqueue"] = (
+        False
+    )
+    cost_odd: Annotated[Switch, "rows of the history: `cost` is '1e9999999' (or the value, as text)"] = False
 
     stuck: Annotated[Switch, "the job stays in processing"] = False
     stuck_queued: Annotated[Switch, "the job stays queued"] = False
@@ -101,6 +117,30 @@ class Faults:
     cancel_never_answers: Annotated[Switch, "cancel: never answered; the job goes on"] = False
     list_error: Annotated[Switch, "queue list, history and its details: 500 (or the value) with an HTML body"] = False
     list_lags: Annotated[Switch, "queue and history lists: without jobs younger than 1 s (or the value)"] = False
+    list_input_image: Annotated[
+        Switch, "lists and rows echo input_image as the value: url (default), cut, null, reencoded, absent"
+    ] = False
+    list_prompt: Annotated[
+        Switch, "lists and rows echo the prompt as the value: trimmed (default), nfd, cut, upper"
+    ] = False
+    list_numbers: Annotated[
+        Switch, "lists and rows echo numbers as the value: guidance_text (default), guidance_near, seed_text"
+    ] = False
+    list_enqueued_at: Annotated[
+        Switch, "lists and rows give enqueued_at as the value: null (default), text, iso, ms, naive"
+    ] = False
+    list_newer: Annotated[Switch, "history list: 15 (or the value) finished jobs of somebody else come first"] = False
+    list_pages: Annotated[Switch, "history list: `total_pages` is null (or the value), whatever there is"] = False
+    list_small_pages: Annotated[Switch, "history list: at most 5 rows a page (or the value), whatever is asked"] = False
+    list_page_ignored: Annotated[Switch, "history list: every page is the first"] = False
+    list_order: Annotated[Switch, "queue and history lists: oldest first, or (value shuffled) in no order"] = False
+    list_null_id: Annotated[
+        Switch, "queue and history lists: a row more, without a generation_id (value all: no row has one)"
+    ] = False
+    list_null: Annotated[Switch, "queue and history lists: `generations` is null"] = False
+    date_off: Annotated[
+        Switch, "any route: the Date header is 7200 s ahead (or the value; 'varies' is now ahead, now behind)"
+    ] = False
     history_without_sync: Annotated[Switch, "edits made by the synchronous route are in no list"] = False
 
     events_unauthorized: Annotated[Switch, "event stream: 401"] = False
@@ -142,6 +182,24 @@ class Faults:
     result_hangs: Annotated[Switch, "result: headers, a few bytes, then nothing"] = False
     result_bomb: Annotated[Switch, "result, b64_json too: a PNG of a few kilobytes that says 60000 x 60000"] = False
 
+    result_late: Annotated[Switch, "result: 404 until 1 s (or the value; '403:N' is 403) after the job's end"] = False
+    result_gzip: Annotated[Switch, "result: Content-Encoding gzip, with the packed length"] = False
+    result_aws_chunked: Annotated[Switch, "result: Content-Encoding aws-chunked (or the value) on plain bytes"] = False
+
+    bomb: Annotated[
+        Switch, "any route (paid, accepted and billed): gzipped JSON of tiny values, 190 MB (or the value) unpacked"
+    ] = False
+    redirect_body: Annotated[
+        Switch, "any route (paid, accepted and billed): 302 with a Location and a body that never ends"
+    ] = False
+    trailers_endless: Annotated[
+        Switch, "any route (paid, accepted and billed): the answer in chunks, then trailers that never end"
+    ] = False
+    headers_endless: Annotated[Switch, "any route (paid, accepted and billed): 200 with headers that never end"] = False
+    interim_endless: Annotated[
+        Switch, "any route (paid, accepted and billed): 102 (or the value) for ever, and no answer"
+    ] = False
+
     upload_refused: Annotated[Switch, "uploads, presigning and new repositories: 403 (or the value)"] = False
     json_request_schema: Annotated[Switch, "models: the schema is called json_request_schema"] = False
     models_missing: Annotated[Switch, "models: 404"] = False
@@ -166,26 +224,31 @@ def describe() -> dict[str, str]:
     return {name: str(hints[name].__metadata__[0]) for name in NAMES}
 
 
-_SPELLING = re.compile(r"(?P<name>\w+)(?:\*(?P<times>\d+))?(?:\+(?P<after>\d+))?(?:=(?P<value>.*))?", re.S)
+SPELLING = "NAME[@ROUTE][*TIMES][+AFTER][=VALUE]"
+_SPELLING = re.compile(
+    r"(?P<name>\w+)(?:@(?P<route>\w+))?(?:\*(?P<times>\d+))?(?:\+(?P<after>\d+))?(?:=(?P<value>.*))?", re.S
+)
 
 
 def parse(text: str) -> tuple[str, Fault]:
-    """The name and Fault that NAME[*TIMES][+AFTER][=VALUE] spells.
+    """The name and Fault that NAME[@ROUTE][*TIMES][+AFTER][=VALUE] spells.
 
     Numbers become numbers. Raises ValueError with the reason.
     """
     found = _SPELLING.fullmatch(text)
     if found is None or found["name"] not in NAMES:
-        raise ValueError(f"{text!r} is no fault; write NAME[*TIMES][+AFTER][=VALUE], names: --list-faults")
+        raise ValueError(f"{text!r} is no fault; write {SPELLING}, names: --list-faults")
     times = None if found["times"] is None else int(found["times"])
     value = True if found["value"] is None else _number(found["value"])
-    return found["name"], Fault(value, times=times, after=int(found["after"] or 0))
+    return found["name"], Fault(value, times=times, after=int(found["after"] or 0), route=found["route"] or "")
 
 
 def _number(text: str) -> Value:
     try:
         number = float(text)
     except ValueError:
+        return text
+    if not math.isfinite(number):
         return text
     return int(number) if number.is_integer() else number
 

@@ -15,7 +15,7 @@ from .inputs import BadInput, fetch
 from .models import MODELS, TEXT_MODEL
 from .parameters import MODEL, complaint
 from .records import Job, Status
-from .rows import row, select
+from .rows import listed, row, select
 from .service import SERVICE, Service
 
 MAX_GENERATIONS = 4
@@ -109,15 +109,17 @@ async def list_queue(request: web.Request) -> web.StreamResponse:
         if (job.status.value == wanted if wanted else job.status in active)
     ]
     rows = [row(service, job) for job in jobs]
-    return web.json_response({"count": len(rows), "generations": rows}, dumps=replies.dumps)
+    return web.json_response({"count": len(rows), "generations": listed(service, rows)}, dumps=replies.dumps)
 
 
 async def get_row(request: web.Request) -> web.StreamResponse:
     """GET /api/ai/queue/{id}: the bare row."""
     service = request.app[SERVICE]
-    job = service.jobs.get(request.match_info["id"])
+    job = service.known(request.match_info["id"])
     if job is None:
         return replies.not_found()
+    if service.job_trip(job, current_call().own)("row_other_id"):
+        job = service.strangers(1)[0]
     return web.json_response(row(service, job), dumps=replies.dumps)
 
 

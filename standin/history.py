@@ -7,7 +7,7 @@ from decimal import Decimal
 from aiohttp import web
 
 from . import replies
-from .rows import history_row, select
+from .rows import history_row, listed, select
 from .service import SERVICE
 
 
@@ -20,16 +20,23 @@ async def history(request: web.Request) -> web.StreamResponse:
         return replies.invalid("page and page_size must be integers")
     if page < 1 or not 1 <= size <= 1000:
         return replies.invalid("page must be at least 1, page_size between 1 and 1000")
+    if cap := service.trip("list_small_pages"):
+        size = min(size, int(cap.number(5)))
+    if service.trip("list_page_ignored"):
+        page = 1
     jobs = [job for job in select(service, query) if job.status.value == query.get("status", job.status.value)]
     rows = [history_row(service, job) for job in jobs]
     costs = [Decimal(r["cost"]) for r in rows if r["cost"] is not None]
     shown = rows[(page - 1) * size : page * size]
+    pages: int | None = max(1, -(-len(rows) // size))
+    if fault := service.trip("list_pages"):
+        pages = None if fault.text("null") == "null" else int(fault.number(1))
     reply = {
         "count": len(shown),
-        "generations": shown,
+        "generations": listed(service, shown),
         "page_number": page,
         "page_size": size,
-        "total_pages": max(1, -(-len(rows) // size)),
+        "total_pages": pages,
         "total_entries": len(rows),
         "total_cost": str(sum(costs, Decimal(0))) if costs else None,
     }
@@ -39,7 +46,7 @@ async def history(request: web.Request) -> web.StreamResponse:
 async def generation(request: web.Request) -> web.StreamResponse:
     """One generation, wrapped, unlike the queue's row."""
     service = request.app[SERVICE]
-    job = service.jobs.get(request.match_info["id"])
+    job = service.known(request.match_info["id"])
     if job is None:
         return replies.not_found()
     reply = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from . import replies
+from . import bombs, replies
 from .call import Call, Handler
 from .faults import Fault
 from .service import Service
@@ -20,6 +20,9 @@ _EVENTS = frozenset({"events"})
 _LISTS = frozenset({"queue", "history", "generation"})
 _UPLOADS = frozenset({"upload", "context", "presign", "new_repo"})
 _MODELS = frozenset({"model", "models", "search"})
+_ANY = frozenset({"any"})
+# These send what they have while they run, so that a bomb must come in their place.
+_SENT_BY_HANDLER = frozenset({"events", "result"})
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,31 @@ SPOILT: dict[str, tuple[frozenset[str], Spoil]] = {
     "answer_error": (PAID, lambda hit, reply: _html(504)(hit)),
     "answer_html": (PAID, lambda hit, reply: replies.html(200)),
     "answer_never": (PAID, lambda hit, reply: _never(hit)),
+    "answer_status": (PAID, lambda hit, reply: _gateway(hit.fault)),
+    "answer_bad_header": (
+        PAID,
+        lambda hit, reply: bombs.bad_header(hit.request, hit.fault, replies.body_of(reply)),
+    ),
 }
+
+
+# Switches that end in a reply made to do harm, wherever it comes.
+BOMBS: dict[str, tuple[frozenset[str], Spoil]] = {
+    "bomb": (PAID, lambda hit, reply: bombs.bomb(int(hit.fault.number(190)))),
+    "redirect_body": (PAID, lambda hit, reply: bombs.redirect_body(hit.request)),
+    "trailers_endless": (PAID, lambda hit, reply: bombs.trailers_endless(hit.request, replies.body_of(reply))),
+    "headers_endless": (PAID, lambda hit, reply: bombs.headers_endless(hit.request)),
+    "interim_endless": (PAID, lambda hit, reply: bombs.interim_endless(hit.request, hit.fault)),
+}
+SPOILT |= BOMBS
+
+
+def _gateway(fault: Fault) -> web.Response:
+    """An answer of something in between, in no envelope of the service."""
+    code, _, form = str(fault.text("409")).partition(" ")
+    if form == "json":
+        return web.json_response({"message": f"error {code}"}, status=int(code))
+    return web.Response(status=int(code), text=f"error code: {code}")
 
 
 async def answer(request: web.Request, service: Service, call: Call, handler: Handler) -> web.StreamResponse:
@@ -148,6 +175,12 @@ async def answer(request: web.Request, service: Service, call: Call, handler: Ha
     for name, (usual, make) in INSTEAD.items():
         if fault := _taken(service, call, name, usual, subject):
             return await _settled(make(Hit(request, service, fault)))
+    if fault := _taken(service, call, "answer_interim", _ANY, subject):
+        bombs.interim(request, fault)
+    if call.record.route in _SENT_BY_HANDLER:
+        for name, (usual, spoil) in BOMBS.items():
+            if fault := _taken(service, call, name, usual, subject):
+                return await _settled(spoil(Hit(request, service, fault), web.json_response({})))
     reply = whole = await handler(request)
     # A refused request was not accepted, and only an accepted one's answer is worth losing.
     if call.record.route not in PAID or call.jobs:
@@ -177,7 +210,7 @@ def _on_route(route: str, moved: str, usual: frozenset[str]) -> bool:
         return True
     if moved == "paid":
         return route in PAID
-    return route == moved if moved else route in usual
+    return route == moved if moved else route in usual or usual is _ANY
 
 
 def _concerns(name: str, fault: Fault, call: Call) -> bool:

@@ -40,10 +40,11 @@ def output_size(aspect_ratio: str, input_size: tuple[int, int]) -> tuple[int, in
     return min(SIZES, key=lambda size: abs(wanted - size[0] / size[1]))
 
 
-def make_edit(source: bytes, edit: Edit) -> bytes:
-    """The edited picture's file bytes in the format asked for. Raises BadPicture."""
+def make_edit(source: bytes, edit: Edit, shrink: int = 1) -> bytes:
+    """The edited picture's file bytes in the format asked for, its sides divided by `shrink`. Raises BadPicture."""
     picture = _open(source)
-    size = output_size(edit.aspect_ratio, picture.size)
+    width, height = output_size(edit.aspect_ratio, picture.size)
+    size = width // shrink, height // shrink
     colour = seed_colour(edit.seed)
     canvas = _place(picture, size, colour, fill=edit.aspect_ratio == "match_input_image")
     canvas = Image.blend(canvas, Image.new("RGB", size, colour), 0.18)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import time
+
 from aiohttp import web
 
 from . import replies
 from .call import Call, current_call
-from .faults import Trip
+from .faults import Fault, Trip
 from .picture import bomb, media_type
 from .records import Job
 from .service import SERVICE, Service
@@ -15,7 +18,7 @@ from .service import SERVICE, Service
 async def result(request: web.Request) -> web.StreamResponse:
     """GET of a result_url: open to whoever has the signed address."""
     service = request.app[SERVICE]
-    job = service.jobs.get(request.match_info["id"])
+    job = service.found(request.match_info["id"])
     if job is None or job.result is None:
         return replies.not_found()
     call = current_call()
@@ -36,6 +39,8 @@ def _refused(request: web.Request, service: Service, job: Job, call: Call) -> we
     if trip("result_expired"):
         service.expired.add(request.raw_path)
         return _expired()
+    if (fault := trip("result_late")) and (status := _too_early(job, fault)):
+        return replies.envelope(status, "resource_not_found", "The requested file could not be found")
     if trip("result_missing"):
         return replies.not_found()
     if not call.authorized and (fault := trip("result_needs_bearer")):
@@ -50,6 +55,12 @@ def _refused(request: web.Request, service: Service, job: Job, call: Call) -> we
         away = f"{service.elsewhere_url}/{job.id}"
         return web.Response(status=302, headers={"Location": fault.text(away)})
     return None
+
+
+def _too_early(job: Job, fault: Fault) -> int:
+    """The status that an address not yet there answers with, 0 where it is there."""
+    status, _, seconds = fault.text("404:1").rpartition(":")
+    return int(status or 404) if time.time() - (job.completed_at or 0.0) < float(seconds) else 0
 
 
 def spoilt(data: bytes, trip: Trip) -> bytes:
@@ -77,10 +88,16 @@ async def send_picture(request: web.Request, service: Service, job: Job, trip: T
         await reply.write(data[:64])
         await service.stopping.wait()
         return reply
-    data = spoilt(data, trip)
-    reply = web.StreamResponse(headers={"Content-Type": kind, "Content-Length": str(len(data))})
-    left = await replies.send_whole(request, reply, data)
-    if left and data is job.result and request.method == "GET":
+    sent = spoilt(data, trip)
+    whole = sent is data
+    headers = {"Content-Type": kind}
+    if trip("result_gzip"):
+        headers["Content-Encoding"], sent = "gzip", gzip.compress(sent, 1)
+    if fault := trip("result_aws_chunked"):
+        headers["Content-Encoding"] = fault.text("aws-chunked")
+    reply = web.StreamResponse(headers=headers | {"Content-Length": str(len(sent))})
+    left = await replies.send_whole(request, reply, sent)
+    if left and whole and request.method == "GET":
         service.deliver(job)
     return reply
 

@@ -1,11 +1,13 @@
-"""How a job looks from outside: the queue's row and the history's."""
+"""How a job looks from outside: the queue's row and the history's, and the lists of them."""
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .echo import altered
 from .files import USERNAME
 from .records import Job, Status
 from .service import COST_PER_IMAGE, Service
@@ -15,16 +17,13 @@ def row(service: Service, job: Job) -> dict[str, Any]:
     """The bare row of GET /api/ai/queue/{id}: the parameters as sent, and the job's state over them."""
     trip = service.job_trip(job)
     sent = {k: v for k, v in job.params.items() if k not in ("model", "num_generations")}
-    status: str = job.status.value
     url = service.result_url(job) if job.status is Status.SUCCEEDED and not trip("no_result_url") else None
-    if fault := trip("poll_odd_status"):
-        status = fault.text("completed")
-    return sent | {
+    whole = sent | {
         "generation_id": job.id,
         "model_name": job.params.get("model"),
         "prompt": job.prompt,
         "media_type": "image",
-        "status": status,
+        "status": job.status.value,
         "result_url": url,
         "error_message": job.error_message,
         "error_retryable": None,
@@ -35,11 +34,14 @@ def row(service: Service, job: Job) -> dict[str, Any]:
         "target_repo": job.params.get("target_repo"),
         "target_directory": job.params.get("target_directory"),
     }
+    return altered(whole, job, trip, service.url)
 
 
 def history_row(service: Service, job: Job) -> dict[str, Any]:
     """The row of GET /api/ai/generations: the queue's, with what it cost as a decimal text."""
     cost = f"{COST_PER_IMAGE:.2f}" if job.status is Status.SUCCEEDED else None
+    if fault := service.job_trip(job)("cost_odd"):
+        cost = fault.text("1e9999999")
     user = {"user_id": "1", "username": USERNAME, "user_image": None}
     return row(service, job) | {"cost": cost} | user
 
@@ -47,7 +49,9 @@ def history_row(service: Service, job: Job) -> dict[str, Any]:
 def select(service: Service, query: Mapping[str, str]) -> list[Job]:
     """The jobs that the list filters of the query let through, newest first; `status` is the caller's."""
     found = []
-    for job in reversed(service.jobs.values()):
+    newer = service.trip("list_newer")
+    strangers = service.strangers(int(newer.number(15))) if newer else []
+    for job in [*reversed(strangers), *reversed(service.jobs.values())]:
         asked = {
             "namespace": job.params.get("target_namespace", USERNAME),
             "model": job.params.get("model"),
@@ -57,7 +61,19 @@ def select(service: Service, query: Mapping[str, str]) -> list[Job]:
         }
         if all(query.get(name, value) == value for name, value in asked.items()) and _listed(service, job):
             found.append(job)
+    if order := service.trip("list_order"):
+        return random.sample(found, len(found)) if order.value == "shuffled" else found[::-1]
     return found
+
+
+def listed(service: Service, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """What a list's `generations` holds of these rows."""
+    if service.trip("list_null"):
+        return None
+    if fault := service.trip("list_null_id"):
+        nameless = [row | {"generation_id": None} for row in rows]
+        return nameless if fault.value == "all" else [*nameless[:1], *rows]
+    return list(rows)
 
 
 def _listed(service: Service, job: Job) -> bool:

@@ -27,6 +27,7 @@ class StandIn:
     port: 0 takes a free one. behaviour: called with each request on the server's thread; the Faults it
     returns hold for that request and for the jobs it makes, before the general ones
     (`reset_before_body` excepted, which is decided before there is a request to show).
+    shrink: divides the sides of the pictures that it makes, where many are made and none is looked at.
 
     What it has seen is read through the properties, each a copy.
     """
@@ -39,10 +40,11 @@ class StandIn:
         *,
         port: int = 0,
         behaviour: Behaviour | None = None,
+        shrink: int = 1,
     ) -> None:
         self.key = key
         self._port = port
-        self._setup = faults or Faults(), timing or Timing(), key, behaviour
+        self._setup = faults or Faults(), timing or Timing(), key, behaviour, shrink
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
         self._site: Site | None = None

@@ -20,6 +20,7 @@ from .parameters import complaint, edit_of
 from .picture import BadPicture, make_edit
 from .records import Bearer, Bill, Job, Request, Status, Timing, digest
 from .signing import Signer
+from .strangers import strange_job
 
 # Made up: the service's own price is not documented.
 COST_PER_IMAGE = 0.04
@@ -30,11 +31,12 @@ Behaviour = Callable[[Request], Faults | None]
 class Service:
     """Everything that outlives a request. Lives on the stand-in's loop; readers elsewhere take copies."""
 
-    def __init__(self, faults: Faults, timing: Timing, key: str, behaviour: Behaviour | None) -> None:
+    def __init__(self, faults: Faults, timing: Timing, key: str, behaviour: Behaviour | None, shrink: int = 1) -> None:
         self.trips = Trips(faults)
         self.timing = timing
         self.key = key
         self.behaviour = behaviour
+        self.shrink = shrink
         self.url = ""
         self.elsewhere_url = ""
         self.requests: list[Request] = []
@@ -51,6 +53,7 @@ class Service:
         self.stopping = asyncio.Event()
         self._flowing = {Status.QUEUED: asyncio.Event(), Status.PROCESSING: asyncio.Event()}
         self._lives: set[asyncio.Task[None]] = set()
+        self._strangers: dict[str, Job] = {}
         self.release()
 
     # faults
@@ -97,6 +100,23 @@ class Service:
         life.add_done_callback(self._lives.discard)
         self.notify()
         return job
+
+    def strangers(self, count: int) -> list[Job]:
+        """So many finished jobs of somebody else with the same key, oldest first; none is billed or in `jobs`."""
+        while len(self._strangers) < count:
+            job = strange_job(len(self._strangers))
+            self._strangers[job.id] = job
+        return list(self._strangers.values())[:count]
+
+    def found(self, generation_id: str) -> Job | None:
+        """The job of that id, a stranger's too."""
+        return self.jobs.get(generation_id) or self._strangers.get(generation_id)
+
+    def known(self, generation_id: str) -> Job | None:
+        """`found`, once the service knows its own job."""
+        job = self.found(generation_id)
+        late = job and self.job_trip(job)("row_late")
+        return None if job and late and time.time() - job.enqueued_at < late.number(1.0) else job
 
     def hold(self, stage: Status) -> None:
         """Let no job leave this stage of its own accord."""
@@ -179,12 +199,14 @@ class Service:
             return None, wrong
         try:
             source = job.source or await fetch(job.params.get("input_image"), self.own_file)
-            return await asyncio.to_thread(make_edit, source, edit_of(job.params)), None
+            return await asyncio.to_thread(make_edit, source, edit_of(job.params), self.shrink), None
         except (BadInput, BadPicture) as e:
             return None, str(e)
 
     def deliver(self, job: Job) -> None:
-        """Note that the job's picture left here whole."""
+        """Note that the job's picture left here whole; a stranger's is nobody's business."""
+        if job.id not in self.jobs:
+            return
         self.delivered.add(job.billed_as)
         self.notify()
 

@@ -1,14 +1,14 @@
-"""The cells of the fault matrix: a switch of the stand-in, a way to wait, and a moment at which the run is stopped."""
+"""What a cell of the fault matrix is: what goes wrong, a way to wait, and a moment at which the run is stopped."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from kontext_bridge.standin.faults import NAMES, Fault, Switch
+from kontext_bridge.standin.faults import Fault, Switch, Value
 from kontext_bridge.standin.records import Status
 from kontext_bridge.standin.server import StandIn
 
@@ -23,6 +23,10 @@ class Mode(str, Enum):
 class Action(str, Enum):
     KILL = "kill -9"
     CANCEL = "cancel"
+    FULL = "disk full"
+
+
+STOPS = (Action.KILL, Action.CANCEL)
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,14 @@ class Scene:
 
     service: StandIn
     folder: Path
+    pictures: int = 1
 
     def asked(self, route: str) -> bool:
         return any(request.route == route for request in self.service.requests)
+
+    def posted(self) -> bool:
+        """Whether every edit of the run was sent."""
+        return sum(request.route in ("enqueue", "edit") for request in self.service.requests) >= self.pictures
 
     def job_is(self, *states: Status) -> bool:
         return any(job.status in states for job in self.service.jobs.values())
@@ -62,14 +71,11 @@ class Stage:
     shut: bool = False
 
 
-def _posted(scene: Scene) -> bool:
-    return scene.asked("enqueue") or scene.asked("edit")
-
-
 BEFORE = Stage("before the POST", lambda scene: scene.ledger_says("sending"), shut=True)
+NO_ANSWER = "POST sent, no answer"
 QUEUE_STAGES = (
     BEFORE,
-    Stage("POST sent, no answer", _posted, {"answer_delayed": Fault(30)}),
+    Stage(NO_ANSWER, Scene.posted, {"answer_delayed": Fault(30)}),
     Stage("id known", lambda scene: scene.ledger_says("sent"), held=Status.QUEUED),
     Stage("queued", lambda scene: scene.asked("row"), held=Status.QUEUED),
     Stage(
@@ -90,7 +96,7 @@ QUEUE_STAGES = (
 )
 BLOCKING_STAGES = (
     BEFORE,
-    Stage("POST sent, no answer", _posted, held=Status.QUEUED),
+    Stage(NO_ANSWER, Scene.posted, held=Status.QUEUED),
     Stage("processing", lambda scene: scene.job_is(Status.PROCESSING), held=Status.PROCESSING),
     Stage("finished", lambda scene: scene.job_is(Status.SUCCEEDED), {"answer_delayed": Fault(30)}),
     Stage(
@@ -100,6 +106,7 @@ BLOCKING_STAGES = (
     ),
 )
 STAGE_NAMES = tuple(stage.name for stage in QUEUE_STAGES)
+HUNG = "hung"
 
 
 def stages(mode: Mode) -> tuple[Stage, ...]:
@@ -107,82 +114,95 @@ def stages(mode: Mode) -> tuple[Stage, ...]:
 
 
 @dataclass(frozen=True)
+class Clock:
+    """How many seconds this machine's clock is ahead, in the first run and in all that follow."""
+
+    name: str
+    first: float = 0.0
+    later: float = 0.0
+
+
+@dataclass(frozen=True)
 class Cell:
-    """One case. fault: a switch of the stand-in, None for none. once: it misbehaves a single time."""
+    """One case. fault: a switch of the stand-in, None for none. once: it misbehaves a single time.
+
+    value, route: the switch's, as in `Fault`.
+    also: other switches, on as long as this one. kept: they stay on for the runs that follow the first.
+    lost: the first answer to each edit is lost besides.
+    pictures: how many edits there are, alike but for their pictures.
+    clock: what this machine's clock does. room: bytes that a file may hold in the first run, None without bounds.
+    smooth: nothing here is a reason to fail: the first run is patient and delivers.
+    may_ask: the edit's fate is in doubt, so that a run may stop and ask whether to pay anew.
+    """
 
     fault: str | None
     mode: Mode
     stage: str | None = None
     action: Action | None = None
     once: bool = False
+    value: Value = True
+    route: str = ""
+    also: tuple[tuple[str, Value], ...] = ()
+    kept: bool = False
+    lost: bool = False
+    pictures: int = 1
+    clock: Clock | None = None
+    room: int | None = None
+    smooth: bool = False
+    may_ask: bool = False
+
+    @property
+    def row(self) -> str:
+        """What goes wrong, in words."""
+        words = [self.fault or ""]
+        words[0] += f"@{self.route}" if self.route else ""
+        words[0] += f"={self.value}" if self.value is not True else ""
+        words += [f"{name}={value}" for name, value in self.also]
+        words += ["an answer lost"] if self.lost else []
+        words += [f"{self.pictures} pictures"] if self.pictures > 1 else []
+        words += [self.clock.name] if self.clock else []
+        words += ["no room on the disk"] if self.room is not None or self.action is Action.FULL else []
+        return ", ".join(filter(None, words)) or "(no fault)"
 
     @property
     def name(self) -> str:
-        fault = (self.fault or "no fault") + (" (once)" if self.once else "")
+        room = "" if self.room is None else f" above {self.room} bytes"
         stop = f"{self.action.value} {self.stage}" if self.action else "not stopped"
-        return f"{fault} / {self.mode.value} / {stop}"
+        return f"{self.row}{room}{' (once)' if self.once else ''} / {self.mode.value} / {stop}"
 
     @property
     def moment(self) -> Stage | None:
+        if self.stage == HUNG:
+            return Stage(HUNG, lambda scene: scene.service.shown[self.fault or ""] > 0)
         return next((stage for stage in stages(self.mode) if stage.name == self.stage), None)
 
     @property
+    def switches(self) -> dict[str, Switch]:
+        """The stand-in's switches for the first run, those of the moment left out."""
+        switches: dict[str, Switch] = dict(self.also)
+        if self.lost:
+            switches["answer_dropped"] = Fault(times=self.pictures)
+        if self.fault is not None:
+            value = 100 if self.fault == "body_limit" else self.value  # bytes, below which no request stays
+            times = 1 if self.once or self.stage == HUNG else None
+            switches[self.fault] = Fault(value, times=times, route=self.route)
+        return switches
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether the first run has the patience of a real one."""
+        return self.smooth or self.stage == HUNG or self.room is not None
+
+    @property
     def needs_upload(self) -> bool:
-        return self.fault == "upload_refused"
+        return self.fault == "upload_refused" or self.route in {"me", "upload", "context", "presign"}
 
     @property
     def needs_spend_limit(self) -> bool:
-        return self.fault in {"models_missing", "price_missing", "json_request_schema"}
+        limited = {"models_missing", "price_missing", "json_request_schema", "cost_odd"}
+        return self.fault in limited or self.route == "model"
 
     @property
     def is_unlisted(self) -> bool:
         """Whether the service leaves this cell's edit out of its lists, once its answer is lost."""
         return self.mode is Mode.BLOCKING and self.fault == "history_without_sync"
-
-
-def all_cells() -> Iterator[Cell]:
-    """Every switch, times every wait mode, times nothing, a cancel and a kill at each stage; thousands."""
-    for fault in (None, *NAMES):
-        for mode in Mode:
-            yield Cell(fault, mode)
-            if fault is not None:
-                yield Cell(fault, mode, once=True)
-            for stage in stages(mode):
-                if fault not in stage.switches:
-                    for action in Action:
-                        yield Cell(fault, mode, stage.name, action)
-
-
-def can_show(fault: str, mode: Mode, action: Action | None) -> bool:
-    """Whether a switch has an occasion to misbehave in such a run."""
-    if fault.startswith("event"):
-        return mode in {Mode.EVENTS, Mode.SUBMIT}
-    if fault in {"image_url_reply", "url_though_b64", "b64_though_url", "b64_garbage", "history_without_sync"}:
-        return mode is Mode.BLOCKING
-    if fault.startswith("cancel"):
-        return mode is not Mode.BLOCKING and action is Action.CANCEL
-    if fault in {"upload_refused", "models_missing", "price_missing", "json_request_schema"}:
-        return action is None
-    return True
-
-
-def chosen_cells() -> Iterator[Cell]:
-    """What runs in CI: every switch in every mode, no switch at every stage in every mode, and every switch at every
-    stage in one mode, cancelled and killed in turns; without those in which the switch cannot show.
-    """
-    modes, actions = tuple(Mode), tuple(Action)
-    for cell in all_cells():
-        if cell.fault is None or (cell.action is None and not cell.once and can_show(cell.fault, cell.mode, None)):
-            yield cell
-    for row, fault in enumerate(NAMES):
-        for column, name in enumerate(STAGE_NAMES):
-            wanted = modes[(row + column) % len(modes)]
-            action = Action.CANCEL if fault.startswith("cancel") else actions[(row // len(modes) + column) % 2]
-            able = [
-                mode
-                for mode in (wanted, *modes)
-                if can_show(fault, mode, action)
-                and any(stage.name == name and fault not in stage.switches for stage in stages(mode))
-            ]
-            if able:
-                yield Cell(fault, able[0], name, action)

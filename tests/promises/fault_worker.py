@@ -1,4 +1,4 @@
-"""One run of one edit in a process that may be killed, forked from one that has imported the client already.
+"""One run of an edit or two in a process that may be killed, forked from one that has imported the client already.
 
 Started as a program it reads one JSON job a line, forks, says the child's process id, waits for it to end, and says
 "done". The child writes what came of the run as JSON; all that it logs, down to DEBUG, goes into the job's log file.
@@ -11,16 +11,18 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import signal
 import struct
 import sys
+import time
 import traceback
 import zlib
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kontext_bridge.oxen import batch, client, edits, fetch, transport, waiting
+from kontext_bridge.oxen import batch, client, fetch, transport, waiting
 from kontext_bridge.oxen.batch import Batch
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
@@ -35,10 +37,10 @@ MAX_SIDE = 4096
 SETTLE_SECONDS = 1.6  # above the second by which the stand-in's lists lag
 
 
-def png(width: int, height: int) -> bytes:
-    """A whole grey PNG."""
+def png(width: int, height: int, shade: int = 0x80) -> bytes:
+    """A whole PNG in one shade of grey."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    rows = b"".join(b"\0" + b"\x80" * width for _ in range(height))
+    rows = b"".join(b"\0" + bytes([shade]) * width for _ in range(height))
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
@@ -82,48 +84,116 @@ def shorten_patience() -> None:
     fetch.Limits.__init__.__defaults__ = (fetch.MAX_BYTES, 1.0)
 
 
+def set_everywhere(**values: float) -> None:
+    """Set constants of the client in whichever of its modules they are."""
+    for name, value in values.items():
+        for module in [module for at, module in sys.modules.items() if at.startswith("kontext_bridge.oxen.")]:
+            if hasattr(module, name):
+                setattr(module, name, value)
+
+
+def shift_clock(seconds: float) -> None:
+    """Set this process's clock ahead, as every module sees it."""
+    now = time.time
+    time.time = lambda: now() + seconds
+
+
+def fill_disk(room: int, mark: Path) -> None:
+    """From now on no file of this process may grow beyond so many bytes, nor be written beyond them.
+
+    It stands for a full disk, needs no rights and leaves nothing behind; Python ignores the signal that comes with it.
+    """
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    mark.touch()
+
+
+def empty_disk() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Do the edit, and tell what came of it."""
+    """Do the edits, and tell what came of them, in memory and in time."""
     control = Control()
-    signal.signal(signal.SIGTERM, lambda *_: control.interrupt())
-    edits._SETTLE_SECONDS, edits._SETTLE_PAUSE = SETTLE_SECONDS, 0.2
-    edits._BLOCKING_SECONDS = 0.0
+    stopped: list[float] = []
+
+    def stop(*_: object) -> None:
+        stopped.append(time.monotonic())
+        control.interrupt()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, lambda *_: fill_disk(0, Path(job["full"])))
+    if job["clock"]:
+        shift_clock(job["clock"])
+    set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
+    set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
     if job["short"]:
         shorten_patience()
-    limit = Decimal(10) if job["spend_limit"] else None
-    settings = Settings(usd_per_day=limit)
+    if job["room"] is not None:
+        fill_disk(job["room"], Path(job["full"]))
+    peak, since = _peak(), time.monotonic()
     try:
-        with Session(Account(job["url"], job["key"]), Path(job["folder"]), settings, control) as session:
-            outcome = _edit(session, job)
-    except OxenError as error:
-        outcome = Outcome(error=error)
+        report: dict[str, Any] = {"outcomes": [_told(outcome) for outcome in _outcomes(job, job["edits"], control)]}
+        ended = time.monotonic()
+        report["mib"] = (_peak() - peak) / 2**20
+        report["seconds"] = ended - since
+        if stopped:
+            report["stopping"] = ended - stopped[0]
+        if job["then"]:
+            (outcome,) = _outcomes(job, job["then"], Control())
+            report["then"] = {**_told(outcome), "seconds": time.monotonic() - ended}
     except BaseException:
         return {"crash": traceback.format_exc()}
+    return report
+
+
+def _told(outcome: Outcome[str]) -> dict[str, Any]:
     if outcome.error is not None:
         return {"error": type(outcome.error).__name__, "text": str(outcome.error)}
     return {"picture": outcome.picture, "how": outcome.how and outcome.how.value}
 
 
-def _edit(session: Session, job: dict[str, Any]) -> Outcome[str]:
-    source = png(8, 8)
+def _outcomes(job: dict[str, Any], wanted: list[dict[str, Any]], control: Control) -> list[Outcome[str]]:
+    """What came of some edits; the same error for all where the run raised one."""
+    limit = Decimal(10) if job["spend_limit"] else None
+    settings = Settings(usd_per_day=limit, max_in_flight=job["max_in_flight"])
+    try:
+        with Session(Account(job["url"], job["key"]), Path(job["folder"]), settings, control) as session:
+            return _edit(session, job, wanted)
+    except OxenError as error:
+        return [Outcome(error=error)] * len(wanted)
+
+
+def _one(session: Session, job: dict[str, Any], wanted: dict[str, Any]) -> Edit:
+    source = png(8, 8, wanted["shade"])
 
     def input_image() -> str:
         if job["upload"]:
             return upload(session.client, source, "image/png", None)
         return "data:image/png;base64," + base64.b64encode(source).decode()
 
-    edit = Edit(EditParameters(prompt="make it blue", seed=7), hashlib.sha256(source).hexdigest(), input_image)
+    parameters = EditParameters(prompt=wanted["prompt"], seed=wanted["seed"])
+    return Edit(parameters, hashlib.sha256(source).hexdigest(), input_image)
+
+
+def _edit(session: Session, job: dict[str, Any], wanted: list[dict[str, Any]]) -> list[Outcome[str]]:
+    edits = [_one(session, job, one) for one in wanted]
     submit = job["mode"] == "submit"
     wait = WaitMode.EVENTS if submit else WaitMode[job["mode"].upper()]
     terms = Terms(wait=wait, reuse=not job["anew"], seconds=job["seconds"], submit_only=submit)
     batch = Batch(session, whole_png, terms)
-    (outcome,) = outcomes = batch.edit([edit])
-    if submit and outcome.error is None:
-        assert outcome.record is not None
+    outcomes = list(batch.edit(edits))
+    if submit:
+        records = [outcome.record for outcome in outcomes if outcome.error is None and outcome.record is not None]
         batch = Batch(session, whole_png, Terms(wait=wait, seconds=job["seconds"]))
-        (outcome,) = outcomes = batch.collect([outcome.record])
+        collected = iter(batch.collect(records))
+        outcomes = [outcome if outcome.error is not None else next(collected) for outcome in outcomes]
     batch.handed_over(outcomes)
-    return outcome
+    return outcomes
 
 
 def _child(job: dict[str, Any]) -> None:
@@ -133,7 +203,9 @@ def _child(job: dict[str, Any]) -> None:
     logging.basicConfig(level=logging.DEBUG)
     report = Path(job["report"])
     partial = report.with_suffix(".part")
-    partial.write_text(json.dumps(run(job)))
+    told = json.dumps(run(job))
+    empty_disk()
+    partial.write_text(told)
     partial.replace(report)
     logging.shutdown()
 

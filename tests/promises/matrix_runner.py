@@ -1,13 +1,13 @@
 """Runs cells of the fault matrix, each against a stand-in of its own, and judges what came of them.
 
-As a program: `matrix_runner.py FOLDER RESULTS.json SHARD SHARDS [all]` runs one share of the cells.
+As a program: `matrix_runner.py FOLDER RESULTS.json SHARD SHARDS [all] [only=TEXT]...` runs one share of the cells, or
+of those whose names hold the texts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import queue
@@ -18,26 +18,26 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fault_cells import STAGE_NAMES, Action, Cell, Mode, Scene, all_cells, chosen_cells
-from kontext_bridge.oxen import errors
-from kontext_bridge.standin.faults import NAMES, Fault, Faults
-from kontext_bridge.standin.records import Bill, Job, Status, Timing
+from fault_cells import HUNG, STAGE_NAMES, Action, Cell, Mode, Scene
+from fault_rows import all_cells, chosen_cells
+from kontext_bridge.standin.faults import Faults
+from kontext_bridge.standin.records import Bill, Timing
 from kontext_bridge.standin.server import StandIn
+from matrix_judge import KEY, NEXT, PIECE, TWINS, Trial, alive, asks, files_with_a_piece, outcomes
 
-KEY = "SFMyNTY.g2gDdAAAAAF3BGRhdGFtAAAABHVzZXI.Zq81mvXKtUcW-0bLrNpEyHfoJd93TixA"
-PIECE = 12
+__all__ = ["KEY", "PIECE", "TIMING", "Lane", "Result", "files_with_a_piece", "new_job", "run_shards", "table"]
+
 LANES = 8
 TIMING = Timing(queued_s=0.03, processing_s=0.06)
+SHRINK = 8
 RUN_LIMIT = 90.0
+FIRST_LIMIT = 45.0  # for runs that are short of patience, or to be cancelled
 SHORT_SECONDS, LONG_SECONDS = 1.5, 60.0
-DOCUMENTED = frozenset(
-    name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.OxenError)
-) - {"OxenError", "GenerationError", "ReplyError"}
 _PORT_TRIES = 5
 _ENDED_BY_THE_SERVICE = ("GenerationFailed", "GenerationCancelled", "JobOutOfCredits", "ModerationBlocked")
 
@@ -47,18 +47,21 @@ class Result:
     """What came of a cell.
 
     outcome: "at once" (the stopped or troubled run itself delivered), "next run", "anew" (the service had failed or
-    cancelled the job, the next run was billed in its stead), "asked anew" (the service lists no such edit: every next
-    run said that it may be on the bill and sent nothing, until one was told to pay anew), or "broken" (see problems).
-    reached: whether the run came to the stage at which it was to be stopped.
+    cancelled the job, the next run was billed in its stead), "asked anew" (no list settles what became of the edit:
+    every next run said that it may be on the bill and sent nothing, until one was told to pay anew), or "broken" (see
+    problems).
+    reached: whether the run came to the stage at which it was to be stopped. may_ask: as in `Cell`.
     """
 
     cell: str
+    row: str
     fault: str | None
     mode: str
     stage: str | None
     action: str | None
     outcome: str
     reached: bool
+    may_ask: bool
     shown: int
     billed: int
     void: int
@@ -111,13 +114,37 @@ class Run:
     def wait(self, seconds: float) -> bool:
         return self._ended.wait(seconds)
 
-    def report(self) -> dict[str, Any]:
+    def report(self, limit: float = RUN_LIMIT) -> dict[str, Any]:
         """What the run told; empty where it was killed."""
-        if not self.wait(RUN_LIMIT):
+        if not self.wait(limit):
             self.send(signal.SIGKILL)
             self._ended.wait()
-            return {"crash": f"the run did not end within {RUN_LIMIT:g} s"}
+            return {"crash": f"the run did not end within {limit:g} s"}
         return json.loads(self._report.read_text()) if self._report.exists() else {}
+
+
+def new_job(service: StandIn, folder: Path, number: int, **changes: Any) -> dict[str, Any]:
+    """An order to `fault_worker`: one edit, waited for by polling, in the folder's user folder."""
+    job = {
+        "url": service.url,
+        "key": KEY,
+        "folder": str(folder / "user"),
+        "mode": Mode.POLLING.value,
+        "edits": [asdict(TWINS[0])],
+        "then": [],
+        "seconds": LONG_SECONDS,
+        "short": False,
+        "anew": False,
+        "upload": False,
+        "spend_limit": False,
+        "max_in_flight": 8,
+        "clock": 0.0,
+        "room": None,
+        "report": str(folder / f"run{number}.json"),
+        "log": str(folder / f"run{number}.log"),
+        "full": str(folder / f"run{number}.full"),
+    }
+    return job | changes
 
 
 class Case:
@@ -128,150 +155,117 @@ class Case:
         self._folder = folder
         self._lane = lane
         self._reports: list[dict[str, Any]] = []
-        self._billed_unasked = 0
-        self._asked_anew = False
+        self._before: list[Bill] = []
+        self._asked: frozenset[int] = frozenset()
         self._reached = cell.action is None
 
     def result(self) -> Result:
         since = time.monotonic()
         self._folder.mkdir(parents=True)
         cell, moment = self._cell, self._cell.moment
-        switches: dict[str, Any] = dict(moment.switches) if moment else {}
-        if cell.fault is not None:
-            value = 100 if cell.fault == "body_limit" else True  # bytes, below which no request stays
-            switches[cell.fault] = Fault(value, times=1 if cell.once else None)
-        with StandIn(Faults(**switches), TIMING, KEY) as service:
+        switches: dict[str, Any] = {**(moment.switches if moment else {}), **cell.switches}
+        with StandIn(Faults(**switches), TIMING, KEY, shrink=SHRINK) as service:
             self._first(service)
-            if cell.fault is not None and not service.shown[cell.fault]:
-                self._reports.append(self._start(service, short=True).report())
-            if cell.fault is not None and not cell.is_unlisted:
-                service.set(**{cell.fault: False})
+            if cell.fault is not None and not service.shown[cell.fault] and not cell.kept:
+                self._reports.append(self._start(service, short=not cell.is_patient).report())
+            kept = cell.kept or cell.is_unlisted
+            service.set(
+                **dict.fromkeys([name for name in cell.switches if not kept or name == "answer_dropped"], False)
+            )
             if cell.fault in {"stuck", "stuck_queued"}:
                 for job in service.jobs.values():
                     service.finish(job.id)
-            self._reports.append(self._start(service, short=False).report())
-            if self._reports[-1].get("error") in _ENDED_BY_THE_SERVICE:
-                # what the run before never heard: the job failed; it has been told now, and the next is a new one
-                self._reports.append(self._start(service, short=False).report())
-            self._billed_unasked = len(_alive(service))
-            if self._reports[-1].get("error") == "OutcomeUnknown":
-                # nothing more is sent by itself; the artist has been told how to have it made and paid anew
-                self._asked_anew = True
-                self._reports.append(self._start(service, short=False, anew=True).report())
-            return self._judge(service, time.monotonic() - since)
+            self._later(service)
+            return self._result(service, time.monotonic() - since)
 
-    def _start(self, service: StandIn, *, short: bool, anew: bool = False) -> Run:
-        number = len(self._reports)
-        cell = self._cell
-        job = {
-            "url": service.url,
-            "key": KEY,
-            "folder": str(self._folder / "user"),
+    def _later(self, service: StandIn) -> None:
+        """The runs after the first, until each edit is delivered or told to be paid anew."""
+        self._reports.append(self._start(service).report())
+        if any(outcome.get("error") in _ENDED_BY_THE_SERVICE for outcome in outcomes(self._reports[-1])):
+            # what the run before never heard: the job failed; it has been told now, and the next is a new one
+            self._reports.append(self._start(service).report())
+        self._before = alive(service)
+        last = outcomes(self._reports[-1])[: self._cell.pictures]
+        self._asked = frozenset(number for number, outcome in enumerate(last) if asks(self._cell, outcome))
+        if self._asked:
+            # nothing more is sent by itself; the artist has been told how to have it made and paid anew
+            self._reports.append(self._start(service, anew=True).report())
+
+    def _start(self, service: StandIn, *, first: bool = False, short: bool = False, anew: bool = False) -> Run:
+        cell, number = self._cell, len(self._reports)
+        clock = cell.clock and (cell.clock.first if first else cell.clock.later)
+        changes = {
             "mode": cell.mode.value,
+            "edits": [asdict(wanted) for wanted in TWINS[: cell.pictures]],
+            "then": [asdict(NEXT)] if first and cell.stage == HUNG else [],
             "seconds": SHORT_SECONDS if short else LONG_SECONDS,
             "short": short,
             "anew": anew,
             "upload": cell.needs_upload,
             "spend_limit": cell.needs_spend_limit,
-            "report": str(self._folder / f"run{number}.json"),
-            "log": str(self._folder / f"run{number}.log"),
+            "max_in_flight": 1 if cell.stage == HUNG else 8,
+            "clock": clock or 0.0,
+            "room": cell.room if first else None,
         }
-        return self._lane.start(job)
+        return self._lane.start(new_job(service, self._folder, number, **changes))
 
     def _first(self, service: StandIn) -> None:
         """The run with the fault on, stopped at its moment where it has one."""
-        moment = self._cell.moment
+        moment, short = self._cell.moment, not self._cell.is_patient
         if moment is None:
-            self._reports.append(self._start(service, short=True).report())
+            self._reports.append(self._start(service, first=True, short=short).report(FIRST_LIMIT))
             return
         if moment.held is not None:
             service.hold(moment.held)
         if moment.shut:
             service.refuse_connections()
-        run = self._start(service, short=True)
-        scene = Scene(service, self._folder / "user")
+        run = self._start(service, first=True, short=short)
+        scene = Scene(service, self._folder / "user", self._cell.pictures)
         while not run.ended and not self._reached:
             self._reached = moment.reached(scene)
             time.sleep(0.004)
-        run.send(signal.SIGKILL if self._cell.action is Action.KILL else signal.SIGTERM)
-        run.wait(0.25)
+        self._stop(run)
         service.release()
         service.set(**dict.fromkeys(moment.switches, False))
         try:
             if moment.shut:
                 service.accept_connections()
         finally:
-            self._reports.append(run.report())
+            self._reports.append(run.report(FIRST_LIMIT))
 
-    def _judge(self, service: StandIn, seconds: float) -> Result:
-        first, last = self._reports[0], self._reports[-1]
-        jobs = {job.billed_as: job for job in service.jobs.values()}
-        bills = service.billed
-        alive = _alive(service)
-        void = [b for b in bills if b not in alive]
-        delivered = service.delivered & {b.what for b in alive}
-        problems = [*self._crashes(), *self._secrets(), *_picture_problems(last, jobs)]
-        if service.leaks:
-            problems.append("the key went to another host")
-        asked_anew = self._asked_anew
-        outcome = "asked anew" if asked_anew else "at once" if "picture" in first else "anew" if void else "next run"
-        if asked_anew and self._cell.mode is not Mode.BLOCKING:
-            problems.append("asked whether to pay anew, although the queue lists what it took")
-        if asked_anew and self._billed_unasked and not self._cell.is_unlisted:
-            problems.append("asked whether to pay anew, although the service lists the edit")
-        if self._billed_unasked > 1:
-            problems.append(f"billed {self._billed_unasked} times")
-        elif len(delivered) != len(alive) and not (asked_anew and len(delivered) == 1):
-            problems.append("billed and never delivered")
-        if len({b.digest for b in bills}) > 1:
-            problems.append("the request changed between two runs")
-        shown = service.shown[self._cell.fault] if self._cell.fault else 0
+    def _stop(self, run: Run) -> None:
+        if self._cell.action is Action.FULL:
+            run.send(signal.SIGUSR1)
+            while not run.ended and not (self._folder / "run0.full").exists():
+                time.sleep(0.004)
+            return
+        run.send(signal.SIGKILL if self._cell.action is Action.KILL else signal.SIGTERM)
+        run.wait(0.25)
+
+    def _result(self, service: StandIn, seconds: float) -> Result:
+        cell = self._cell
+        trial = Trial(cell, service, self._folder, self._reports, self._before, self._asked, self._reached)
+        problems = trial.problems()
+        bills, living = service.billed, alive(service)
+        seen = [outcome.get("error", "") for report in self._reports for outcome in outcomes(report)[: cell.pictures]]
         return Result(
-            cell=self._cell.name,
-            fault=self._cell.fault,
-            mode=self._cell.mode.value,
-            stage=self._cell.stage,
-            action=self._cell.action.value if self._cell.action else None,
-            outcome="broken" if problems else outcome,
+            cell=cell.name,
+            row=cell.row,
+            fault=cell.fault,
+            mode=cell.mode.value,
+            stage=cell.stage,
+            action=cell.action.value if cell.action else None,
+            outcome="broken" if problems else trial.outcome,
             reached=self._reached,
-            shown=shown,
+            may_ask=cell.may_ask,
+            shown=service.shown[cell.fault] if cell.fault else 0,
             billed=len(bills),
-            void=len(void),
-            delivered=len(delivered),
+            void=len(bills) - len(living),
+            delivered=len(service.delivered & {bill.what for bill in living}),
             problems=tuple(problems),
-            seen=tuple(report.get("error", "") for report in self._reports),
+            seen=tuple(seen),
             seconds=seconds,
         )
-
-    def _crashes(self) -> Iterable[str]:
-        for report in self._reports:
-            if "crash" in report:
-                yield report["crash"]
-            if "error" in report and report["error"] not in DOCUMENTED:
-                yield f"an error that is not documented: {report['error']}"
-
-    def _secrets(self) -> Iterable[str]:
-        return (f"a piece of the key is in {path.name}" for path in files_with_a_piece(self._folder))
-
-
-def _alive(service: StandIn) -> list[Bill]:
-    """What was billed for jobs that the service did not end itself."""
-    ended = {job.billed_as for job in service.jobs.values() if job.status in (Status.FAILED, Status.CANCELLED)}
-    return [bill for bill in service.billed if bill.what not in ended]
-
-
-def _picture_problems(last: dict[str, Any], jobs: dict[str, Job]) -> Iterable[str]:
-    if "picture" not in last:
-        yield f"the last run delivered nothing: {last.get('error')} {last.get('text')}"
-    elif last["picture"] not in {hashlib.sha256(job.result).hexdigest() for job in jobs.values() if job.result}:
-        yield "the last run delivered another picture"
-
-
-def files_with_a_piece(folder: Path, key: str = KEY) -> list[Path]:
-    """The files below a folder that hold any 12 characters in a row of the key."""
-    pieces = [key[i : i + PIECE].encode() for i in range(len(key) - PIECE + 1)]
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [path for path in files if any(piece in data for data in [path.read_bytes()] for piece in pieces)]
 
 
 def _result_of(cell: Cell, folder: Path, lane: Lane) -> Result:
@@ -342,24 +336,24 @@ _SIGNS = {"at once": ".", "next run": "+", "anew": "n", "asked anew": "?", "brok
 _COLUMNS = (
     *(("nothing", mode.value) for mode in Mode),
     *((action.value, stage) for action in Action for stage in STAGE_NAMES),
+    (Action.CANCEL.value, HUNG),
 )
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """The matrix as lines of text: a row for each switch, a sign for each cell, and the sums."""
+    """The matrix as lines of text: a row for each trouble, a sign for each cell, and the sums."""
     rows: dict[str, dict[tuple[str, str], str]] = {}
     for result in results:
         at = (result.action, result.stage) if result.action and result.stage else ("nothing", result.mode)
-        cell = rows.setdefault(result.fault or "(no fault)", {})
+        cell = rows.setdefault(result.row, {})
         cell[at] = cell.get(at, "") + _SIGNS[result.outcome]
     width = max(len(name) for name in rows)
     sizes = {column: max([2, *(len(row.get(column, "")) for row in rows.values())]) for column in _COLUMNS}
     lines = ["columns: " + ", ".join(f"{n}={what} {where}" for n, (what, where) in enumerate(_COLUMNS, 1))]
     lines.append(" " * width + " " + " ".join(str(n).rjust(sizes[c]) for n, c in enumerate(_COLUMNS, 1)))
-    for name in ("(no fault)", *NAMES):
-        if name in rows:
-            signs = (rows[name].get(column, "").rjust(sizes[column]) for column in _COLUMNS)
-            lines.append(f"{name.ljust(width)} " + " ".join(signs))
+    for name, row in rows.items():
+        signs = (row.get(column, "").rjust(sizes[column]) for column in _COLUMNS)
+        lines.append(f"{name.ljust(width)} " + " ".join(signs))
     counts = Counter(result.outcome for result in results)
     lines.append(", ".join(f"{_SIGNS[name]} {name}: {counts[name]}" for name in _SIGNS))
     billed, void = sum(r.billed for r in results), sum(r.void for r in results)
@@ -368,15 +362,18 @@ def table(results: Sequence[Result]) -> list[str]:
     lines.append(
         f"{len(results)} cells, {sum(r.reached for r in results if r.action)} stopped at their stage; billed {billed}, "
         f"failed or cancelled by the service {void}, delivered {delivered}, "
-        f"lost {billed - void - delivered - asked}, listed nowhere and paid anew on demand {asked}"
+        f"lost {billed - void - delivered - asked}, in doubt and paid anew on demand {asked}"
     )
     return lines
 
 
 def main(arguments: list[str]) -> None:
     folder, output, shard, shards = Path(arguments[0]), Path(arguments[1]), int(arguments[2]), int(arguments[3])
-    cells = list(all_cells() if "all" in arguments[4:] else chosen_cells())[shard::shards]
-    results = run_cells(cells, folder)
+    options = arguments[4:]
+    cells = all_cells() if "all" in options else chosen_cells()
+    only = [option.removeprefix("only=") for option in options if option.startswith("only=")]
+    wanted = [cell for cell in cells if all(text in cell.name for text in only)]
+    results = run_cells(wanted[shard::shards], folder)
     output.write_text(json.dumps([asdict(result) for result in results]))
 
 

@@ -13,7 +13,7 @@ from kontext_bridge.oxen.ledger import Ledger
 from kontext_bridge.oxen.record import State, request_key
 from kontext_bridge.oxen.request import EditParameters
 from kontext_bridge.standin import StandIn
-from matrix_runner import KEY, TIMING, Lane
+from matrix_runner import KEY, TIMING, Lane, new_job
 
 PROCESSES = 4
 EACH = 40
@@ -97,11 +97,9 @@ def test_four_processes_with_the_same_edit_are_billed_once(tmp_path: Path) -> No
     with StandIn(timing=TIMING, key=KEY) as service:
         runs = []
         for number, lane in enumerate(lanes):
-            job = {"url": service.url, "key": KEY, "folder": str(tmp_path / "user"), "mode": "polling", "seconds": 30}
-            job |= {"short": False, "anew": False, "upload": False, "spend_limit": False}
-            job |= {"report": str(tmp_path / f"{number}.json"), "log": str(tmp_path / f"{number}.log")}
+            job = new_job(service, tmp_path, number, seconds=30)
             runs.append(lane.start(job))
-        reports = [run.report() for run in runs]
+        reports = [run.report()["outcomes"][0] for run in runs]
         assert len(service.billed) == 1
     for lane in lanes:
         lane.close()

@@ -95,3 +95,8 @@ def test_any_prompt_can_be_written_on_it(prompt):
 def test_what_is_no_picture_or_far_too_large_is_refused(data):
     with pytest.raises(BadPicture, match="input_image"):
         make_edit(data, edit())
+
+
+def test_small_pictures_are_made_where_many_are_needed():
+    small = Image.open(io.BytesIO(make_edit(source(), edit(), shrink=8)))
+    assert small.size == (1248 // 8, 832 // 8)

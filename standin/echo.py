@@ -1,0 +1,105 @@
+"""How rows may tell of a job otherwise than it was sent: echoes cut, rewritten or left out, odd times and states."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+import unicodedata
+from datetime import datetime, timezone
+from typing import Any
+
+from PIL import Image
+
+from .faults import Trip
+from .records import Job
+
+CUT = 64
+Row = dict[str, Any]
+
+
+def altered(row: Row, job: Job, trip: Trip, base_url: str) -> Row:
+    """The row as the switches have it."""
+    if fault := trip("list_input_image"):
+        _echo_picture(row, job, fault.text("url"), base_url)
+    if (fault := trip("list_prompt")) and isinstance(row.get("prompt"), str):
+        row["prompt"] = _prompt(row["prompt"], fault.text("trimmed"))
+    if fault := trip("list_numbers"):
+        _echo_numbers(row, fault.text("guidance_text"))
+    if fault := trip("list_enqueued_at"):
+        row["enqueued_at"] = _time(job.enqueued_at, fault.text("null"))
+    row["status"] = _status(row["status"], job, trip)
+    return row
+
+
+def _echo_picture(row: Row, job: Job, how: str, base_url: str) -> None:
+    sent = row.pop("input_image", None)
+    if how == "url":
+        row["input_image"] = f"{base_url}/api/repos/inputs/files/{job.id}/input.png"
+    elif how == "cut":
+        row["input_image"] = str(sent)[:CUT]
+    elif how == "null":
+        row["input_image"] = None
+    elif how == "reencoded":
+        row["input_image"] = _reencoded(str(sent))
+    elif how != "absent":
+        raise ValueError(f"list_input_image takes url, cut, null, reencoded or absent, not {how!r}")
+
+
+def _reencoded(uri: str) -> str:
+    """The same picture as another file; what is no data URI stays as it is."""
+    if not uri.startswith("data:"):
+        return uri
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as picture:
+        picture.convert("RGB").save(out, "JPEG")
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _prompt(sent: str, how: str) -> str:
+    if how == "trimmed":
+        return sent.strip()
+    if how == "nfd":
+        return unicodedata.normalize("NFD", sent)
+    if how == "cut":
+        return sent[: max(1, len(sent) // 2)]
+    if how == "upper":
+        return sent.upper()
+    raise ValueError(f"list_prompt takes trimmed, nfd, cut or upper, not {how!r}")
+
+
+def _echo_numbers(row: Row, how: str) -> None:
+    name = "seed" if how == "seed_text" else "guidance"
+    if name not in row:
+        return
+    if how in ("guidance_text", "seed_text"):
+        row[name] = str(row[name])
+    elif how == "guidance_near":
+        row[name] = row[name] - 1e-7
+    else:
+        raise ValueError(f"list_numbers takes guidance_text, guidance_near or seed_text, not {how!r}")
+
+
+def _time(seconds: float, how: str) -> int | str | None:
+    whole = int(seconds)
+    if how == "null":
+        return None
+    if how == "text":
+        return str(whole)
+    if how == "iso":
+        return datetime.fromtimestamp(whole, timezone.utc).isoformat().replace("+00:00", "Z")
+    if how == "ms":
+        return int(seconds * 1000)
+    if how == "naive":
+        return datetime.fromtimestamp(whole).isoformat(sep=" ")
+    raise ValueError(f"list_enqueued_at takes null, text, iso, ms or naive, not {how!r}")
+
+
+def _status(status: str, job: Job, trip: Trip) -> str:
+    if fault := trip("poll_odd_status"):
+        return fault.text("completed")
+    if (fault := trip("status_starting")) and time.time() - job.enqueued_at < fault.number(1.0):
+        return "starting"
+    if fault := trip("status_case"):
+        return status.upper() if fault.value == "upper" else status.title()
+    return status
