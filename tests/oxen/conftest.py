@@ -229,3 +229,50 @@ def remote(serve: Callable[..., Remote]) -> Remote:
 def scripted() -> Iterator[Callable[..., Scripted]]:
     with ExitStack() as stack:
         yield lambda *answers: stack.enter_context(Scripted(*answers))
+
+
+class Talking:
+    """A server that does with each connection what it was told to, once it has read the request's head."""
+
+    def __init__(self, talk: Callable[[Any], None]) -> None:
+        self.heads: list[bytes] = []
+        self.ended = threading.Semaphore(0)
+        outer = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                data = b""
+                try:
+                    while b"\r\n\r\n" not in data and (block := self.request.recv(65536)):
+                        data += block
+                    outer.heads.append(data)
+                    talk(self.request)
+                except OSError:
+                    pass
+                outer.ended.release()
+
+        class Server(socketserver.ThreadingTCPServer):
+            request_queue_size = 64
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def talking() -> Iterator[Callable[[Callable[[Any], None]], Talking]]:
+    with ExitStack() as stack:
+
+        def start(talk: Callable[[Any], None]) -> Talking:
+            server = Talking(talk)
+            stack.callback(server.close)
+            return server
+
+        yield start
