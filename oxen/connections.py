@@ -77,6 +77,9 @@ class _Answer(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
         raise TooLong("more interim answers came than a request may have")
 
+    def _read_and_discard_trailer(self) -> None:
+        http.client.parse_headers(self.fp)  # Python itself takes as many as come; these are a hundred at most
+
 
 class _File:
     """What an answer asks of a socket."""

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socketserver
 import subprocess
 import sys
@@ -232,7 +233,9 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
 
 
 class Talking:
-    """A server that does with each connection what it was told to, once it has read the request's head."""
+    """A server that does with each connection what it was told to, once it has read the head and a small body."""
+
+    small = 8192
 
     def __init__(self, talk: Callable[[Any], None]) -> None:
         self.heads: list[bytes] = []
@@ -245,7 +248,11 @@ class Talking:
                 try:
                     while b"\r\n\r\n" not in data and (block := self.request.recv(65536)):
                         data += block
-                    outer.heads.append(data)
+                    head, _, body = data.partition(b"\r\n\r\n")
+                    length = re.search(rb"(?i)content-length: (\d+)", head)
+                    while length and len(body) < int(length[1]) < outer.small and (block := self.request.recv(65536)):
+                        body += block
+                    outer.heads.append(head + b"\r\n\r\n" + body)
                     talk(self.request)
                 except OSError:
                     pass
