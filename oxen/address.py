@@ -20,7 +20,7 @@ import requests
 import requests.utils
 import urllib3.connectionpool
 
-from .connections import Addresses, HeadersInTime, HTTPSOnALine, InTimeAdapter, resolve
+from .connections import CONNECT_SECONDS, Addresses, HeadersInTime, HTTPSOnALine, InTimeAdapter, resolve
 from .errors import UrlRefused
 
 # What older Pythons take for public: special-purpose blocks (IANA's registries), metadata services among them, and
@@ -62,7 +62,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
-def resolve_public(host: str, port: int | None, seconds: float = _LOOK_UP_SECONDS) -> Addresses:
+def resolve_public(host: str, port: int | None, seconds: float = CONNECT_SECONDS) -> Addresses:
     """`getaddrinfo` results of a host, all of them public.
 
     Raises UrlRefused where even one is not: a name that points inside as well as outside is not to be trusted; and
@@ -86,7 +86,7 @@ def check_for_proxy(host: str) -> None:
     if not _HOST.fullmatch(name) or name.endswith(_INSIDE) or _A_NUMBER.fullmatch(name.rsplit(".", 1)[-1]):
         raise _refused(host)
     try:
-        resolve_public(name, None)
+        resolve_public(name, None, _LOOK_UP_SECONDS)
     except (TimeoutError, socket.gaierror, UnicodeError):
         return  # it is the proxy that knows names here
 

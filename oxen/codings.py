@@ -13,6 +13,7 @@ _GZIP = frozenset(["gzip", "x-gzip"])
 _NONE = frozenset(["", "identity", "none", "binary", "raw", "7bit", "8bit", "utf-8", "utf8", "aws-chunked"])
 _DEFLATE = 8
 _GZIP_WINDOW = 31
+_MAX_EMPTY = 100
 
 
 class PackedBadly(ValueError):
@@ -43,6 +44,7 @@ class Unpacker:
         self._zip: Any = None
         self._members = 0
         self._half = False  # a further member of a gzip file has given something and not ended
+        self._empty = 0
         self._over = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -75,6 +77,9 @@ class Unpacker:
             if self._zip.eof:
                 data = self._zip.unused_data
                 self._members += 1
+                self._empty += not self._half
+                if self._empty > _MAX_EMPTY:
+                    raise PackedBadly("the answer is packed as very many files with nothing in them")
                 self._half = False
                 self._over = self._coding not in _GZIP
                 self._zip = zlib.decompressobj(_GZIP_WINDOW)

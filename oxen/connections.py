@@ -77,6 +77,9 @@ class _Answer(http.client.HTTPResponse):
             http.client.parse_headers(self.fp)
         raise TooLong("more interim answers came than a request may have")
 
+    def _read_and_discard_trailer(self) -> None:
+        http.client.parse_headers(self.fp)  # Python itself takes as many as come; these are a hundred at most
+
 
 class _File:
     """What an answer asks of a socket."""
@@ -93,8 +96,12 @@ class _File:
 class _OnALine(urllib3.connection.HTTPConnection):
     """A connection that its line can end, and whose answers pass that line."""
 
-    response_class = _Answer
     _tells = True
+    _answer: _Answer | None = None
+
+    def response_class(self, sock: Any, *args: Any, **kwargs: Any) -> _Answer:  # type: ignore[override]
+        self._answer = _Answer(sock, *args, **kwargs)
+        return self._answer
 
     def connect(self) -> None:
         line = current()
@@ -128,7 +135,14 @@ class _OnALine(urllib3.connection.HTTPConnection):
         with line_here(_seconds(self)) as line:
             line.hold(self.sock)
             line.answer_begins()
-            response = super().getresponse()
+            try:
+                response = super().getresponse()
+            except BaseException:
+                if self._answer is not None:  # urllib3 leaves it open where it refuses its headers
+                    self._answer.close()
+                raise
+            finally:
+                self._answer = None
             line.room = None
             return response
 

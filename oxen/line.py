@@ -21,7 +21,7 @@ from .control import Deadline
 # Of a status line, headers and interim answers, all together; also what a body's framing may take on top of it.
 HEADER_BYTES = 1 << 19
 # What may still be taken once the time is over, if it is there already: an answer that has come is not thrown away.
-LATE_BYTES = 8 << 20
+LATE_BYTES = 4 << 20
 _NO_WAIT = 0.001
 
 

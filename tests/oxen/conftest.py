@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import socketserver
 import subprocess
 import sys
@@ -235,3 +236,56 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
 def nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job is known, and its picture there, as soon as the service says so."""
     monkeypatch.setattr("kontext_bridge.oxen.edits._LATE_SECONDS", 0.0)
+
+
+class Talking:
+    """A server that does with each connection what it was told to, once it has read the head and a small body."""
+
+    small = 8192
+
+    def __init__(self, talk: Callable[[Any], None]) -> None:
+        self.heads: list[bytes] = []
+        self.ended = threading.Semaphore(0)
+        outer = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                data = b""
+                try:
+                    while b"\r\n\r\n" not in data and (block := self.request.recv(65536)):
+                        data += block
+                    head, _, body = data.partition(b"\r\n\r\n")
+                    length = re.search(rb"(?i)content-length: (\d+)", head)
+                    while length and len(body) < int(length[1]) < outer.small and (block := self.request.recv(65536)):
+                        body += block
+                    outer.heads.append(head + b"\r\n\r\n" + body)
+                    talk(self.request)
+                except OSError:
+                    pass
+                outer.ended.release()
+
+        class Server(socketserver.ThreadingTCPServer):
+            request_queue_size = 64
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+@pytest.fixture
+def talking() -> Iterator[Callable[[Callable[[Any], None]], Talking]]:
+    with ExitStack() as stack:
+
+        def start(talk: Callable[[Any], None]) -> Talking:
+            server = Talking(talk)
+            stack.callback(server.close)
+            return server
+
+        yield start
