@@ -137,14 +137,14 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         fill_disk(job["room"], Path(job["full"]))
     peak, since = _peak(), time.monotonic()
     try:
-        report: dict[str, Any] = {"outcomes": [_told(outcome) for outcome in _outcomes(job, job["edits"], control)]}
+        report: dict[str, Any] = {"outcomes": [_told(outcome) for outcome in _outcomes(job, "edits", control)]}
         ended = time.monotonic()
         report["mib"] = (_peak() - peak) / 2**20
         report["seconds"] = ended - since
         if stopped:
             report["stopping"] = ended - stopped[0]
         if job["then"]:
-            (outcome,) = _outcomes(job, job["then"], Control())
+            (outcome,) = _outcomes(job, "then", Control())
             report["then"] = {**_told(outcome), "seconds": time.monotonic() - ended}
     except BaseException:
         return {"crash": traceback.format_exc()}
@@ -157,10 +157,10 @@ def _told(outcome: Outcome[str]) -> dict[str, Any]:
     return {"picture": outcome.picture, "how": outcome.how and outcome.how.value}
 
 
-def _outcomes(job: dict[str, Any], wanted: list[dict[str, Any]], control: Control) -> list[Outcome[str]]:
+def _outcomes(job: dict[str, Any], which: str, control: Control) -> list[Outcome[str]]:
     """What came of some edits; the same error for all where the run raised one."""
-    limit = Decimal(10) if job["spend_limit"] else None
-    settings = Settings(usd_per_day=limit, max_in_flight=job["max_in_flight"])
+    wanted, limit = job[which], job["limits"].get(which)
+    settings = Settings(usd_per_day=limit and Decimal(limit), max_in_flight=job["max_in_flight"])
     try:
         with Session(Account(job["url"], job["key"]), Path(job["folder"]), settings, control) as session:
             return _edit(session, job, wanted)
