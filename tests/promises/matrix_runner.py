@@ -142,6 +142,7 @@ def new_job(service: StandIn, folder: Path, number: int, **changes: Any) -> dict
         "max_in_flight": 8,
         "clock": 0.0,
         "room": None,
+        "rightless": False,
         "report": str(folder / f"run{number}.json"),
         "log": str(folder / f"run{number}.log"),
         "full": str(folder / f"run{number}.full"),
