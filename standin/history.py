@@ -7,8 +7,9 @@ from decimal import Decimal
 from aiohttp import web
 
 from . import replies
+from .records import Status
 from .rows import history_row, listed, select
-from .service import SERVICE
+from .service import COST_PER_IMAGE, SERVICE
 
 
 async def history(request: web.Request) -> web.StreamResponse:
@@ -26,7 +27,7 @@ async def history(request: web.Request) -> web.StreamResponse:
         page = 1
     jobs = [job for job in select(service, query) if job.status.value == query.get("status", job.status.value)]
     rows = [history_row(service, job) for job in jobs]
-    costs = [Decimal(r["cost"]) for r in rows if r["cost"] is not None]
+    paid = sum(job.status is Status.SUCCEEDED for job in jobs)
     shown = rows[(page - 1) * size : page * size]
     pages: int | None = max(1, -(-len(rows) // size))
     if fault := service.trip("list_pages"):
@@ -38,7 +39,7 @@ async def history(request: web.Request) -> web.StreamResponse:
         "page_size": size,
         "total_pages": pages,
         "total_entries": len(rows),
-        "total_cost": str(sum(costs, Decimal(0))) if costs else None,
+        "total_cost": str(paid * Decimal(f"{COST_PER_IMAGE:.2f}")) if paid else None,
     }
     return web.json_response(reply, dumps=replies.dumps)
 

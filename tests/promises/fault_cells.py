@@ -189,6 +189,11 @@ class Cell:
         return switches
 
     @property
+    def is_followed(self) -> bool:
+        """Whether another edit follows in the same process, which the first must not harm."""
+        return self.stage == HUNG or (self.fault == "cost_odd" and self.smooth)
+
+    @property
     def is_patient(self) -> bool:
         """Whether the first run has the patience of a real one."""
         return self.smooth or self.stage == HUNG or self.room is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fault_cells import HUNG, Action, Cell, Mode
+from fault_cells import Action, Cell, Mode
 from fault_worker import png
 from kontext_bridge.oxen import errors
 from kontext_bridge.standin.records import Bill, Job, Status
@@ -138,15 +138,20 @@ class Trial:
         for report in self.reports:
             if report.get("mib", 0.0) > MIB_ALLOWED:
                 yield f"a run took {report['mib']:.0f} MiB"
-        if self.cell.stage != HUNG:
-            return
+        then = self.reports[0].get("then", {})
+        if self.cell.is_followed and self.cell.needs_spend_limit and self.cell.smooth:
+            if then.get("error") != "SpendLimitReached":
+                yield f"the edit after it was to pass the day's limit, and came to {then}"
+        elif self.cell.is_followed:
+            yield from self._hung(then)
+
+    def _hung(self, then: Report) -> Iterable[str]:
         first = self.reports[0]
         if not self.reached:
             yield "the request that was to hang was never sent"
         if first.get("stopping", 0.0) > STOPPING_SECONDS:
             yield f"the cancelled run ended {first['stopping']:.1f} s later"
         jobs = [job for job in self.service.jobs.values() if NEXT.made(job)]
-        then = first.get("then", {})
         if then.get("picture") not in _digests(jobs) or len(jobs) != 1:
             yield f"the edit after the cancelled one was billed {len(jobs)} times and came to {then}"
         elif then["seconds"] > NEXT_SECONDS:

@@ -38,6 +38,8 @@ SHRINK = 8
 RUN_LIMIT = 90.0
 FIRST_LIMIT = 45.0  # for runs that are short of patience, or to be cancelled
 SHORT_SECONDS, LONG_SECONDS = 1.5, 60.0
+# US dollars a day: room for all that a cell is about, and none for a second picture where one is all there is to be.
+LIMITS = {"edits": "10", "then": "0.05"}
 _PORT_TRIES = 5
 _ENDED_BY_THE_SERVICE = ("GenerationFailed", "GenerationCancelled", "JobOutOfCredits", "ModerationBlocked")
 
@@ -136,10 +138,11 @@ def new_job(service: StandIn, folder: Path, number: int, **changes: Any) -> dict
         "short": False,
         "anew": False,
         "upload": False,
-        "spend_limit": False,
+        "limits": {},
         "max_in_flight": 8,
         "clock": 0.0,
         "room": None,
+        "rightless": False,
         "report": str(folder / f"run{number}.json"),
         "log": str(folder / f"run{number}.log"),
         "full": str(folder / f"run{number}.full"),
@@ -197,12 +200,12 @@ class Case:
         changes = {
             "mode": cell.mode.value,
             "edits": [asdict(wanted) for wanted in TWINS[: cell.pictures]],
-            "then": [asdict(NEXT)] if first and cell.stage == HUNG else [],
+            "then": [asdict(NEXT)] if first and cell.is_followed else [],
             "seconds": SHORT_SECONDS if short else LONG_SECONDS,
             "short": short,
             "anew": anew,
             "upload": cell.needs_upload,
-            "spend_limit": cell.needs_spend_limit,
+            "limits": LIMITS if cell.needs_spend_limit else {},
             "max_in_flight": 1 if cell.stage == HUNG else 8,
             "clock": clock or 0.0,
             "room": cell.room if first else None,

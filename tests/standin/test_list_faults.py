@@ -181,6 +181,8 @@ def cost_odd(api):
         api.server.set(cost_odd=value)
         job = api.submit()
         assert api.call("GET", f"/api/ai/generations/{job}").json()["generation"]["cost"] == told
+        api.ended(job)
+        assert rows(api, "/api/ai/generations")[0]["cost"] == told
 
 
 def date_off(api):
