@@ -25,8 +25,9 @@ class RunFolders:
     def why_not(self) -> str | None:
         """Why nothing can be saved in `output`, None where it can be; nothing is made."""
         for folder in (self.output, *self.output.parents):
-            if folder.is_dir():
-                return None if os.access(folder, os.W_OK) else f"The folder {folder} cannot be written."
+            # Path.is_dir raises where a folder above may not be entered
+            if os.path.isdir(folder):  # noqa: PTH112
+                return None if os.access(folder, os.W_OK | os.X_OK) else f"The folder {folder} cannot be written."
             if os.path.lexists(folder):
                 return f"{folder} is no folder, so that pictures cannot be saved in {self.output}."
         return f"There is no {self.output.anchor} to save pictures in."
