@@ -29,7 +29,7 @@ from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
 from ..oxen.progress import Progress
 from ..oxen.record import Record
 from ..oxen.replies import is_generation_id
-from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of
+from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of, text_of
 from ..oxen.session import Session
 from ..oxen.settings import load_settings
 from ..oxen.uploads import upload
@@ -335,7 +335,11 @@ def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, 
 
     Raises InvalidParameters for what is no id, and where there is neither id nor job although it is `required`.
     """
-    ids = tuple(dict.fromkeys((*(job.generation_ids if job else ()), *text.replace(",", " ").split())))
+    ids = tuple(
+        dict.fromkeys(
+            (*(job.generation_ids if job else ()), *text_of("generation_ids", text).replace(",", " ").split())
+        )
+    )
     for generation_id in ids:
         if not is_generation_id(generation_id):
             raise InvalidParameters(
