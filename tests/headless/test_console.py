@@ -17,7 +17,7 @@ from kontext_bridge.headless.__main__ import main
 from kontext_bridge.headless.report import TerminalReport
 from kontext_bridge.standin import StandIn, Timing
 
-LIMIT_S = 120
+LIMIT_S = 240
 NARROW = {
     "cp1252": {"PYTHONIOENCODING": "cp1252"},
     "ascii": {"PYTHONIOENCODING": "ascii:strict"},
