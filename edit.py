@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from .console import is_terminal, open_console, say, typed
 from .imaging.canvas import pick_size, prepare, restore
 from .imaging.codec import decode, encode, to_tensors
 from .imaging.errors import ImageError
@@ -43,11 +44,14 @@ _TINY_MEGAPIXELS = 0.02
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; gives its exit status, 1 with a line on stderr for anything the user can mend."""
+    open_console()
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # The libraries' own bars would come between this command's.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        options.prompt = typed(options.prompt)
+        options.negative_prompt = options.negative_prompt and typed(options.negative_prompt)
         _check(options)
         if options.model is not None:
             _edit(options, options.model, options.text_encoders, options.vae)
@@ -58,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
             options.megapixels = min(options.megapixels, _TINY_MEGAPIXELS)
             _edit(options, model, Path(folder), Path(folder) / "vae")
     except (KontextError, ImageError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        say(str(error), sys.stderr)
         return 1
     return 0
 
@@ -190,10 +194,9 @@ class _Bar:
     def __call__(self, step: Step) -> None:
         done = 30 * step.number // step.steps
         pace = (time.monotonic() - self._started) / step.number
-        end = "\n" if step.number == step.steps or not sys.stderr.isatty() else ""
+        end = "\n" if step.number == step.steps or not is_terminal(sys.stderr) else ""
         bar = "#" * done + "." * (30 - done)
-        sys.stderr.write(f"\r[{bar}] {step.number}/{step.steps}, {pace:.2f} s a step{end}")
-        sys.stderr.flush()
+        say(f"\r[{bar}] {step.number}/{step.steps}, {pace:.2f} s a step", sys.stderr, end)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from .oxen.errors import Misconfigured
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -109,18 +111,33 @@ def blocked(message: str) -> Any:
 def user_folder() -> Path:
     """The pack's private folder: ComfyUI's system user folder, which no HTTP route serves.
 
-    KONTEXT_BRIDGE_HOME overrides it. Made on first use, for its owner alone.
+    KONTEXT_BRIDGE_HOME overrides it. Made on first use, for its owner alone. Raises Misconfigured where it cannot be.
     """
+    try:
+        folder = _place_of_user_folder()
+    except RuntimeError as error:  # a user who has no home
+        raise Misconfigured(
+            f"There is no folder for the ledger of edits: {error} Nothing was sent. Name one with the environment "
+            f"variable {HOME_VARIABLE}."
+        ) from None
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Misconfigured(
+            f"The folder {folder} for the ledger of edits cannot be made: {error}. Nothing was sent. Name another, on "
+            f"a local disk that this user can write, with the environment variable {HOME_VARIABLE}."
+        ) from None
+    return folder
+
+
+def _place_of_user_folder() -> Path:
     override = os.environ.get(HOME_VARIABLE, "").strip()
     if override:
-        folder = Path(override).expanduser()
-    elif _server() is not None:
-        folder = Path(sys.modules["folder_paths"].get_system_user_directory(FOLDER_NAME))
-    else:
-        data = os.environ.get("XDG_DATA_HOME", "").strip()
-        folder = (Path(data) if data else Path.home() / ".local" / "share") / "kontext-bridge"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return folder
+        return Path(override).expanduser()
+    if _server() is not None:
+        return Path(sys.modules["folder_paths"].get_system_user_directory(FOLDER_NAME))
+    data = os.environ.get("XDG_DATA_HOME", "").strip()
+    return (Path(data) if data else Path.home() / ".local" / "share") / "kontext-bridge"
 
 
 def run_id() -> str:

@@ -16,8 +16,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .. import comfy_entrypoint, host
+from ..console import open_console, say, tell, typed
 from .folders import RunFolders
-from .graph import WorkflowError, read_workflow
+from .graph import Problem, WorkflowError, read_workflow
 from .report import TerminalReport
 from .results import RunResult
 from .run import NodeFailed, RunInterrupted, node_table, run_workflow
@@ -32,6 +33,7 @@ PYTHON_MODULE = "custom_nodes.kontext-bridge"
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 1 with the reason on stderr."""
+    open_console()
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)
     if options.debug:
@@ -39,21 +41,20 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(__package__.partition(".")[0]).setLevel(logging.DEBUG)
     classes = asyncio.run(pack_nodes())
     if options.object_info:
-        print(json.dumps(object_info(classes), indent=2))
-        return 0
+        return 0 if tell(json.dumps(object_info(classes), indent=2)) else 1
     if options.workflow is None:
         _parser().error("name a workflow, or ask for --object-info")
     try:
         result = _run(options, classes)
     except (WorkflowError, SettingError, NodeFailed, RunInterrupted) as error:
         if options.debug:
-            traceback.print_exc()
-        print(error, file=sys.stderr)
+            say(traceback.format_exc(), sys.stderr)
+        say(str(error), sys.stderr)
         return 1
-    print(json.dumps(_summary(result), indent=2) if options.json else _told(result))
+    told = tell(json.dumps(_summary(result), indent=2) if options.json else _told(result))
     for id, message in result.blocked.items():
-        print(f"Node {id} ({result.nodes[id].class_type}) stopped here: {message}", file=sys.stderr)
-    return 1 if any(result.blocked.values()) else 0
+        say(f"Node {id} ({result.nodes[id].class_type}) stopped here: {message}", sys.stderr)
+    return 1 if any(result.blocked.values()) or not told else 0
 
 
 def object_info(classes: list[type[io.ComfyNode]]) -> dict[str, Any]:
@@ -96,8 +97,8 @@ async def pack_nodes() -> list[type[io.ComfyNode]]:
 def _run(options: argparse.Namespace, classes: list[type[io.ComfyNode]]) -> RunResult:
     workflow = read_workflow(options.workflow)
     for setting in options.settings:
-        apply_setting(workflow, node_table(classes), setting)
-    folders = RunFolders(source=options.workflow.resolve().parent, output=options.output.resolve())
+        apply_setting(workflow, node_table(classes), typed(setting))
+    folders = RunFolders(source=_whole(options.workflow).parent, output=_whole(options.output))
     report = TerminalReport(sys.stderr)
     host.set_local(report)
     try:
@@ -105,6 +106,13 @@ def _run(options: argparse.Namespace, classes: list[type[io.ComfyNode]]) -> RunR
             return run_workflow(workflow, classes, folders, report, host.interrupted)
     finally:
         report.close()
+
+
+def _whole(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # the folder that this runs in was removed, or links lead in a circle
+        raise WorkflowError(Problem("invalid_prompt", f"{path} leads nowhere: {error}. Nothing was sent.")) from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import string
 from pathlib import Path
@@ -14,6 +15,8 @@ from PIL import Image, ImageOps, ImageSequence
 from .folders import current
 
 _LARGEST_SIDE = 16384
+# Most file systems take 255 bytes, the number and .png among them.
+_LONGEST_NAME = 240
 
 
 class LoadImage(io.ComfyNode):
@@ -66,8 +69,19 @@ class SaveImage(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, filename_prefix: str | None = None) -> bool | str:
+        # Here and not where it is saved: what comes before may be paid for.
+        return True if filename_prefix is None else _unusable(filename_prefix) or True
+
+    @classmethod
     def execute(cls, images: torch.Tensor, filename_prefix: str = "ComfyUI") -> io.NodeOutput:
-        return io.NodeOutput(images, ui=ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls))
+        try:
+            return io.NodeOutput(images, ui=ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls))
+        except (OSError, UnicodeError) as error:
+            raise OSError(
+                f"The pictures cannot be saved in {current.get().output}: {error}. What was paid for is kept: run "
+                "again with result: reuse, and it costs nothing."
+            ) from error
 
 
 class PreviewImage(io.ComfyNode):
@@ -112,6 +126,19 @@ class EmptyImage(io.ComfyNode):
 
 
 BUILTIN_NODES: tuple[type[io.ComfyNode], ...] = (LoadImage, SaveImage, PreviewImage, EmptyImage)
+
+
+def _unusable(prefix: str) -> str | None:
+    """Why no file can be named so, None where one can."""
+    try:
+        name = len(os.fsencode(Path(prefix).name))
+    except UnicodeError:
+        return f"The file name prefix {prefix!a} holds a character that this machine's file names cannot have."
+    if "\0" in prefix:
+        return f"The file name prefix {prefix!a} holds a NUL, which no file name can have."
+    if name > _LONGEST_NAME:
+        return f"The file name prefix is {name} bytes long; file names take some {_LONGEST_NAME}."
+    return None
 
 
 def _path(image: str) -> Path:

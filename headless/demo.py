@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import host
+from ..console import open_console, say, tell
 from ..oxen.credentials import BASE_VARIABLE, KEY_VARIABLE, find_account
 from ..oxen.errors import OxenError
 from . import ensure_comfy_api
@@ -27,13 +28,14 @@ OUTPUT = Path("out") / "demo"
 
 def main() -> int:
     """The exit status: 0, or 1 with the reason on stderr."""
+    open_console()
     ensure_comfy_api()
     try:
         with _service() as told:
             _step(1, told)
             return _edit()
     except OxenError as error:
-        print(error, file=sys.stderr)
+        say(str(error), sys.stderr)
         return 1
 
 
@@ -61,7 +63,7 @@ def _edit() -> int:
         with signals_call(host.request_interrupt):
             result = run_workflow(workflow, asyncio.run(pack_nodes()), folders, report, host.interrupted)
     except (WorkflowError, NodeFailed, RunInterrupted) as error:
-        print(error, file=sys.stderr)
+        say(str(error), sys.stderr)
         return 1
     finally:
         report.close()
@@ -70,7 +72,7 @@ def _edit() -> int:
     _step(5, f"Generation {edit['generation_id']}, {edit['how']}, {edit['size_returned']}, seed {edit['seed']}")
     _step(6, "Pictures, before and after:")
     for path in (picture.resolve(), *(file for node in result.nodes.values() for file in node.files)):
-        print(f"   {_shown(path)}")
+        tell(f"   {_shown(path)}")
     return 0
 
 
@@ -94,11 +96,14 @@ def _service() -> Iterator[str]:
 
 
 def _step(number: int, text: str) -> None:
-    print(f"{number}. {text}", flush=True)
+    tell(f"{number}. {text}")
 
 
 def _shown(path: Path) -> str:
-    return os.path.relpath(path)
+    try:
+        return os.path.relpath(path)
+    except ValueError:  # on another drive of Windows
+        return str(path)
 
 
 if __name__ == "__main__":

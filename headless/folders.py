@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,16 @@ class RunFolders:
     def temp(self) -> Path:
         """Previews go here."""
         return self.output / "temp"
+
+    def why_not(self) -> str | None:
+        """Why nothing can be saved in `output`, None where it can be; nothing is made."""
+        for folder in (self.output, *self.output.parents):
+            # Path.is_dir raises where a folder above may not be entered
+            if os.path.isdir(folder):  # noqa: PTH112
+                return None if os.access(folder, os.W_OK | os.X_OK) else f"The folder {folder} cannot be written."
+            if os.path.lexists(folder):
+                return f"{folder} is no folder, so that pictures cannot be saved in {self.output}."
+        return f"There is no {self.output.anchor} to save pictures in."
 
     def path_of(self, saved: dict[str, str]) -> Path:
         """The file that a `ui.SavedResult` speaks of."""

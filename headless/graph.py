@@ -77,12 +77,14 @@ class Workflow:
 def read_workflow(path: Path) -> Workflow:
     """The workflow in a file. Raises WorkflowError where there is none that can be run."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        # PowerShell and Notepad begin a file with a byte order mark.
+        return parse_workflow(json.loads(path.read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise WorkflowError(_wrong(f"The workflow {path} cannot be read: {error.strerror}.")) from error
     except ValueError as error:
         raise WorkflowError(_wrong(f"The workflow {path} is not JSON: {error}.")) from error
-    return parse_workflow(document)
+    except RecursionError:
+        raise WorkflowError(_wrong(f"The workflow {path} is nested too deeply to be one.")) from None
 
 
 def parse_workflow(document: object) -> Workflow:

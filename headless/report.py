@@ -8,6 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TextIO
 
+from ..console import is_terminal, say
+
 _BAR_WIDTH = 24
 _PLAIN_INTERVAL_S = 2.0
 
@@ -41,11 +43,14 @@ class _Line:
 
 
 class TerminalReport(Report):
-    """A line with a bar for each running node on a terminal; elsewhere a plain line now and then."""
+    """A line with a bar for each running node on a terminal; elsewhere a plain line now and then.
 
-    def __init__(self, stream: TextIO) -> None:
+    A stream that takes nothing any more ends the report, not the run.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
-        self._live = stream.isatty()
+        self._live = is_terminal(stream)
         self._lock = threading.Lock()
         self._lines: dict[str, _Line] = {}
         self._drawn = 0
@@ -97,8 +102,7 @@ class TerminalReport(Report):
             columns = shutil.get_terminal_size().columns
             parts += [f"{_worded(line, live=True)[: columns - 1]}\n" for line in self._lines.values()]
             self._drawn = len(self._lines)
-        self._stream.write("".join(parts))
-        self._stream.flush()
+        say("".join(parts), self._stream, end="")
 
 
 def _worded(line: _Line, live: bool) -> str:

@@ -13,7 +13,7 @@ import torch
 from .builtin import BUILTIN_NODES
 from .calls import call, cancelled, settled
 from .folders import RunFolders, in_folders
-from .graph import Node, NodeClasses, Workflow, parse_workflow
+from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError, parse_workflow
 from .inputs import hidden_names, input_specs, overrides
 from .report import Report
 from .results import RunResult, blocking, node_result
@@ -91,6 +91,8 @@ class _Run:
     async def whole(self) -> RunResult:
         begin = time.monotonic()
         self.outputs = await validate(self.workflow, self.classes)
+        if why_not := self.folders.why_not():
+            raise WorkflowError(Problem("output_folder", f"{why_not} Name another with --output. Nothing was run."))
         for id in self.outputs:
             self._add(id)
         try:

@@ -48,7 +48,7 @@ def apply_setting(workflow: Workflow, classes: NodeClasses, setting: str) -> Non
 def _value(text: str, spec: InputSpec) -> Any:
     try:
         parsed = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     if is_link(parsed):
         return parsed

@@ -13,7 +13,15 @@ from .inputs import InputSpec, input_specs, is_link, overrides
 if TYPE_CHECKING:
     from comfy_api.latest import io
 
-_CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+
+def _text(value: Any) -> str:
+    # ComfyUI would take null for the word None, and pay for it
+    if value is None or isinstance(value, (list, dict)):
+        raise TypeError
+    return str(value)
+
+
+_CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": _text, "BOOLEAN": bool}
 
 
 async def validate(workflow: Workflow, classes: NodeClasses) -> list[str]:

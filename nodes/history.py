@@ -6,6 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
+from ..oxen.request import text_of
 from . import inputs
 
 
@@ -52,5 +53,5 @@ class KontextHistory(io.ComfyNode):
     async def execute(cls, pick: int, search: str = "", count: int = 20) -> io.NodeOutput:
         from . import listing
 
-        image, table, text = await listing.history(pick, search.strip(), count, cls.hidden.unique_id)
+        image, table, text = await listing.history(pick, text_of("search", search).strip(), count, cls.hidden.unique_id)
         return io.NodeOutput(image, table, text, ui=ui.PreviewText(table))

@@ -54,7 +54,10 @@ def queue_json(rows: tuple[Row | str, ...]) -> str:
 
 
 def cancel(session: Session, generation_id: str) -> str:
-    """Cancel a job at the service and say in a line what became of it; raises Interrupted and Misconfigured alone."""
+    """Cancel a job at the service and say in a line what became of it; raises Interrupted, Misconfigured, and
+    InvalidParameters for what is no id.
+    """
+    session.client.check_id(generation_id)
     try:
         session.client.cancel(generation_id)
         row = session.client.row(generation_id)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io, ui
 
 from ..oxen.choices import Result
-from ..oxen.request import MODEL
+from ..oxen.request import MODEL, text_of, wrong_with_prompt
 from . import inputs
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class KontextModelInfo(io.ComfyNode):
     async def execute(cls, model: str) -> io.NodeOutput:
         from . import runs
 
-        found = await runs.in_session(lambda session: session.client.model(model.strip()))
+        found = await runs.in_session(lambda session: session.client.model(text_of("model", model).strip()))
         cost = found.cost_per_image
         price = "not published" if cost is None else f"{cost} USD per image"
         schema = json.dumps(found.schema or {}, indent=2)
@@ -101,9 +101,7 @@ class KontextModelInfo(io.ComfyNode):
 
 def prompt_is_usable(prompt: str | None) -> bool | str:
     """ComfyUI's answer before anything runs; a prompt that is linked comes as None and is checked later."""
-    if prompt is not None and not prompt.strip():
-        return "The prompt is empty: say in a sentence what to change."
-    return True
+    return True if prompt is None else wrong_with_prompt(prompt) or True
 
 
 def fingerprint(widgets: dict[str, Any]) -> Any:

@@ -28,8 +28,8 @@ from ..oxen.edits import Edit, How, Outcome, Terms
 from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
 from ..oxen.progress import Progress
 from ..oxen.record import Record
-from ..oxen.replies import is_generation_id
-from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of
+from ..oxen.replies import is_generation_id, shown_id
+from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of, text_of
 from ..oxen.session import Session
 from ..oxen.settings import load_settings
 from ..oxen.uploads import upload
@@ -335,11 +335,15 @@ def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, 
 
     Raises InvalidParameters for what is no id, and where there is neither id nor job although it is `required`.
     """
-    ids = tuple(dict.fromkeys((*(job.generation_ids if job else ()), *text.replace(",", " ").split())))
+    ids = tuple(
+        dict.fromkeys(
+            (*(job.generation_ids if job else ()), *text_of("generation_ids", text).replace(",", " ").split())
+        )
+    )
     for generation_id in ids:
         if not is_generation_id(generation_id):
             raise InvalidParameters(
-                f"{generation_id[:60]!r} is not a generation id. Give one a line, as Kontext Submit shows them."
+                f"{shown_id(generation_id)} is not a generation id. Give one a line, as Kontext Submit shows them."
             )
     if required and not ids and not (job and job.records):
         raise InvalidParameters("There is no job: connect Kontext Submit's job, or write generation ids, one a line.")
@@ -348,6 +352,8 @@ def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, 
 
 def _records(session: Session, job: Job | None, ids: tuple[str, ...]) -> list[Record]:
     """The ledger's records of a job and of ids, each once."""
+    for generation_id in ids:
+        session.client.check_id(generation_id)
     known = [session.ledger.by_id(number) for number in (job.records if job else ())]
     records = [record for record in known if record is not None]
     taken = {record.generation_id for record in records}

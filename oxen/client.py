@@ -27,6 +27,7 @@ from .replies import (
     read_model,
     read_row,
     read_rows,
+    shown_id,
 )
 from .request import MODEL, EditParameters
 from .transport import MAX_REPLY_BYTES, REPLY_BYTES, ROW_BYTES, Reply, Transport
@@ -170,13 +171,13 @@ class Client:
 
     def models(self) -> tuple[Model, ...]:
         """All models; public."""
-        reply = self.transport.send("GET", "/api/ai/models", public=True).json()
+        reply = self.transport.redact.value(self.transport.send("GET", "/api/ai/models", public=True).json())
         data = reply.get("data") if isinstance(reply, dict) else None
         return tuple(read_model(entry) for entry in (data if isinstance(data, list) else []))
 
     def username(self) -> str:
         """The name of the key's user (GET /api/users/me), the cheapest check of a key known."""
-        reply = self.transport.send("GET", "/api/users/me").json()
+        reply = self.transport.redact.value(self.transport.send("GET", "/api/users/me").json())
         user = reply.get("user") if isinstance(reply, dict) else None
         name = user.get("username") if isinstance(user, dict) else None
         if not isinstance(name, str) or not name:
@@ -189,7 +190,7 @@ class Client:
     def _read(self, read: Callable[[Any], T], reply: Reply) -> T:
         """What `read` makes of a reply's JSON; its error may quote the service, which may quote anything."""
         try:
-            return read(reply.json())
+            return read(self.transport.redact.value(reply.json()))
         except UnexpectedReply as error:
             raise error.reworded(self.transport.redact(error.message)) from None
 
@@ -197,9 +198,17 @@ class Client:
         """The row with its error fit to be shown: the service quotes addresses with their signatures."""
         return replace(row, error_message=row.error_message and self.transport.redact(row.error_message))
 
-    def _about(self, generation_id: str, method: str, path: str, within: float | None = None) -> Reply:
+    def check_id(self, generation_id: str) -> None:
+        """Raises InvalidParameters for what is no generation id, the key or a piece of it above all."""
         if not is_generation_id(generation_id):
-            raise InvalidParameters(f"{generation_id[:60]!r} is not a generation id. Nothing was sent.")
+            raise InvalidParameters(f"{shown_id(generation_id)} is not a generation id. Nothing was sent.")
+        if self.transport.redact(generation_id) != generation_id:
+            raise InvalidParameters(
+                "The API key, or a piece of it, was given for a generation id. It was neither sent nor kept."
+            )
+
+    def _about(self, generation_id: str, method: str, path: str, within: float | None = None) -> Reply:
+        self.check_id(generation_id)
         try:
             size = ROW_BYTES if method == "GET" else REPLY_BYTES
             if within is None:

@@ -15,6 +15,7 @@ from typing import Any
 from .errors import UnexpectedReply, UnknownStatus
 
 _SHOWN = 300
+_ID_SHOWN = 11
 # No picture costs a million dollars: what says so is a fault, and must neither be added up nor held against a limit.
 _MOST_DOLLARS = Decimal(1_000_000)
 # A number of seconds above this one, which lies in the year 5138, counts milliseconds.
@@ -112,6 +113,11 @@ class Model:
 def is_generation_id(text: str) -> bool:
     """Whether a text has the form of a generation id (a UUID in practice), and so may go into a path."""
     return _ID.fullmatch(text) is not None
+
+
+def shown_id(text: str) -> str:
+    """The beginning of what is no id, as it is told: too short to give a key away that was pasted for one."""
+    return repr(text) if len(text) < _ID_SHOWN else f"{text[:_ID_SHOWN]!r}…"
 
 
 def parse_json(body: bytes, content_type: str = "") -> Any:

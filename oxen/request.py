@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from dataclasses import dataclass, replace
 from enum import Enum
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from .errors import InvalidParameters
@@ -15,6 +17,10 @@ STEPS = (4, 50)
 GUIDANCE = (0.0, 10.0)
 QUALITY = (0, 100)
 VARIATIONS = (1, 4)
+# Far above what any instruction needs: the model reads its first 512 tokens, some 2,000 characters.
+PROMPT_CHARACTERS = 20_000
+_NAMESPACE_CHARACTERS = 200
+_SHOWN = 60
 
 Member = TypeVar("Member", bound=Enum)
 
@@ -69,22 +75,23 @@ class EditParameters:
     model: str = MODEL
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
-            raise InvalidParameters("The prompt is empty: say in a sentence what to change. Nothing was sent.")
-        try:
-            self.prompt.encode()
-        except UnicodeEncodeError:
-            raise InvalidParameters(
-                "The prompt holds half of a character, which no text may; type it again. Nothing was sent."
-            ) from None
-        object.__setattr__(self, "aspect_ratio", member_of(AspectRatio, self.aspect_ratio, "aspect_ratio"))
-        object.__setattr__(self, "output_format", member_of(OutputFormat, self.output_format, "output_format"))
-        object.__setattr__(self, "namespace", (self.namespace or "").strip() or None)
-        _within("steps", self.steps, STEPS)
-        _within("guidance", self.guidance, GUIDANCE)
-        _within("output_quality", self.output_quality, QUALITY)
-        if self.seed < 0:
-            raise InvalidParameters(f"seed is {self.seed}; it takes a whole number from 0. Nothing was sent.")
+        if wrong := wrong_with_prompt(self.prompt):
+            raise InvalidParameters(f"{wrong} Nothing was sent.")
+        namespace = text_of("namespace", self.namespace or "").strip()
+        if wrong := _wrong_characters("namespace", namespace, _NAMESPACE_CHARACTERS):
+            raise InvalidParameters(f"{wrong} Nothing was sent.")
+        read: dict[str, object] = {
+            "aspect_ratio": member_of(AspectRatio, self.aspect_ratio, "aspect_ratio"),
+            "output_format": member_of(OutputFormat, self.output_format, "output_format"),
+            "namespace": namespace or None,
+            "steps": _whole("steps", self.steps, STEPS),
+            "guidance": _within("guidance", self.guidance, GUIDANCE),
+            "output_quality": _whole("output_quality", self.output_quality, QUALITY),
+            "seed": _whole("seed", self.seed, (0, math.inf)),
+            "disable_safety_checker": _switch("disable_safety_checker", self.disable_safety_checker),
+        }
+        for name, value in read.items():
+            object.__setattr__(self, name, value)
 
     @property
     def seed_sent(self) -> int:
@@ -125,7 +132,78 @@ def member_of(kind: type[Member], value: object, name: str) -> Member:
         raise InvalidParameters(f"{name} is {value!r}; it takes one of {choices}. Nothing was sent.") from None
 
 
-def _within(name: str, value: float, bounds: tuple[float, float]) -> None:
+def text_of(name: str, value: object) -> str:
+    """A text that came over a link, where ComfyUI checks nothing; raises InvalidParameters for what is none."""
+    if not isinstance(value, str):
+        raise InvalidParameters(
+            f"{name} takes a text, and what is connected to it gives {_kind(value)}: {_short(value)}. Nothing was sent."
+        )
+    return value
+
+
+def wrong_with_prompt(prompt: object) -> str | None:
+    """What keeps a prompt from being sent, with what to do; None where nothing does."""
+    if not isinstance(prompt, str):
+        return f"The prompt takes a text, and what is connected to it gives {_kind(prompt)}: {_short(prompt)}."
+    if not prompt.strip():
+        return "The prompt is empty: say in a sentence what to change."
+    return _wrong_characters("prompt", prompt, PROMPT_CHARACTERS)
+
+
+def _wrong_characters(name: str, text: str, most: int) -> str | None:
+    if len(text) > most:
+        return f"The {name} has {len(text):,} characters, beginning {_short(text)}; it takes at most {most:,}."
+    for place, character in enumerate(text, 1):
+        kind = unicodedata.category(character)
+        if kind == "Cs":
+            return f"The {name} holds half of a character, which no text may, at place {place}; type it again."
+        if kind == "Cc" and character not in "\t\n\r":
+            return (
+                f"The {name} holds the control character U+{ord(character):04X} at place {place}, which cannot be seen "
+                "and may not be sent; delete it, or type the text again."
+            )
+    return None
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a value of type {type(value).__name__}"
+
+
+def _short(value: object) -> str:
+    shown = ascii(value[:_SHOWN] if isinstance(value, str) else value)
+    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+
+
+def _number(value: object) -> int | float | None:
+    """Python's own number for any kind of one, NumPy's among them; None for what is none."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else None
+
+
+def _within(name: str, value: object, bounds: tuple[float, float]) -> int | float:
     low, high = bounds
-    if not math.isfinite(value) or not low <= value <= high:
-        raise InvalidParameters(f"{name} is {value}; it takes {low:g} to {high:g}. Nothing was sent.")
+    number = _number(value)
+    if number is None or not low <= number <= high:
+        raise InvalidParameters(f"{name} is {_short(value)}; it takes {low:g} to {high:g}. Nothing was sent.")
+    return number
+
+
+def _whole(name: str, value: object, bounds: tuple[float, float]) -> int:
+    low, high = bounds
+    number = _within(name, value, bounds) if high < math.inf else _number(value)
+    # a FLOAT that came over a link may stand for a whole number
+    if number is None or number < low or number % 1:
+        upto = f" to {high:g}" if high < math.inf else ""
+        raise InvalidParameters(
+            f"{name} is {_short(value)}; it takes a whole number from {low:g}{upto}. Nothing was sent."
+        )
+    return int(number)
+
+
+def _switch(name: str, value: object) -> bool:
+    if not isinstance(value, Real) or value not in (0, 1):
+        raise InvalidParameters(f"{name} is {_short(value)}; it takes true or false. Nothing was sent.")
+    return bool(value)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _PIECE = 12
 _HIDDEN = "[hidden]"
+# Fields of megabytes that are pictures, and neither shown nor kept as texts.
+_PICTURES = ("b64_json", "input_image")
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*[^\s\"'<>]{0,40}?,[A-Za-z0-9+/=%_-]{16,}", re.I)
 _USER = re.compile(r"//[^\s/\"'<>?#]{1,4096}@|[^\s/\"'<>@?#:]{1,256}:[^\s/\"'<>@?#]{1,256}@")
 _URL_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+", re.I)
@@ -28,9 +31,30 @@ class Redactor:
         text = text.replace(self._key, _HIDDEN)
         return self._without_pieces(text)
 
+    def value(self, parsed: Any) -> Any:
+        """A JSON value without the key in any of its texts and names; lists and objects are changed in place."""
+        whole = [parsed]
+        left: list[Any] = [whole]
+        while left:
+            holder = left.pop()
+            for place, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+                if place in _PICTURES:
+                    continue
+                if isinstance(item, str) and self._has_a_piece(item):
+                    holder[place] = self._without_pieces(item)
+                elif isinstance(item, (dict, list)):
+                    left.append(item)
+                if isinstance(place, str) and self._has_a_piece(place):
+                    holder[self._without_pieces(place)] = holder.pop(place)
+        return whole[0]
+
+    def _has_a_piece(self, text: str) -> bool:
+        # each by itself, as that is quick in a text of megabytes
+        return any(piece in text for piece in self._pieces) or bool(self._key and self._key in text)
+
     def _without_pieces(self, text: str) -> str:
         if not self._pieces:
-            return text
+            return text.replace(self._key, _HIDDEN)
         out: list[str] = []
         at = 0
         while at < len(text):

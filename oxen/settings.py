@@ -22,6 +22,8 @@ ENVIRONMENT_PREFIX = "KONTEXT_BRIDGE_"
 # Not a setting: it says where the settings are.
 _FOLDER_VARIABLE = ENVIRONMENT_PREFIX + "HOME"
 _REPOSITORY_PARTS = 2
+# More is a slip of the pen, or arithmetic that no clock and no file system can do.
+_MOST = 1_000_000_000
 
 
 def _whole(value: Any) -> int | None:
@@ -43,8 +45,8 @@ def _in_flight(value: Any) -> int:
 
 def _positive(value: Any) -> int:
     number = _whole(value)
-    if number is None or number < 1:
-        raise ValueError("a whole number above 0")
+    if number is None or not 1 <= number <= _MOST:
+        raise ValueError(f"a whole number above 0, at most {_MOST}")
     return number
 
 
@@ -53,7 +55,7 @@ def _dollars(value: Any) -> Decimal:
         amount = Decimal(str(value))
     except InvalidOperation:
         raise ValueError("an amount in US dollars such as 0.50") from None
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or not 0 <= amount <= _MOST:
         raise ValueError("an amount in US dollars such as 0.50")
     return amount
 
@@ -116,8 +118,7 @@ def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
     """
     path = folder / SETTINGS_FILE
     given: dict[str, tuple[str, Any]] = {}
-    if path.is_file():
-        given.update({name: (f"{path}: {name}", value) for name, value in _read_toml(path).items()})
+    given.update({name: (f"{path}: {name}", value) for name, value in _read_toml(path).items()})
     variables = {ENVIRONMENT_PREFIX + field.name.upper(): field.name for field in fields(Settings)}
     for variable, value in environ.items():
         if variable.startswith(ENVIRONMENT_PREFIX) and variable != _FOLDER_VARIABLE and value.strip():
@@ -134,7 +135,11 @@ def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    """What the file says, nothing where there is none."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Notepad begins a file with a byte order mark.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Misconfigured(f"{path} cannot be read: {error}") from None

@@ -72,9 +72,10 @@ def _to_playground(client: Client, data: bytes, media_type: str, name: str) -> s
         data={"directory": _FOLDER},
         seconds=_SECONDS,
     ).json()
-    asset = quote(_field(stored, "asset_path"))
+    redact = client.transport.redact.value
+    asset = quote(_field(redact(stored), "asset_path"))
     signed = client.transport.send("GET", f"{repository}/file/presigned_url/{_BRANCH}/{asset}").json()
-    return _field(signed, "url")
+    return _field(redact(signed), "url")
 
 
 def _field(reply: Any, name: str) -> str:

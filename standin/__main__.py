@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+from ..console import open_console, tell
 from .faults import SPELLING, Faults, describe, parse
 from .records import Timing
 from .server import StandIn
@@ -17,11 +18,11 @@ _KEY = "standin-key"
 
 def main(argv: list[str] | None = None) -> int:
     """Serve until SIGINT or SIGTERM. Exit status 0, 2 for a wrong command line."""
+    open_console()
     options = _options(argv)
     if options.list_faults:
         width = max(map(len, describe()))
-        print("\n".join(f"{name:{width}}  {does}" for name, does in describe().items()))
-        return 0
+        return 0 if tell("\n".join(f"{name:{width}}  {does}" for name, does in describe().items())) else 1
     timing = Timing(options.queued, options.processing, options.keepalive, options.result_ttl)
     stop, dump = threading.Event(), threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,11 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     faults = Faults(**dict(options.fault))
     with StandIn(faults, timing, options.key, port=options.port) as server:
         shown = _KEY if options.key == _KEY else "'the --key given'"
-        print(
+        tell(
             f"Stand-in for Oxen.ai at {server.url} (not Kontext: it only tints and labels the picture)\n"
             f"export OXEN_BASE_URL={server.url}\n"
-            f"export OXEN_API_KEY={shown}",
-            flush=True,
+            f"export OXEN_API_KEY={shown}"
         )
         while not stop.wait(0.05):
             if options.state and dump.is_set():

@@ -78,7 +78,7 @@ class StandIn:
         self._thread.join()
         self._loop.close()
 
-    def _call(self, work: Coroutine[Any, Any, T], timeout: float = 30.0) -> T:
+    def _call(self, work: Coroutine[Any, Any, T], timeout: float = 60.0) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
 
     async def _settled(self) -> set[str]:
@@ -185,7 +185,7 @@ class StandIn:
         """End every open event stream properly."""
         self._loop.call_soon_threadsafe(self._service.hub.close)
 
-    def wait_for(self, predicate: Callable[[StandIn], object], timeout: float = 10.0) -> None:
+    def wait_for(self, predicate: Callable[[StandIn], object], timeout: float = 60.0) -> None:
         """Return once the predicate holds. Raises TimeoutError after so many seconds."""
         deadline = time.monotonic() + timeout
         changed = self._service.changed
@@ -199,4 +199,5 @@ class StandIn:
 
     def write_state(self, path: Path) -> None:
         """Write the state as JSON; the file appears whole or not at all."""
+        self._call(self._settled())
         control.write_state(self._running, path)

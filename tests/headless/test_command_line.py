@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cases import node
 from kontext_bridge.headless.__main__ import PYTHON_MODULE, main
+from patience import PATIENCE
 from PIL import Image
 
 PICTURE = node("EmptyImage", width=4, height=2, batch_size=1, color=255)
@@ -94,7 +95,7 @@ def test_object_info_describes_the_nodes_of_the_pack_and_no_others(
 
 def test_the_module_runs_from_a_shell(workflow: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "kontext_bridge.headless", workflow, "--output", tmp_path / "out"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
     assert (done.returncode, done.stderr.splitlines()[-1][:11]) == (0, "2 SaveImage")
     assert Path(done.stdout.strip()).is_file()
 
@@ -147,7 +148,7 @@ def waiting(tmp_path: Path, manner: str) -> subprocess.Popen[str]:
 def test_a_signal_lets_the_node_cancel_its_job_and_ends_the_run(sent: signal.Signals, tmp_path: Path) -> None:
     process = waiting(tmp_path, "heeds")
     process.send_signal(sent)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=2 * PATIENCE)
     assert (process.returncode, out) == (1, "cancelled the job\n")
     assert err.splitlines()[-1] == "Interrupted in node 1 (Wait)."
 
@@ -161,5 +162,5 @@ def test_a_second_signal_kills_a_node_that_does_not_heed_the_first(tmp_path: Pat
             process.wait(0.1)
         except subprocess.TimeoutExpired:
             continue
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=2 * PATIENCE)
     assert (process.returncode, out) == (-signal.SIGINT, "")

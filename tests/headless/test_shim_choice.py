@@ -17,7 +17,7 @@ def api_file(tree: Path | None) -> tuple[Path, str]:
     environment = {key: value for key, value in os.environ.items() if key != "COMFYUI_PATH"}
     if tree is not None:
         environment["COMFYUI_PATH"] = str(tree)
-    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip()), done.stderr
 

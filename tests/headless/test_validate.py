@@ -88,3 +88,15 @@ def test_a_file_that_is_not_json_or_not_there_is_named(tmp_path: Path) -> None:
         read_workflow(broken)
     with pytest.raises(WorkflowError, match=r"missing\.json cannot be read"):
         read_workflow(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize("value", [None, {"a": 1}, {"__value__": ["a"]}, {"__value__": None}], ids=str)
+def test_what_is_no_text_is_not_paid_for_as_one(value: Any, run: Callable[..., RunResult]) -> None:
+    with pytest.raises(WorkflowError, match=r"text: .* is not a value of type STRING"):
+        run({"1": echo(text=value)})
+
+
+def test_a_workflow_nested_without_end_is_told_in_words(tmp_path: Path) -> None:
+    (tmp_path / "workflow.json").write_text("[" * 200_000)
+    with pytest.raises(WorkflowError, match="nested too deeply"):
+        read_workflow(tmp_path / "workflow.json")

@@ -86,6 +86,42 @@ def test_a_widget_out_of_its_range_is_refused_by_name_also_over_a_link(
     assert bench.server.requests == []
 
 
+@pytest.mark.parametrize("prompt", ["a hat\0", "\x1b[2J", "half \udc80", "x" * 2_000_000], ids=ascii)
+def test_a_prompt_that_no_service_should_get_is_refused_before_anything_runs(
+    bench: Any, images: Any, prompt: str
+) -> None:
+    with pytest.raises(WorkflowError, match=r"The prompt h"):
+        bench.run("KontextEdit", image=images(), prompt=prompt)
+    with pytest.raises(OxenError, match=r"The prompt h.*Nothing was sent"):
+        bench.run("KontextEdit", image=images(), prompt=[prompt])
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [
+        ("KontextEdit", "prompt"),
+        ("KontextSubmit", "prompt"),
+        ("KontextEdit", "namespace"),
+        ("KontextCollect", "generation_ids"),
+        ("KontextQueueStatus", "generation_ids"),
+        ("KontextCancel", "generation_ids"),
+        ("KontextHistory", "search"),
+        ("KontextModelInfo", "model"),
+        ("KontextURIToImage", "uri"),
+    ],
+)
+@pytest.mark.parametrize("value", [["a", "b"], 7, {"a": 1}], ids=str)
+def test_a_value_that_is_no_text_is_refused_by_the_name_of_its_socket(
+    bench: Any, images: Any, node: str, name: str, value: Any
+) -> None:
+    pictures = {"image": images()} if node in ("KontextEdit", "KontextSubmit") else {}
+    prompt = {"prompt": "a hat"} if pictures else {}
+    with pytest.raises(OxenError, match=rf"{name} takes a text.*of type {type(value).__name__}"):
+        bench.run(node, **{**pictures, **prompt, name: [value]})
+    assert bench.server.requests == []
+
+
 @pytest.mark.parametrize("value", [0, 100])
 def test_a_linked_number_of_variations_is_checked_before_it_is_paid_for(bench: Any, images: Any, value: int) -> None:
     with pytest.raises(OxenError, match=r"variations is .*it takes 1 to 4. Nothing was sent"):

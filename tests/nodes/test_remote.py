@@ -16,6 +16,7 @@ from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import RunInterrupted, run_workflow
 from kontext_bridge.oxen.errors import OxenError
 from kontext_bridge.standin import Fault, Timing
+from patience import PATIENCE
 
 SLOW = Timing(queued_s=0.2, processing_s=0.5)
 
@@ -134,8 +135,19 @@ def test_the_variations_of_a_picture_share_one_upload(bench: Any, images: Any) -
 
 
 def test_progress_reaches_its_end_exactly_once_and_never_goes_back(serve: Any, images: Any) -> None:
-    bench = serve(timing=SLOW)
+    bench = serve()
+    bench.server.hold()
+
+    def release_when_told() -> None:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and not any("processing" in text for text in bench.heard.texts):
+            time.sleep(0.01)
+        bench.server.release()
+
+    thread = threading.Thread(target=release_when_told)
+    thread.start()
     bench.edit(images(3))
+    thread.join()
     fractions = bench.heard.fractions
     assert fractions == sorted(fractions) and len(fractions) > 2
     assert [fraction for fraction in fractions if fraction >= 1.0] == [1.0]
@@ -166,7 +178,7 @@ def test_cancel_ends_the_node_and_cancels_the_remote_jobs(serve: Any, images: An
     with pytest.raises(RunInterrupted):
         bench.edit(images(2), wait=wait)
     thread.join()
-    bench.server.wait_for(lambda s: all(job.status.value == "cancelled" for job in s.jobs.values()), timeout=5)
+    bench.server.wait_for(lambda s: all(job.status.value == "cancelled" for job in s.jobs.values()))
 
 
 def test_a_node_that_is_cancelled_does_not_wait_for_a_service_that_does_not_answer(serve: Any, images: Any) -> None:
@@ -182,9 +194,9 @@ def test_a_node_that_is_cancelled_does_not_wait_for_a_service_that_does_not_answ
     with pytest.raises(RunInterrupted):
         bench.edit(images())
     thread.join()
-    assert bench.server.shown["cancel_never_answers"] == 1
     still_waiting = [thread for thread in threading.enumerate() if thread.name == "kontext-bridge run"]
     assert still_waiting, "the node ended while its cleaning up still waits"
+    bench.server.wait_for(lambda s: s.shown["cancel_never_answers"] == 1)
 
 
 def test_what_was_submitted_is_collected_in_order_without_paying_again(bench: Any, images: Any) -> None:

@@ -29,6 +29,7 @@ from kontext_bridge.oxen.session import Session
 from kontext_bridge.oxen.settings import Settings
 from kontext_bridge.oxen.transport import Transport
 from kontext_bridge.standin import Faults, StandIn, Timing
+from patience import PATIENCE
 from PIL import Image
 
 KEY = "SFMyNTY.a-key-of-the-usual-length.0123456789"
@@ -123,7 +124,7 @@ class Remote:
         return process
 
     def answer_of(self, process: subprocess.Popen[str]) -> Any:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, err
         return json.loads(out)
 
@@ -154,7 +155,7 @@ class Background:
     def running(self) -> bool:
         return self._thread.is_alive()
 
-    def result(self, timeout: float = 15.0) -> Any:
+    def result(self, timeout: float = PATIENCE) -> Any:
         self._thread.join(timeout)
         assert not self._thread.is_alive(), f"still running after {timeout} s"
         if self._error is not None:

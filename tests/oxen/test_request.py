@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from kontext_bridge.oxen.errors import InvalidParameters
 from kontext_bridge.oxen.record import request_key
@@ -51,6 +53,33 @@ def test_a_seed_is_reduced_to_what_the_service_takes(seed: int, sent: int) -> No
         ("prompt", ""),
         ("prompt", " \n\t"),
         ("prompt", "half a character \ud83d"),
+        ("prompt", "a NUL\0"),
+        ("prompt", "\x07 a bell"),
+        ("prompt", "a hat \x1b[31m"),
+        ("prompt", "rub \x7f out"),
+        ("prompt", "the ox\x92s hat"),
+        ("prompt", "very " * 1_000_000),
+        ("prompt", None),
+        ("prompt", ["a hat"]),
+        ("prompt", 7),
+        ("prompt", b"a hat"),
+        ("namespace", "me\0"),
+        ("namespace", "me\ud83d"),
+        ("namespace", "me" * 1000),
+        ("namespace", ["me"]),
+        ("steps", "28"),
+        ("steps", [28]),
+        ("steps", 28.5),
+        ("steps", None),
+        ("guidance", "2.5"),
+        ("guidance", [2.5]),
+        ("seed", "1"),
+        ("seed", 1.5),
+        ("seed", math.inf),
+        ("seed", [1]),
+        ("output_quality", [95]),
+        ("disable_safety_checker", "false"),
+        ("disable_safety_checker", []),
         ("seed", -1),
         ("aspect_ratio", "16:10"),
         ("aspect_ratio", ""),
@@ -68,6 +97,32 @@ def test_a_seed_is_reduced_to_what_the_service_takes(seed: int, sent: int) -> No
 def test_what_cannot_be_sent_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidParameters, match=rf"\b{field}\b.*Nothing was sent"):
         EditParameters(**{"prompt": "x", "seed": 0, field: value})
+
+
+def test_a_prompt_of_every_script_and_of_many_lines_is_sent_as_it_is() -> None:
+    prompt = "Zeile\r\n\tπ → 牛 🐂 \u200d \ufeff"
+    assert EditParameters(prompt=prompt, seed=0).body()["prompt"] == prompt
+
+
+def test_a_control_character_is_named_with_its_place() -> None:
+    with pytest.raises(InvalidParameters, match=r"control character U\+0000 at place 6"):
+        EditParameters(prompt="a hat\0", seed=0)
+
+
+def test_a_refusal_is_short_however_long_what_it_refuses() -> None:
+    for prompt in ("x" * 3_000_000, ["x" * 3_000_000], "\0" * 3_000_000):
+        with pytest.raises(InvalidParameters) as raised:
+            EditParameters(prompt=prompt, seed=0)  # type: ignore[arg-type]
+        assert len(str(raised.value)) < 300
+
+
+def test_numbers_that_are_whole_are_sent_as_whole_whatever_their_type() -> None:
+    body = EditParameters(
+        prompt="x", seed=5.0, steps=np.int64(20), output_quality=90.0, guidance=np.float32(2.5)
+    ).body()
+    assert json.dumps([body[name] for name in ("seed", "num_inference_steps", "output_quality", "guidance")]) == (
+        "[5, 20, 90, 2.5]"
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,3 +55,21 @@ def test_the_query_of_an_address_is_hidden_and_its_path_is_not(scheme: str) -> N
 def test_an_address_fit_to_be_shown_has_neither_query_nor_fragment() -> None:
     assert without_query("https://a.example/b.png?x=1#y") == "https://a.example/b.png"
     assert without_query("https://a.example/b.png#y?x") == "https://a.example/b.png"
+
+
+def test_no_text_and_no_name_of_a_json_value_keeps_the_key() -> None:
+    redact = Redactor(KEY)
+    value = {"a": [KEY, {"b": f"x{KEY[3:20]}y", KEY: 1}], "n": 5, "none": None, "id": "job-1"}
+    assert redact.value(value) == {
+        "a": ["[hidden]", {"b": "x[hidden]y", "[hidden]": 1}],
+        "n": 5,
+        "none": None,
+        "id": "job-1",
+    }
+    assert redact.value(KEY) == "[hidden]"
+    assert Redactor(None).value({"a": "b"}) == {"a": "b"}
+    assert Redactor("short").value(["a short key"]) == ["a [hidden] key"]
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    redact.value(deep)

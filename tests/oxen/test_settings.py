@@ -38,6 +38,9 @@ def test_amounts_are_read_exactly(tmp_path: Path) -> None:
         ("keep_days = inf", "a whole number above 0"),
         ("keep_days = -1", "a whole number above 0"),
         ("store_megabytes = nan", "a whole number above 0"),
+        (f"keep_days = {'9' * 400}", "a whole number above 0, at most"),
+        (f'keep_days = "{"9" * 5000}"', "a whole number above 0, at most"),
+        ('usd_per_day = "1e9999999"', "an amount in US dollars"),
         ("usd_per_day = -1", "an amount in US dollars"),
         ("usd_per_day = nan", "an amount in US dollars"),
         ('usd_per_run = "a lot"', "an amount in US dollars"),
@@ -89,3 +92,8 @@ def test_a_settings_file_that_cannot_be_read_stops_the_run_rather_than_lift_its_
     (tmp_path / "settings.toml").write_bytes(text)
     with pytest.raises(Misconfigured, match=r"settings\.toml cannot be read"):
         load_settings(tmp_path, {})
+
+
+def test_a_settings_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_bytes(b"\xef\xbb\xbfmax_in_flight = 2\r\n")
+    assert load_settings(tmp_path, {}) == Settings(max_in_flight=2)

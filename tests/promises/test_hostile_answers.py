@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 from hostile_server import ANSWERS, HostileServer
 
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 600
 SHARES = 4
 # Above what may be read: 64 MB of a download, 192 MB of an answer that holds a picture as text, 1 MB of an event.
 MIB_ALLOWED = {"download": 160.0, "paid": 300.0, "events": 40.0}

@@ -14,6 +14,7 @@ from kontext_bridge.oxen.record import State, request_key
 from kontext_bridge.oxen.request import EditParameters
 from kontext_bridge.standin import StandIn
 from matrix_runner import KEY, TIMING, Lane, new_job
+from patience import PATIENCE
 
 PROCESSES = 4
 EACH = 40
@@ -81,7 +82,7 @@ def test_four_processes_at_once_lose_no_record_and_no_picture(tmp_path: Path) ->
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(5 * PATIENCE)
     assert [process.exitcode for process in processes] == [0] * PROCESSES
     ledger = Ledger(tmp_path)
     for number in range(1000, 1000 + PROCESSES * EACH):
@@ -97,7 +98,7 @@ def test_four_processes_with_the_same_edit_are_billed_once(tmp_path: Path) -> No
     with StandIn(timing=TIMING, key=KEY) as service:
         runs = []
         for number, lane in enumerate(lanes):
-            job = new_job(service, tmp_path, number, seconds=30)
+            job = new_job(service, tmp_path, number, seconds=80)
             runs.append(lane.start(job))
         reports = [run.report()["outcomes"][0] for run in runs]
         assert len(service.billed) == 1

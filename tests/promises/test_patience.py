@@ -12,14 +12,15 @@ from kontext_bridge.oxen.client import Client
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.request import EditParameters
 from kontext_bridge.standin import StandIn, Timing
+from patience import PATIENCE
 
 
 def test_a_blocking_edit_may_take_longer_than_a_connection_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "CONNECT_SECONDS", 0.4)
+    monkeypatch.setattr(transport, "CONNECT_SECONDS", 1.5)
     source = "data:image/png;base64," + base64.b64encode(png(8, 8)).decode()
-    with StandIn(timing=Timing(queued_s=0.1, processing_s=1.5)) as service:
+    with StandIn(timing=Timing(queued_s=0.1, processing_s=3.0)) as service:
         client = Client(Account(service.url, service.key))
-        (image,) = client.edit(EditParameters("make it blue", 1), source, seconds=30)
+        (image,) = client.edit(EditParameters("make it blue", 1), source, seconds=PATIENCE)
         client.close()
     assert image.data is not None and image.data.startswith(b"\x89PNG")
 
@@ -41,5 +42,5 @@ def test_no_timer_outlives_its_answer() -> None:
         client.close()
         timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
         for timer in timers:
-            timer.join(5)  # far below the 30 s that it would have waited
+            timer.join(20)  # far below the 30 s that it would have waited
         assert not any(timer.is_alive() for timer in timers)

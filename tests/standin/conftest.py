@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 from kontext_bridge.standin import Faults, StandIn, Timing
+from patience import PATIENCE
 from PIL import Image
 
 QUICK = Timing(queued_s=0.01, processing_s=0.03, keepalive_s=15.0)
@@ -40,19 +41,19 @@ class Api:
         }
 
     def call(self, method: str, path: str, **more: object) -> requests.Response:
-        more.setdefault("timeout", 5)
+        more.setdefault("timeout", PATIENCE)
         return self.session.request(method, self.server.url + path, **more)
 
-    def edit(self, timeout: float = 5, **params: object) -> requests.Response:
+    def edit(self, timeout: float = PATIENCE, **params: object) -> requests.Response:
         return self.call("POST", "/api/ai/images/edit", json=self.params | params, timeout=timeout)
 
-    def enqueue(self, timeout: float = 5, **params: object) -> requests.Response:
+    def enqueue(self, timeout: float = PATIENCE, **params: object) -> requests.Response:
         return self.call("POST", "/api/ai/queue", json=self.params | params, timeout=timeout)
 
     def submit(self, **params: object) -> str:
         return self.enqueue(**params).json()["generations"][0]["generation_id"]
 
-    def row(self, generation_id: str, timeout: float = 5) -> requests.Response:
+    def row(self, generation_id: str, timeout: float = PATIENCE) -> requests.Response:
         return self.call("GET", f"/api/ai/queue/{generation_id}", timeout=timeout)
 
     def ended(self, generation_id: str) -> dict:
@@ -61,7 +62,7 @@ class Api:
 
     def result(self, generation_id: str, **more: object) -> requests.Response:
         """The picture's download, without the key, as a client should try first."""
-        return requests.get(self.ended(generation_id)["result_url"], timeout=5, **more)
+        return requests.get(self.ended(generation_id)["result_url"], timeout=PATIENCE, **more)
 
     def events(self) -> EventReader:
         reader = EventReader(self.server)
@@ -74,7 +75,7 @@ class EventReader:
 
     def __init__(self, server: StandIn) -> None:
         where = urlsplit(server.url)
-        self.sock = socket.create_connection((where.hostname, where.port), timeout=5)
+        self.sock = socket.create_connection((where.hostname, where.port), timeout=PATIENCE)
         head = f"GET /api/events HTTP/1.0\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n\r\n"
         self.sock.sendall(head.encode())
         self.seen = b""

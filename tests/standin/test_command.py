@@ -15,6 +15,7 @@ import pytest
 import requests
 from kontext_bridge.standin import Fault, faults
 from kontext_bridge.standin.faults import Trips
+from patience import PATIENCE
 
 from .conftest import data_uri
 
@@ -42,11 +43,11 @@ def running(*options):
 
 def edit(url, **changes):
     body = {"model": "flux-kontext-dev", "prompt": "a hat", "input_image": data_uri(), "output_format": "jpg"}
-    return requests.post(f"{url}/api/ai/images/edit", json=body | changes, headers=AUTH, timeout=5)
+    return requests.post(f"{url}/api/ai/images/edit", json=body | changes, headers=AUTH, timeout=PATIENCE)
 
 
 def written(path):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -58,14 +59,14 @@ def test_it_says_where_it_is_and_what_it_is_not_and_writes_its_state(tmp_path):
     with running("--state", str(file), "--fault", "rate_limited*1=2") as (process, first, url):
         assert first.startswith(f"Stand-in for Oxen.ai at {url} (not Kontext:")
         assert edit(url).headers["Retry-After"] == "2"
-        requests.get(edit(url).json()["images"][0]["url"], timeout=5)
+        requests.get(edit(url).json()["images"][0]["url"], timeout=PATIENCE)
         process.send_signal(signal.SIGUSR1)
         state = written(file)
         assert [bill["what"] for bill in state["billed"]] == state["delivered"] == ["sync-1"]
         assert state["by_route"] == {"edit": 2, "result": 1}
         file.unlink()
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
     assert written(file)["shown"] == {"rate_limited": 1}
     assert KEY not in first + output + file.read_text()
@@ -86,7 +87,7 @@ def test_another_process_can_set_faults_and_steer_jobs():
     with running() as (_, _, url):
 
         def control(path, body):
-            return requests.post(f"{url}/_standin/{path}", json=body, timeout=5)
+            return requests.post(f"{url}/_standin/{path}", json=body, timeout=PATIENCE)
 
         state = control("faults", {"out_of_credits": {"times": 1}}).json()
         assert state["requests"] == 0
@@ -96,22 +97,22 @@ def test_another_process_can_set_faults_and_steer_jobs():
         assert control("faults", {"rate_limited": {"often": 1}}).status_code == 400
         assert control("steer", {"hold": "processing"}).ok
         body = {"model": "flux-kontext-dev", "prompt": "", "input_image": data_uri()}
-        reply = requests.post(f"{url}/api/ai/queue", json=body, headers=AUTH, timeout=5)
+        reply = requests.post(f"{url}/api/ai/queue", json=body, headers=AUTH, timeout=PATIENCE)
         job = reply.json()["generations"][0]["generation_id"]
         state = control("steer", {"fail": {"id": job, "message": "no"}}).json()
         assert state["jobs"][job] == "failed"
         assert control("steer", {"finish": "unknown"}).status_code == 400
         assert control("steer", {"jump": 1}).status_code == 400
         assert control("steer", {"release": True, "emit": "x"}).ok
-        assert requests.get(f"{url}/_standin/state", timeout=5).json()["connections"] == 3
+        assert requests.get(f"{url}/_standin/state", timeout=PATIENCE).json()["connections"] == 3
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a child there")
 def test_interrupting_it_with_open_streams_ends_it_quietly():
     with running() as (process, _, url):
-        stream = requests.get(f"{url}/api/events", headers=AUTH, stream=True, timeout=5)
+        stream = requests.get(f"{url}/api/events", headers=AUTH, stream=True, timeout=PATIENCE)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=10)
+        output, _ = process.communicate(timeout=PATIENCE)
         stream.close()
     assert (process.returncode, output) == (0, "")
 

@@ -9,6 +9,7 @@ import pytest
 import requests
 from kontext_bridge.standin import Fault, Faults, StandIn
 from kontext_bridge.standin.records import Bearer
+from patience import PATIENCE
 
 
 @pytest.mark.parametrize("agent", ["ComfyUI-Oxen/0.1.0", "comfyui-oxen-nodes", "Oxen/0.35.9 (linux)", "x/OXEN"])
@@ -44,7 +45,7 @@ def test_other_agents_pass(api, agent):
 )
 @pytest.mark.parametrize("key", [None, "Bearer wrong", "standin-key"])
 def test_a_missing_or_wrong_key_is_refused(api, method, path, key):
-    reply = requests.request(method, api.server.url + path, headers={"Authorization": key}, timeout=5)
+    reply = requests.request(method, api.server.url + path, headers={"Authorization": key}, timeout=PATIENCE)
     assert reply.status_code == 401
     assert reply.json()["error"]["type"] == "unauthenticated"
     assert reply.json()["status"] == "error"
@@ -61,8 +62,10 @@ def test_routes_it_does_not_know_are_404(api, path):
 
 def test_the_record_says_what_came_but_not_the_key(api):
     api.enqueue()
-    requests.get(api.server.url + "/api/users/me?k=standin-key", headers={"Authorization": "Bearer x"}, timeout=5)
-    requests.get(api.server.url + "/api/ai/models", timeout=5)
+    requests.get(
+        api.server.url + "/api/users/me?k=standin-key", headers={"Authorization": "Bearer x"}, timeout=PATIENCE
+    )
+    requests.get(api.server.url + "/api/ai/models", timeout=PATIENCE)
     first, second, third = api.server.requests
     assert (first.method, first.path, first.route) == ("POST", "/api/ai/queue", "enqueue")
     assert first.json == api.params
@@ -75,8 +78,8 @@ def test_the_record_says_what_came_but_not_the_key(api):
 def test_connections_are_counted_without_those_to_the_control_routes(api):
     for _ in range(3):
         api.row("x")
-    requests.get(api.server.url + "/api/ai/models", timeout=5)
-    requests.get(api.server.url + "/_standin/state", timeout=5)
+    requests.get(api.server.url + "/api/ai/models", timeout=PATIENCE)
+    requests.get(api.server.url + "/_standin/state", timeout=PATIENCE)
     assert api.server.connections == 2
     assert [r.connection for r in api.server.requests] == [1, 1, 1, 2]
 

@@ -7,6 +7,7 @@ import uuid
 import pytest
 import requests
 from kontext_bridge.standin import Timing
+from patience import PATIENCE
 
 HELD = Timing(queued_s=0.0, processing_s=0.0)
 
@@ -72,7 +73,7 @@ def test_the_row_echoes_what_was_sent_and_passes_through_its_states(api):
     ended = api.ended(job)
     assert ended["status"] == "succeeded"
     assert ended["enqueued_at"] <= ended["started_at"] <= ended["completed_at"]
-    assert requests.get(ended["result_url"], timeout=5).content.startswith(b"\xff\xd8")
+    assert requests.get(ended["result_url"], timeout=PATIENCE).content.startswith(b"\xff\xd8")
     assert api.server.delivered == {job}
 
 
@@ -81,7 +82,7 @@ def test_every_reading_of_the_row_gives_a_fresh_address(api):
     first = api.ended(job)["result_url"]
     second = api.row(job).json()["result_url"]
     assert first != second
-    assert requests.get(first, timeout=5).content == requests.get(second, timeout=5).content
+    assert requests.get(first, timeout=PATIENCE).content == requests.get(second, timeout=PATIENCE).content
 
 
 def test_an_address_expires(serve):

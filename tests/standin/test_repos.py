@@ -6,6 +6,7 @@ import base64
 
 import pytest
 import requests
+from patience import PATIENCE
 
 from .conftest import data_uri
 
@@ -27,7 +28,7 @@ def test_a_file_in_a_public_repository_is_open_to_everyone_and_to_the_edit(api):
     assert reply.status_code == 200
     assert reply.json()["commit"]["message"] == "An ox"
     url = f"{api.server.url}{REPO}/file/main/in/ox.png"
-    fetched = requests.get(url, timeout=5)
+    fetched = requests.get(url, timeout=PATIENCE)
     assert (fetched.content, fetched.headers["Content-Type"]) == (PICTURE, "image/png")
     assert api.edit(input_image=url).ok
 
@@ -35,12 +36,12 @@ def test_a_file_in_a_public_repository_is_open_to_everyone_and_to_the_edit(api):
 def test_a_file_part_of_any_bytes_comes_back_the_same(api):
     data = bytes(range(256)) * 300 + b"\r\n--x\r\n\r\n--"
     put(api, f"{REPO}/file/main/raw.bin", data=data)
-    assert requests.get(f"{api.server.url}{REPO}/file/main/raw.bin", timeout=5).content == data
+    assert requests.get(f"{api.server.url}{REPO}/file/main/raw.bin", timeout=PATIENCE).content == data
 
 
 def test_several_files_go_into_a_directory(api):
     put(api, f"{REPO}/file/main/in", field="files[]", name="a.png")
-    assert requests.get(f"{api.server.url}{REPO}/file/main/in/a.png", timeout=5).content == PICTURE
+    assert requests.get(f"{api.server.url}{REPO}/file/main/in/a.png", timeout=PATIENCE).content == PICTURE
 
 
 def test_both_kinds_of_part_or_none_are_refused(api):
@@ -77,7 +78,7 @@ def test_a_new_repository_is_as_public_as_asked(api, body, public):
     assert api.call("POST", "/api/repos/", json=body).status_code == 409
     put(api, "/api/repos/bessie/pen/file/main/ox.png")
     for path in ("/api/repos/bessie/pen", "/api/repos/bessie/pen/file/main/ox.png"):
-        assert requests.get(api.server.url + path, timeout=5).status_code == (200 if public else 404)
+        assert requests.get(api.server.url + path, timeout=PATIENCE).status_code == (200 if public else 404)
         assert api.call("GET", path).status_code == 200
 
 
@@ -95,8 +96,8 @@ def test_a_private_file_cannot_be_the_input_but_a_presigned_one_can(api):
     private = f"{api.server.url}/api/repos/bessie/playground/file/main/oxen/context/ox.png"
     assert "403 Client Error: Forbidden for url" in api.edit(input_image=private).text
     signed = api.call("GET", "/api/repos/bessie/playground/file/presigned_url/main/oxen/context/ox.png").json()["url"]
-    assert requests.get(signed, timeout=5).content == PICTURE
-    assert requests.get(signed.replace("signature=", "signature=0"), timeout=5).status_code == 403
+    assert requests.get(signed, timeout=PATIENCE).content == PICTURE
+    assert requests.get(signed.replace("signature=", "signature=0"), timeout=PATIENCE).status_code == 403
     assert api.edit(input_image=signed).ok
     missing = api.call("GET", "/api/repos/bessie/playground/file/presigned_url/main/none.png")
     assert missing.status_code == 404
@@ -109,7 +110,7 @@ def test_others_namespaces_are_closed(api):
 
 def test_models_are_public_and_carry_schema_and_price(api):
     def get(path):
-        return requests.get(api.server.url + path, timeout=5).json()
+        return requests.get(api.server.url + path, timeout=PATIENCE).json()
 
     model = get("/api/ai/models/flux-kontext-dev")
     assert model["pricing"] == {"method": "per_image", "cost_per_image": 0.04}

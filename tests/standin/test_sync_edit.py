@@ -12,6 +12,7 @@ import threading
 import pytest
 import requests
 from kontext_bridge.standin import Timing
+from patience import PATIENCE
 from PIL import Image
 
 from .conftest import data_uri
@@ -25,7 +26,7 @@ def test_the_reply_names_a_picture_that_anyone_may_fetch(api):
     reply = api.edit().json()
     assert reply["model"] == "flux-kontext-dev"
     assert isinstance(reply["created"], int)
-    picture = requests.get(reply["images"][0]["url"], timeout=5)
+    picture = requests.get(reply["images"][0]["url"], timeout=PATIENCE)
     assert picture.headers["Content-Type"] == "image/jpeg"
     assert Image.open(io.BytesIO(picture.content)).size == (1248, 832)
     assert api.server.delivered == {"sync-1"}
@@ -40,7 +41,7 @@ def test_b64_json_holds_the_picture_and_counts_as_delivered(api):
 def test_what_is_left_out_gives_wide_webp(api):
     del api.params["aspect_ratio"], api.params["output_format"]
     url = api.edit().json()["images"][0]["url"]
-    picture = Image.open(io.BytesIO(requests.get(url, timeout=5).content))
+    picture = Image.open(io.BytesIO(requests.get(url, timeout=PATIENCE).content))
     assert (picture.format, picture.size) == ("WEBP", (1392, 752))
 
 

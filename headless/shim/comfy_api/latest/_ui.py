@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import random
 import string
+import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,7 +87,9 @@ class ImageSaveHelper:
         for index, image in enumerate(images):
             name = place.name.replace("%batch_num%", str(index))
             file = f"{name}_{place.counter + index:05}_.png"
-            _as_picture(image, index).save(place.folder / file, pnginfo=metadata, compress_level=compress_level)
+            encoded = io.BytesIO()
+            _as_picture(image, index).save(encoded, "PNG", pnginfo=metadata, compress_level=compress_level)
+            _write_whole(place.folder / file, encoded.getvalue())
             saved.append(SavedResult(file, place.subfolder, folder_type))
         return saved
 
@@ -118,6 +124,18 @@ class PreviewMask(PreviewImage):
     def __init__(self, mask: torch.Tensor, animated: bool = False, cls: type[ComfyNode] | None = None) -> None:
         height, width = mask.shape[-2:]
         super().__init__(mask.reshape(-1, height, width, 1).expand(-1, -1, -1, 3), animated, cls)
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, also where the folder went away meanwhile or the run is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _as_picture(image: torch.Tensor, index: int) -> PILImage.Image:
