@@ -24,7 +24,7 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     (r"joint_blocks", "Stable Diffusion 3"),
     (r"transformer_blocks[._]\d+[._](img_mod|txt_mod|img_mlp|txt_mlp)", "Qwen-Image"),
     (r"individual_token_refiner|(img|txt)_mlp[._]fc[12]$|(_mod|modulation)[._]linear$", "HunyuanVideo"),
-    (r"(?<![a-z]_)blocks[._]\d+[._]((cross_attn|self_attn)[._][qkvo]$|ffn)", "Wan"),
+    (r"(?<!double_)(?<!single_)(?<!transformer_)blocks[._]\d+[._]((cross_attn|self_attn)[._][qkvo]$|ffn)", "Wan"),
     (r"double_stream_modulation|single_stream_modulation", "FLUX.2"),
     (r"distilled_guidance_layer", "Chroma"),
 )

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import re
 import sys
 import weakref
 from pathlib import Path
@@ -25,6 +26,7 @@ comfy.options.enable_args_parsing()
 
 import comfy.hooks  # noqa: E402
 import comfy.lora  # noqa: E402
+import comfy.lora_convert  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.sample  # noqa: E402
@@ -133,6 +135,27 @@ def saved(model, name):
 def with_stock_lora(model, name, strength=1.0):
     state = comfy.utils.load_torch_file(str(folder / "loras" / name), safe_load=True)
     return comfy.sd.load_lora_for_models(model, None, state, strength, 0)[0]
+
+
+def lora_names(state):
+    """The keys of a LoRA file by the layer that they are of."""
+    found = {}
+    for key in state:
+        layer = re.split(r"[._]lora[._]|_?\.lora_|_?\.alpha$|\.processor\.", key)[0]
+        found.setdefault(layer, []).append(key)
+    return found
+
+
+def difference(model, read, own):
+    """How far apart ComfyUI's patches are from those of our own LoRA node, on empty weights."""
+    theirs = model.clone()
+    theirs.add_patches(read)
+    worst = 0.0
+    for key in {*theirs.patches, *own.patches}:
+        empty = torch.zeros(comfy.utils.get_attr(model.model, key).shape)
+        one, other = (comfy.lora.calculate_weight(m.patches.get(key, []), empty.clone(), key) for m in (own, theirs))
+        worst = max(worst, apart(one, other))
+    return worst
 
 
 WITH_AND_WITHOUT_LORA = {
@@ -278,6 +301,53 @@ with torch.inference_mode():
                 told[name] = apart(
                     run(comfyui_lora.with_lora(model, path, 0.7)), run(with_stock_lora(model, name, 0.7))
                 )
+            return told
+
+        @ask
+        def spelled_loras():
+            """How far ours is from ComfyUI's Load LoRA for every spelling of every layer; None where it reads nothing."""
+            model, told = dense(), {}
+            for path in sorted((folder / "spelled").iterdir()):
+                state = comfy.lora_convert.convert_lora(comfy.utils.load_torch_file(str(path), safe_load=True))
+                if path.stem == "processors":
+                    # ComfyUI knows these by the last blocks of a whole model.
+                    state = comfy.lora_convert.convert_uso_lora(state)
+                keys = comfy.lora.model_lora_keys_unet(model.model, {})
+                # Each name of a layer is asked about alone, since ComfyUI lets the last of two names win.
+                figures = []
+                for name, wanted in lora_names(state).items():
+                    alone = {key: state[key] for key in wanted}
+                    read = comfy.lora.load_lora(alone, keys, log_missing=False) if name in keys else {}
+                    if not read:
+                        figures.append(None)
+                        continue
+                    save_file(alone, folder / "one.safetensors")
+                    figures.append(
+                        difference(model, read, comfyui_lora.with_lora(model, folder / "one.safetensors", 1.0))
+                    )
+                told[path.stem] = figures
+            return told
+
+        @ask
+        def other_kinds():
+            told = {}
+            for path in sorted((folder / "kinds").iterdir()):
+                state = comfy.utils.load_torch_file(str(path), safe_load=True)
+                plain, truth = ours(), dense()
+                told[path.stem] = {}
+                for strength in (1.0, 0.7):
+                    expected = comfy.sd.load_lora_for_models(truth, None, state, strength, 0)[0]
+                    stock = comfy.sd.load_lora_for_models(plain, None, state, strength, 0)[0]
+                    own = comfyui_lora.with_lora(plain, path, strength)
+                    changed = run(expected, steps=2) - run(truth, steps=2)
+                    effect = {
+                        name: apart(run(model, steps=2) - run(plain, steps=2), changed)
+                        for name, model in (("stock", stock), ("own", own))
+                    }
+                    told[path.stem][str(strength)] = {
+                        **effect,
+                        "size": apart(run(expected, steps=2), run(truth, steps=2)),
+                    }
             return told
 
         @ask

@@ -236,3 +236,31 @@ def test_running_out_of_memory_without_saying_what_is_missing_is_noticed(probe: 
 def test_free_memory_that_counts_the_failed_step_as_taken_is_noticed(probe: Probe) -> None:
     alive = probe()["free_memory_after_a_failed_step"]
     assert alive and not any(alive)
+
+
+def test_a_spelling_that_comfyui_reads_and_we_read_otherwise_is_noticed(
+    probe: Probe, tables: dict[str, list[str]]
+) -> None:
+    told = probe()["spelled_loras"]
+    figures = [figure for one in told.values() for figure in one]
+    read = [figure for figure in figures if figure is not None]
+    tables["Spellings of a LoRA's keys"] = [
+        f"{len(told)} spellings of {len(figures)} layers' names in all; ComfyUI's Load LoRA reads {len(read)}, of which "
+        f"{sum(figure < 1e-6 for figure in read)} are the same here"
+    ]
+    assert len(read) > 2000
+    assert max(read) < 1e-6, {title: one for title, one in told.items() if any(f and f > 1e-6 for f in one)}
+
+
+# ComfyUI adds to biases and norms in the file's own bfloat16.
+_ROUNDED = {"bias": 5e-3, "norms": 6e-2, "norms set": 3e-2}
+
+
+@pytest.mark.parametrize("node", ["own", "stock"])
+def test_another_kind_of_adapter_that_is_not_what_comfyui_makes_of_it_is_noticed(node: str, probe: Probe) -> None:
+    told = probe()["other_kinds"]
+    assert len(told) == 15
+    for kind, by_strength in told.items():
+        for strength, figures in by_strength.items():
+            assert figures["size"] > 1e-4, (kind, strength)
+            assert figures[node] < _ROUNDED.get(kind, 5e-3), (kind, strength)
