@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,9 +22,9 @@ from .imaging.formats import ImageFormat
 from .imaging.pixels import to_uint8, with_alpha
 from .kontext.checkpoint import read_checkpoint
 from .kontext.errors import BadRequest, KontextError, OutOfMemory
-from .kontext.layers import Naming
+from .kontext.layers import Naming, Size
 from .kontext.linear import Compute
-from .kontext.lora import attach, linears_of, read_lora
+from .kontext.lora import Lora, attach, linears_of, read_lora
 from .kontext.mount import mount
 from .kontext.sampler import Edit, Step, sample
 from .kontext.text import encode_prompts
@@ -40,6 +42,10 @@ _FORMATS = {
 _MATCH = "match_input_image"
 # The tiny model's pictures are noise whatever their size.
 _TINY_MEGAPIXELS = 0.02
+# Kontext was made for one megapixel; far from it pictures fall apart, and no side may pass the model's 4096.
+_MEGAPIXELS = (0.0005, 8.0)
+_MAX_STEPS = 1000
+_LONGEST_RATIO = 40
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (KontextError, ImageError, OSError) as error:
         say(str(error), sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped; nothing was written.\n")
+        return 130
     return 0
 
 
@@ -111,13 +120,60 @@ def _check(options: argparse.Namespace) -> None:
         raise BadRequest(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} --model.")
     if options.model is not None and len(given) < len(companions):
         raise BadRequest(f"--model also needs {' and '.join(companions)}.")
+    _check_words(options)
+    _check_numbers(options)
+    _check_files(options)
+    options.loras = [_lora(text) for text in options.lora]
+
+
+def _check_words(options: argparse.Namespace) -> None:
     if not options.prompt.strip():
         raise BadRequest("The prompt is empty: say in a sentence what to change.")
+    if options.negative_prompt is not None and not options.negative_prompt.strip():
+        raise BadRequest("The negative prompt is empty: say what to move away from, or leave it out.")
+    if "\0" in options.prompt + (options.negative_prompt or ""):
+        raise BadRequest("The prompt has a NUL character in it. Type it anew.")
+    for text in (options.prompt, options.negative_prompt or ""):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise BadRequest("The prompt has characters that are no text. Type it anew.") from error
+    if (options.negative_prompt is None) != (options.true_cfg == 1):
+        raise BadRequest("--negative-prompt and --true-cfg (above 1) belong together: give both or neither.")
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    least, most = _MEGAPIXELS
+    # Whatever is no number fails every comparison.
+    if not least <= options.megapixels <= most:
+        raise BadRequest(
+            f"--megapixels is {options.megapixels}; it must be from {least} to {most}. 1 is what it is for."
+        )
+    if options.steps > _MAX_STEPS:
+        raise BadRequest(f"--steps is {options.steps}; it must be at most {_MAX_STEPS}.")
+    # The size is not known yet; the rest is checked as it will be used.
+    Edit(16, 16, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
+    if len(options.aspect_ratio) > _LONGEST_RATIO:
+        raise BadRequest("The aspect ratio is too long: use two numbers such as 16:9.")
+    pick_size(options.aspect_ratio, 16, 16)
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    given = (options.picture, options.out, options.model, options.text_encoders, options.vae)
+    if any("\0" in str(path) for path in given if path is not None):
+        raise BadRequest("A file's name has a NUL character in it. Type it anew.")
     if options.out.suffix.lower() not in _FORMATS:
         raise BadRequest(f"{options.out.name} ends in none of {', '.join(_FORMATS)}.")
     _check_target(options.out)
-    if (options.negative_prompt is None) != (options.true_cfg == 1):
-        raise BadRequest("--negative-prompt and --true-cfg (above 1) belong together: give both or neither.")
+    if options.picture.is_dir():
+        raise BadRequest(f"{options.picture} is a folder; name one picture.")
+    if not options.picture.is_file():
+        raise BadRequest(f"There is no picture file at {options.picture}.")
+    if options.out.exists() and options.out.samefile(options.picture):
+        raise BadRequest(f"{options.out} is the picture itself, which the edit would replace. Name another file.")
+    for name, path in (("--model", options.model), ("--text-encoders", options.text_encoders), ("--vae", options.vae)):
+        if path is not None and not path.exists():
+            raise BadRequest(f"There is no file or folder at {path}, which {name} names.")
 
 
 def _check_target(out: Path) -> None:
@@ -143,7 +199,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     across, down = pick_size(options.aspect_ratio, width, height, options.megapixels)
     edit = Edit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     checkpoint = read_checkpoint(model)
-    loras = [(read_lora(file, checkpoint.size), strength) for file, strength in map(_lora, options.lora)]
+    loras = _read_loras(options.loras, checkpoint.size)
 
     prompts = [options.prompt] if options.negative_prompt is None else [options.prompt, options.negative_prompt]
     encoded = encode_prompts(text_encoders, prompts, device, dtype)
@@ -169,20 +225,48 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BadRequest(f"The device {name!r} cannot be used: {str(error).splitlines()[0]}") from error
+        # A device without memory, such as "meta", has no number to give back.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadRequest(f"The device {name!r} cannot be used: {said}") from error
     return device
 
 
 def _lora(text: str) -> tuple[Path, float]:
-    file, separator, strength = text.rpartition("=")
-    if not separator:
-        return Path(text), 1.0
+    """The file and strength in FILE or FILE=STRENGTH, where the file's own name may hold an equals sign."""
+    if "\0" in text:
+        raise BadRequest("A file's name has a NUL character in it. Type it anew.")
+    file, separator, number = text.rpartition("=")
+    if not separator or Path(text).is_file():
+        return _existing(Path(text)), 1.0
     try:
-        return Path(file), float(strength)
+        strength = float(number)
     except ValueError as error:
-        raise BadRequest(f"--lora takes FILE or FILE=STRENGTH, and {strength!r} is no number.") from error
+        if Path(text).suffix == ".safetensors":
+            return _existing(Path(text)), 1.0
+        raise BadRequest(f"--lora takes FILE or FILE=STRENGTH, and {number!r} is no number.") from error
+    if not math.isfinite(strength):
+        raise BadRequest(f"The strength of the LoRA {file} is {number}; it must be a number.")
+    return _existing(Path(file)), strength
+
+
+def _existing(file: Path) -> Path:
+    if not file.is_file():
+        raise BadRequest(f"There is no file at {file}, which --lora names.")
+    return file
+
+
+def _read_loras(asked: list[tuple[Path, float]], size: Size) -> list[tuple[Lora, float]]:
+    """The LoRA files, each under a name of its own: diffusers calls all of them pytorch_lora_weights."""
+    files = [file.resolve() for file, _ in asked]
+    for file in sorted({file for file in files if files.count(file) > 1}):
+        total = sum(strength for (_, strength), one in zip(asked, files, strict=True) if one == file)
+        logger.warning("%s is given %d times; its strengths add up to %g.", file, files.count(file), total)
+    return [
+        (replace(read_lora(file, size), name=f"{number} {file.stem}"), strength)
+        for number, (file, strength) in enumerate(asked, start=1)
+    ]
 
 
 class _Bar:

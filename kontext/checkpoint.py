@@ -10,6 +10,7 @@ accounted for: a missing, unknown or misshapen one ends the reading.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from .errors import DamagedFile, NonFinite, UnknownLayout
 from .files import TensorFile, open_model
 from .fp8 import FORMATS
-from .identify import GET_KONTEXT, identify
+from .identify import COMPANIONS, GET_KONTEXT, identify
 from .layers import HEAD, Naming, Role, Size, norms, roles_by_name, sizes_by_name
 
 _WIDE = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
@@ -30,8 +31,18 @@ _METADATA = "_quantization_metadata"
 _FULL_PRECISION = "full_precision_matrix_mult"
 _WEIGHT_SCALES = ("weight_scale", "scale_weight")
 _INPUT_SCALES = ("input_scale", "scale_input")
-# What an all-in-one checkpoint holds beside the transformer.
-_COMPANIONS = ("first_stage_model.", "vae.", "text_encoders.", "cond_stage_model.", "conditioner.", "text_encoder")
+# Formats of ComfyUI's that are not FP8 with one scale a layer or row.
+_COMFYUI_FORMATS = {
+    "mxfp8": "MXFP8",
+    "nvfp4": "NVFP4",
+    "int8_tensorwise": "INT8",
+    "convrot_w4a4": "4-bit integers",
+    "asym_w4a8_int8": "4-bit integers",
+}
+_LOAD_IT = "Load it with ComfyUI's own Load Diffusion Model, if your ComfyUI and GPU can. Or:"
+# Words in a hint that say that the numbers are not the weights before they are turned or shifted back. Others, such as
+# empty parameters or the shape before quantisation, change nothing; ComfyUI passes over them, too.
+_CHANGING = re.compile(r"convrot$|hadamard|rotat|asym|codebook|zero_point|pre_quant|smooth|transpos|invers|reciprocal")
 
 
 @dataclass(frozen=True)
@@ -140,11 +151,11 @@ class _Reader:
     def _inside(self, files: tuple[TensorFile, ...]) -> Iterator[tuple[str, TensorFile]]:
         for file in files:
             for name in file:
-                if name.startswith(self.prefix) and not name.startswith(_COMPANIONS):
+                if name.startswith(self.prefix) and not name.startswith(COMPANIONS):
                     yield name.removeprefix(self.prefix), file
                 elif name == _MARKER:
                     yield name, file
-                elif not name.startswith(_COMPANIONS):
+                elif not name.startswith(COMPANIONS):
                     raise UnknownLayout(
                         f"{self.path.name} holds {name!r}, which is neither part of the transformer "
                         f"({self.prefix}...) nor of a text encoder or VAE. {GET_KONTEXT}"
@@ -161,15 +172,19 @@ class _Reader:
         tensor = self.take(name)
         if tensor is None:
             raise DamagedFile(f"{self.path.name} lacks {name!r}: it is incomplete. {GET_KONTEXT}")
+        if tensor.dtype not in FORMATS and tensor.dtype not in _WIDE:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            where = (
+                "" if tensor.dtype.is_floating_point else " Load it with the program or node pack that wrote it. Or:"
+            )
+            raise UnknownLayout(
+                f"{self.path.name}: {name!r} is stored as {kind}, which is not read here (FP8, bfloat16, float16 and "
+                f"float32 are).{where} {GET_KONTEXT}"
+            )
         if tensor.shape != shape:
             raise DamagedFile(
                 f"{self.path.name}: {name!r} has the shape {list(tensor.shape)}, Kontext's has {list(shape)}. "
                 f"{GET_KONTEXT}"
-            )
-        if tensor.dtype not in FORMATS and tensor.dtype not in _WIDE:
-            raise UnknownLayout(
-                f"{self.path.name}: {name!r} is stored as {str(tensor.dtype).removeprefix('torch.')}, which is not "
-                f"read here (FP8, bfloat16, float16 and float32 are). {GET_KONTEXT}"
             )
         return tensor
 
@@ -217,12 +232,12 @@ class _Reader:
         return f"{' and '.join(formats)} {kind}"
 
     def _linear(self, name: str, shape: tuple[int, int], role: Role) -> Weights:
+        hint = self._hint(name)
         weight = self.need(f"{name}.weight", shape)
         bias = self.need(f"{name}.bias", shape[:1])
         scale = self._scale(name, _WEIGHT_SCALES, shape[0])
         # The file's own input scale is for static quantisation; rows are measured as they come, which is closer.
         self._scale(name, _INPUT_SCALES, 1)
-        hint = self._hint(name)
         quantised = weight.dtype in FORMATS
         if hint is not None and hint["format"] != FORMATS.get(weight.dtype):
             raise UnknownLayout(
@@ -258,6 +273,11 @@ class _Reader:
         full = f"{name}.{found[0]}"
         scale = self.take(full)
         assert scale is not None
+        if scale.ndim == 2 and scale.dtype in (torch.uint8, getattr(torch, "float8_e8m0fnu", torch.uint8)):
+            raise UnknownLayout(
+                f"{self.path.name} is stored in MXFP8 ({full!r} has a scale for every few numbers). {_LOAD_IT} "
+                f"{GET_KONTEXT}"
+            )
         if scale.dtype not in _WIDE or (scale.numel() != 1 and scale.shape not in ((rows,), (rows, 1))):
             raise UnknownLayout(
                 f"{self.path.name}: {full!r} is {str(scale.dtype).removeprefix('torch.')} of shape "
@@ -279,7 +299,7 @@ class _Reader:
             hints = {
                 str(name).removeprefix(self.prefix): dict(hint)
                 for name, hint in layers.items()
-                if not str(name).startswith(_COMPANIONS)
+                if not str(name).startswith(COMPANIONS)
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedFile(f"{self.path.name}: its {_METADATA} cannot be read. {GET_KONTEXT}") from error
@@ -295,8 +315,16 @@ class _Reader:
                 raise DamagedFile(f"{self.path.name}: '{name}.{_HINT}' cannot be read. {GET_KONTEXT}") from error
         if hint is None:
             return None
-        unknown = sorted(set(hint) - {"format", _FULL_PRECISION})
-        if hint.get("format") not in FORMATS.values() or unknown:
-            what = f"{hint.get('format')!r}" + (f" with {', '.join(unknown)}" if unknown else "")
+        form = hint.get("format")
+        if form in _COMFYUI_FORMATS:
+            raise UnknownLayout(
+                f"{self.path.name} is stored in {_COMFYUI_FORMATS[form]} ({name!r} is {form!r}), which is not read "
+                f"here. {_LOAD_IT} {GET_KONTEXT}"
+            )
+        parameters = hint.get("params")
+        told = {**hint, **parameters} if isinstance(parameters, dict) else hint
+        changing = sorted(key for key, value in told.items() if value and _CHANGING.search(str(key)))
+        if form not in FORMATS.values() or changing:
+            what = f"{form!r}" + (f" with {', '.join(changing)}" if changing else "")
             raise UnknownLayout(f"{self.path.name} stores {name!r} as {what}, which is not read here. {GET_KONTEXT}")
         return hint

@@ -23,6 +23,7 @@ from comfy_api.torch_helpers import set_torch_compile_wrapper  # type: ignore[im
 
 from .bfl import bfl_layers, bfl_norms
 from .checkpoint import Checkpoint, Weights, read_checkpoint
+from .comfyui_numbers import answer_with_numbers
 from .comfyui_ops import Linear, Operations
 from .comfyui_patches import follow_patches, layers_of
 from .comfyui_saving import save_as_fp8
@@ -105,6 +106,7 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
         layer.full_precision = name in asked
         layer.centred = name in normed
     follow_patches(patcher)
+    answer_with_numbers(patcher)
     save_as_fp8(patcher)
     if compiled:
         _compile(patcher, checkpoint.size)

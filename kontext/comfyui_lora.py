@@ -1,23 +1,40 @@
 """A LoRA file put on a MODEL of ComfyUI through ComfyUI's own patches, read and checked by this pack.
 
+Plain LoRA are computed beside the FP8 weights. Other kinds become ComfyUI's own adapters, which change the written-out
+weight at each use (comfyui_patches.py).
+
 Only for a running ComfyUI: importing this imports comfy.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import comfy.ldm.flux.model  # type: ignore[import-not-found]
+import comfy.utils  # type: ignore[import-not-found]
 import comfy.weight_adapter  # type: ignore[import-not-found]
 
 from .errors import BadRequest, LoraError
 from .layers import Size
-from .lora import Patch, read_lora
+from .lora import read_lora
+from .lora_keys import BIAS, DIFF, DORA, DOWN, SET, UP
+from .lora_kinds import Change, Kind, Patch
 
 _PREFIX = "diffusion_model."
-_Key = tuple[str, tuple[int, int, int]]
+_ADAPTERS = {
+    Kind.DORA: comfy.weight_adapter.LoRAAdapter,
+    Kind.LOHA: comfy.weight_adapter.LoHaAdapter,
+    Kind.LOKR: comfy.weight_adapter.LoKrAdapter,
+    Kind.OFT: comfy.weight_adapter.OFTAdapter,
+    Kind.BOFT: comfy.weight_adapter.BOFTAdapter,
+    Kind.GLORA: comfy.weight_adapter.GLoRAAdapter,
+}
+_NAMES = {DOWN: "lora_down.weight", UP: "lora_up.weight"}
+# ComfyUI's key: a name, or a name, a place and what is done to the difference.
+_Key = Any
 
 
 def with_lora(model: Any, path: Path | str, strength: float) -> Any:
@@ -28,14 +45,16 @@ def with_lora(model: Any, path: Path | str, strength: float) -> Any:
     """
     if not math.isfinite(strength):
         raise BadRequest(f"The strength of the LoRA is {strength}; it must be a number.")
-    lora = read_lora(path, size_of(model))
+    lora = read_lora(path, size_of(model), every_kind=True)
     patched = model.clone()
     if strength == 0:
         return patched
-    for patches in _rounds(lora.patches):
+    norms = ".weight" if _has_norm_weights(model) else ".scale"
+    changes = [*map(_plain, lora.patches), *(_changed(change, norms) for change in lora.changes)]
+    for patches in _rounds(changes):
         refused = set(patches) - set(patched.add_patches(patches, strength))
         if refused:
-            raise LoraError(f"{Path(path).name} changes {sorted(refused)[0][0]!r}, which this MODEL does not have.")
+            raise LoraError(f"{Path(path).name} changes {_name(refused.pop())!r}, which this MODEL does not have.")
     return patched
 
 
@@ -54,17 +73,48 @@ def size_of(model: Any) -> Size:
     )
 
 
-def _rounds(patches: tuple[Patch, ...]) -> list[dict[_Key, Any]]:
+def _has_norm_weights(model: Any) -> bool:
+    # ComfyUI calls them so since 0.14.
+    return any(name.endswith("key_norm.weight") for name, _ in model.model.diffusion_model.named_parameters())
+
+
+def _plain(patch: Patch) -> tuple[_Key, Any]:
+    rows, rank = patch.up.shape
+    # ComfyUI divides what it calls alpha by the rank.
+    adapter = comfy.weight_adapter.LoRAAdapter(set(), (patch.up, patch.down, patch.scale * rank, None, None, None))
+    return (f"{_PREFIX}{patch.layer}.weight", (0, patch.offset, rows)), adapter
+
+
+def _changed(change: Change, norms: str) -> tuple[_Key, Any]:
+    name, rows = f"{_PREFIX}{change.layer}", (0, change.offset, change.rows)
+    tensors = change.tensors
+    if change.kind is Kind.BIAS:
+        return (f"{name}.bias", rows), ("diff", (tensors[BIAS] * change.scale,))
+    if change.kind in (Kind.NORM, Kind.DIFF, Kind.SET):
+        what = ("diff", (tensors[DIFF],)) if DIFF in tensors else ("set", (tensors[SET],))
+    else:
+        # ComfyUI fails for a BOFT without alpha, which stands for no constraint.
+        alpha = 0.0 if change.alpha is None and change.kind is Kind.BOFT else change.alpha
+        named = {f"x.{_NAMES.get(part, part)}": tensor for part, tensor in tensors.items()}
+        what = _ADAPTERS[change.kind].load("x", named, alpha, tensors.get(DORA), set())
+    if change.kind is Kind.NORM:
+        return f"{name}{norms}", what
+    if change.swapped:
+        return (f"{name}.weight", rows, comfy.utils.swap_scale_shift), what
+    return (f"{name}.weight", rows), what
+
+
+def _rounds(changes: list[tuple[_Key, Any]]) -> Iterator[dict[_Key, Any]]:
     """The patches by ComfyUI's keys; a second one of the same rows needs a round of its own."""
     rounds: list[dict[_Key, Any]] = []
-    for patch in patches:
-        rows, rank = patch.up.shape
-        key = (f"{_PREFIX}{patch.layer}.weight", (0, patch.offset, rows))
-        # ComfyUI divides what it calls alpha by the rank.
-        adapter = comfy.weight_adapter.LoRAAdapter(set(), (patch.up, patch.down, patch.scale * rank, None, None, None))
+    for key, patch in changes:
         place = next((taken for taken in rounds if key not in taken), None)
         if place is None:
             place = {}
             rounds.append(place)
-        place[key] = adapter
-    return rounds
+        place[key] = patch
+    yield from rounds
+
+
+def _name(key: _Key) -> str:
+    return key if isinstance(key, str) else str(key[0])

@@ -203,7 +203,8 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     ) -> None:
         """What ComfyUI calls with a weight that it has patched: left as it is, the patch is computed beside it.
 
-        Raises BadRequest where ComfyUI needs the changed weight itself: to save it, or to schedule a LoRA by hooks.
+        Raises BadRequest where ComfyUI needs the changed weight itself, to schedule a LoRA by hooks; and where it is
+        asked for it past comfyui_numbers.py.
         """
         if return_weight is None:
             raise BadRequest(

@@ -38,6 +38,8 @@ def _describe(flux: Any, state: dict[str, Any]) -> None:
     for name, layer in layers.items():
         if layer.weight_scale is None:
             continue
+        # Read out for saving, a weight would be the number it stands for.
+        state[f"{name}.weight"] = layer.weight
         if layer.weight_scale.ndim:
             state[f"{name}.weight_scale"] = layer.weight_scale[:, None]
         hint: dict[str, Any] = {"format": FORMATS[layer.weight.dtype]}

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from .errors import DamagedFile
+from .errors import DamagedFile, UnknownLayout
 
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -34,8 +34,18 @@ _DTYPES: dict[str, torch.dtype] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-if hasattr(torch, "float8_e8m0fnu"):
-    _DTYPES["F8_E8M0"] = torch.float8_e8m0fnu
+# Types that not every torch has.
+for _name, _known in {
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "C64": "complex64",
+}.items():
+    if hasattr(torch, _known):
+        _DTYPES[_name] = getattr(torch, _known)
 _MAX_HEADER = 100_000_000
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the model: fetch the file itself (git lfs pull)"),
@@ -158,7 +168,7 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{path.name}: the header entry of {name!r} is malformed.") from error
     if kind not in _DTYPES:
-        raise DamagedFile(f"{path.name}: {name!r} has the number format {kind!r}, which is not known here.")
+        raise UnknownLayout(f"{path.name}: {name!r} has the number format {kind!r}, which is not read here.")
     dtype = _DTYPES[kind]
     if not sane or stop - start != math.prod(shape) * dtype.itemsize:
         raise DamagedFile(f"{path.name}: the size of {name!r} does not match its shape {list(shape)}.")

@@ -60,6 +60,26 @@ class Branch:
         delta = functional.linear(functional.linear(x.to(out), self.down.to(out)), self.up.to(out))
         out[..., self.offset : self.offset + self.up.shape[0]].add_(delta, alpha=self.strength)
 
+    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Branch:
+        """The same with its matrices moved or cast."""
+        return Branch(fn(self.down), fn(self.up), self.offset, self.strength)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What a LoRA adds to a layer's bias: `values * strength`, to as many outputs from `offset` on."""
+
+    values: torch.Tensor
+    offset: int
+    strength: float
+
+    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Add it to `out`, in place, whatever the input `x` is."""
+        out[..., self.offset : self.offset + len(self.values)].add_(self.values.to(out), alpha=self.strength)
+
+    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Shift:
+        return Shift(fn(self.values), self.offset, self.strength)
+
 
 class Linear(nn.Module):
     """`nn.Linear` whose weight may be FP8 with a scale, and which can carry LoRA branches.
@@ -92,7 +112,7 @@ class Linear(nn.Module):
         self.register_buffer("bias", bias)
         self.compute = compute
         self.centred = centred
-        self.branches: dict[str, list[Branch]] = {}
+        self.branches: dict[str, list[Branch | Shift]] = {}
 
     @property
     def in_features(self) -> int:
@@ -115,10 +135,7 @@ class Linear(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in kept.items():
             self._buffers[name] = None if tensor is None else tensor.to(device)
-        self.branches = {
-            name: [Branch(fn(b.down), fn(b.up), b.offset, b.strength) for b in branches]
-            for name, branches in self.branches.items()
-        }
+        self.branches = {name: [branch.moved(fn) for branch in branches] for name, branches in self.branches.items()}
         return self
 
     def forward(self, x: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from safetensors import SafetensorError
+
 from .errors import MissingPackage
+
+# What these packages raise for files that are missing, cut short, or of another model.
+UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, SafetensorError)
 
 
 def load(module: str) -> Any:

@@ -53,7 +53,7 @@ def _load(transformers: Any, kind: str, folder: Path, device: torch.device, dtyp
     name = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
     try:
         model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, **{name: dtype})
-    except (OSError, ValueError) as error:
+    except optional.UNREADABLE as error:
         raise DamagedFile(f"The text encoder in {folder} cannot be read: {error}") from error
     return model.to(device).eval()
 
@@ -61,8 +61,8 @@ def _load(transformers: Any, kind: str, folder: Path, device: torch.device, dtyp
 def _ids(transformers: Any, folder: Path, prompts: list[str], length: int) -> torch.Tensor:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        encoded = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    except optional.UNREADABLE as error:
         raise DamagedFile(f"The tokenizer in {folder} cannot be read: {error}") from error
-    encoded = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
     ids: torch.Tensor = encoded.input_ids
     return ids

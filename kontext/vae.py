@@ -69,7 +69,7 @@ def _from_folder(diffusers: Any, path: Path) -> Any:
     folder = path / "vae" if (path / "vae").is_dir() else path
     try:
         return diffusers.AutoencoderKL.from_pretrained(folder, local_files_only=True, low_cpu_mem_usage=False)
-    except (OSError, ValueError) as error:
+    except optional.UNREADABLE as error:
         raise DamagedFile(f"The VAE in {folder} cannot be read: {error} {_GET}") from error
 
 

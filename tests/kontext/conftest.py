@@ -1,12 +1,17 @@
 """Every layout that Kontext files are found in, written from one set of tiny random weights."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from kontext_bridge.kontext.layers import Naming, Role, layers, norms, roles_by_name
 from kontext_bridge.kontext.tiny import TINY, random_weights
 from safetensors.torch import save_file
+
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
 
 # Tiny products are not worth a second thread, and waiting for one on a busy machine is most of their time.
 torch.set_num_threads(1)

@@ -1,6 +1,7 @@
 """The headless command: a picture in, a picture out, and one line where there is none."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -124,6 +125,14 @@ def test_a_lora_changes_the_picture_by_its_strength(run, tmp_path):
     assert np.array_equal(plain, off) and not np.array_equal(plain, on)
 
 
+@pytest.fixture
+def nothing_computed(monkeypatch):
+    def compute(*_, **__):
+        raise AssertionError("it was computed")
+
+    monkeypatch.setattr(edit, "encode_prompts", compute)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -132,23 +141,43 @@ def test_a_lora_changes_the_picture_by_its_strength(run, tmp_path):
         (["--device", "abacus"], "'abacus' cannot be used"),
         (["--lora", "x.safetensors=much"], "'much' is no number"),
         (["--lora", "absent.safetensors"], r"no file at absent\.safetensors"),
+        (["--lora", "my=absent.safetensors"], r"no file at my=absent\.safetensors"),
+        (["--lora", "absent.safetensors=0.5"], r"no file at absent\.safetensors"),
+        (["--lora", ""], "no file"),
+        (["--lora", "a\0b"], "NUL"),
+        (["--megapixels", "nan"], "--megapixels is nan"),
+        (["--megapixels", "inf"], "--megapixels is inf"),
+        (["--megapixels", "100000"], "from 0.0005 to 8"),
+        (["--megapixels", "0"], "from 0.0005 to 8"),
+        (["--megapixels=-1"], "from 0.0005 to 8"),
+        (["--steps", "1" * 30], "at most 1000"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--seed", str(2**64)], "seed is"),
+        (["--guidance", "nan"], "guidance is nan"),
+        (["--guidance", "inf"], "guidance is inf"),
+        (["--guidance=-1"], "guidance is -1"),
+        (["--true-cfg", "nan", "--negative-prompt", "red"], "true CFG is nan"),
+        (["--true-cfg", "inf", "--negative-prompt", "red"], "true CFG is inf"),
+        (["--true-cfg", "2", "--negative-prompt", " "], "negative prompt is empty"),
+        (["--aspect-ratio", "9" * 5000 + ":1"], "too long"),
+        (["--aspect-ratio", "0:1"], "is not known"),
+        (["--aspect-ratio", "1000:1"], "at most 4096"),
+        (["--device", "meta"], "'meta' cannot be used"),
+        (["--device", "cuda:77"], "'cuda:77' cannot be used"),
+        (["--model", "absent.safetensors"], "which --model names"),
+        (["--vae", "absent"], "which --vae names"),
+        (["--text-encoders", "absent"], "which --text-encoders names"),
         (["--true-cfg", "3"], "belong together"),
         (["--negative-prompt", "red"], "belong together"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line_and_writes_nothing(run, capsys, options, message):
+def test_what_cannot_be_done_is_said_in_a_line_before_anything_is_computed(
+    run, capsys, options, message, nothing_computed
+):
     status, out = run(*options)
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert status == 1 and not out.exists()
     assert re.search(message, said)
-
-
-@pytest.fixture
-def nothing_computed(monkeypatch):
-    def compute(*_, **__):
-        raise AssertionError("it was computed")
-
-    monkeypatch.setattr(edit, "encode_prompts", compute)
 
 
 def test_a_folder_that_is_not_there_is_said_before_the_picture_is_made_and_lost(run, capsys, nothing_computed):
@@ -243,3 +272,107 @@ def test_a_damaged_vae_gives_an_error_and_never_a_black_picture(run, models, tmp
     status, out = run("--vae", str(damaged))
     assert status == 1 and not out.exists()
     assert "NaN or infinity while" in capsys.readouterr().err
+
+
+def style(path, seed=0, rank=4):
+    g = torch.Generator().manual_seed(seed)
+    path.parent.mkdir(exist_ok=True)
+    save_file(
+        {
+            "diffusion_model.single_blocks.0.linear1.lora_A.weight": torch.randn(rank, 128, generator=g),
+            "diffusion_model.single_blocks.0.linear1.lora_B.weight": torch.randn(896, rank, generator=g),
+        },
+        path,
+    )
+    return path
+
+
+def test_of_two_loras_with_one_file_name_both_are_used(run, tmp_path):
+    one, two = (style(tmp_path / f"{i}" / "pytorch_lora_weights.safetensors", i) for i in (1, 2))
+    both = pixels(run("--lora", str(one), "--lora", str(two))[1])
+    other_way = pixels(run("--lora", str(two), "--lora", str(one))[1])
+    first, second = (pixels(run("--lora", str(path))[1]) for path in (one, two))
+    assert not np.array_equal(both, second) and not np.array_equal(both, first)
+    assert np.abs(both - other_way).max() <= 1
+
+
+def test_a_lora_given_twice_adds_up_and_says_so(run, tmp_path, caplog):
+    path = style(tmp_path / "a" / "style.safetensors")
+    (tmp_path / "link.safetensors").symlink_to(path)
+    twice = pixels(run("--lora", f"{path}=0.25", "--lora", f"{tmp_path / 'link.safetensors'}=0.5")[1])
+    assert "given 2 times; its strengths add up to 0.75" in caplog.text
+    assert np.abs(twice - pixels(run("--lora", f"{path}=0.75")[1])).max() <= 1
+
+
+def test_a_lora_with_an_equals_sign_in_its_name_is_found(run, tmp_path):
+    path = style(tmp_path / "a" / "my=style.safetensors")
+    plain, off = pixels(run()[1]), pixels(run("--lora", f"{path}=0")[1])
+    on = pixels(run("--lora", str(path))[1])
+    assert np.array_equal(plain, off) and not np.array_equal(plain, on)
+
+
+@pytest.mark.parametrize("strength", ["nan", "inf", "-inf"])
+def test_a_strength_that_is_no_number_is_said_before_anything_is_computed(
+    run, tmp_path, capsys, nothing_computed, strength
+):
+    path = style(tmp_path / "a" / "style.safetensors")
+    assert run("--lora", f"{path}={strength}")[0] == 1
+    assert f"is {strength}; it must be a number" in capsys.readouterr().err
+
+
+def test_a_lora_of_rank_zero_is_said_before_anything_is_computed(run, tmp_path, capsys, nothing_computed):
+    assert run("--lora", str(style(tmp_path / "a" / "style.safetensors", rank=0)))[0] == 1
+    assert "no LoRA of a linear layer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ending", ["tiff", "bmp"])
+def test_a_picture_of_another_kind_is_named(run, tmp_path, capsys, nothing_computed, ending):
+    source = tmp_path / f"in.{ending}"
+    Image.new("RGB", (32, 32)).save(source)
+    assert run(source=source)[0] == 1
+    assert f"This is {ending.upper()}" in capsys.readouterr().err
+
+
+def test_the_picture_itself_is_not_replaced(run, tmp_path, capsys, nothing_computed):
+    source = picture(tmp_path / "same.png", 32, 32)
+    before = source.read_bytes()
+    assert run(source=source, out="same.png")[0] == 1
+    (tmp_path / "link.png").symlink_to(source)
+    assert run(source=source, out="link.png")[0] == 1
+    assert "is the picture itself" in capsys.readouterr().err
+    assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("source", ["absent.png", ".", "/dev/null"])
+def test_a_picture_that_is_no_file_is_said(run, tmp_path, capsys, nothing_computed, source):
+    assert run(source=tmp_path / source)[0] == 1
+    assert re.search(r"no picture file|is a folder", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("prompt", ["\udc80", "a\0b"])
+def test_a_prompt_that_is_no_text_is_said(tmp_path, capsys, nothing_computed, prompt):
+    source = picture(tmp_path / "in.png", 32, 32)
+    assert edit.main([str(source), prompt, "-o", str(tmp_path / "o.png")]) == 1
+    assert "Type it anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "part", ["text_encoder/model.safetensors", "text_encoder/config.json", "tokenizer/tokenizer.json"]
+)
+@pytest.mark.parametrize("content", [b"[]", b"junk", b""])
+def test_damaged_text_encoders_are_said_to_be_unreadable(run, models, tmp_path, capsys, part, content):
+    folder = tmp_path / "encoders"
+    shutil.copytree(models, folder)
+    (folder / part).write_bytes(content)
+    assert run("--text-encoders", str(folder))[0] == 1
+    assert re.search("text encoder in|tokenizer in", capsys.readouterr().err)
+
+
+def test_stopping_the_command_leaves_no_traceback(run, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(edit, "encode_prompts", stop)
+    status, out = run()
+    assert status == 130 and not out.exists()
+    assert "nothing was written" in capsys.readouterr().err

@@ -261,14 +261,14 @@ def test_half_a_lora_is_refused(save, size, missing):
         ("double_blocks.0.img_attn.qkv.dora_scale", "DoRA"),
         ("lora_unet_x.lokr_w1", "LoKr"),
         ("lora_unet_x.hada_w1_a", "LoHa"),
-        ("double_blocks.0.img_attn.qkv.diff_b", "replaces whole weights"),
+        ("double_blocks.0.img_attn.qkv.diff_b", "made for another model"),
         ("double_blocks.0.img_attn.norm.key_norm.scale", "replaces whole weights"),
         ("double_blocks.0.img_attn.qkv.something", "no part of a LoRA"),
     ],
 )
 def test_another_kind_of_adapter_is_named(save, size, name, what):
     down, up = factors(384, 128)
-    path = save({**spelled("bfl", "double_blocks.0.img_attn.qkv", down, up), name: torch.zeros(1)})
+    path = save({**spelled("bfl", "double_blocks.0.img_attn.qkv", down, up), name: torch.ones(1)})
     with pytest.raises(LoraError, match=what):
         read_lora(path, size)
 

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import json
 import logging
+import re
 import sys
 import weakref
 from pathlib import Path
@@ -25,6 +26,7 @@ comfy.options.enable_args_parsing()
 
 import comfy.hooks  # noqa: E402
 import comfy.lora  # noqa: E402
+import comfy.lora_convert  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.model_patcher  # noqa: E402
 import comfy.sample  # noqa: E402
@@ -32,7 +34,7 @@ import comfy.samplers  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import torch  # noqa: E402
-from comfy_extras import nodes_model_merging  # noqa: E402
+from comfy_extras import nodes_lora_extract, nodes_model_merging  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -133,6 +135,33 @@ def saved(model, name):
 def with_stock_lora(model, name, strength=1.0):
     state = comfy.utils.load_torch_file(str(folder / "loras" / name), safe_load=True)
     return comfy.sd.load_lora_for_models(model, None, state, strength, 0)[0]
+
+
+def lora_names(state):
+    """The keys of a LoRA file by the layer that they are of."""
+    found = {}
+    for key in state:
+        layer = re.split(r"[._]lora[._]|_?\.lora_|_?\.alpha$|\.processor\.", key)[0]
+        found.setdefault(layer, []).append(key)
+    return found
+
+
+def difference(model, read, own):
+    """How far apart ComfyUI's patches are from those of our own LoRA node, on empty weights."""
+    theirs = model.clone()
+    theirs.add_patches(read)
+    worst = 0.0
+    for key in {*theirs.patches, *own.patches}:
+        empty = torch.zeros(comfy.utils.get_attr(model.model, key).shape)
+        one, other = (comfy.lora.calculate_weight(m.patches.get(key, []), empty.clone(), key) for m in (own, theirs))
+        worst = max(worst, apart(one, other))
+    return worst
+
+
+def delta(tensors, name):
+    if f"{name}.diff" in tensors:
+        return tensors[f"{name}.diff"].float()
+    return tensors[f"{name}.lora_up.weight"].float() @ tensors[f"{name}.lora_down.weight"].float()
 
 
 WITH_AND_WITHOUT_LORA = {
@@ -281,6 +310,53 @@ with torch.inference_mode():
             return told
 
         @ask
+        def spelled_loras():
+            """How far ours is from ComfyUI's Load LoRA of every spelling of every layer; None where it reads none."""
+            model, told = dense(), {}
+            for path in sorted((folder / "spelled").iterdir()):
+                state = comfy.lora_convert.convert_lora(comfy.utils.load_torch_file(str(path), safe_load=True))
+                if path.stem == "processors":
+                    # ComfyUI knows these by the last blocks of a whole model.
+                    state = comfy.lora_convert.convert_uso_lora(state)
+                keys = comfy.lora.model_lora_keys_unet(model.model, {})
+                # Each name of a layer is asked about alone, since ComfyUI lets the last of two names win.
+                figures = []
+                for name, wanted in lora_names(state).items():
+                    alone = {key: state[key] for key in wanted}
+                    read = comfy.lora.load_lora(alone, keys, log_missing=False) if name in keys else {}
+                    if not read:
+                        figures.append(None)
+                        continue
+                    save_file(alone, folder / "one.safetensors")
+                    figures.append(
+                        difference(model, read, comfyui_lora.with_lora(model, folder / "one.safetensors", 1.0))
+                    )
+                told[path.stem] = figures
+            return told
+
+        @ask
+        def other_kinds():
+            told = {}
+            for path in sorted((folder / "kinds").iterdir()):
+                state = comfy.utils.load_torch_file(str(path), safe_load=True)
+                plain, truth = ours(), dense()
+                told[path.stem] = {}
+                for strength in (1.0, 0.7):
+                    expected = comfy.sd.load_lora_for_models(truth, None, state, strength, 0)[0]
+                    stock = comfy.sd.load_lora_for_models(plain, None, state, strength, 0)[0]
+                    own = comfyui_lora.with_lora(plain, path, strength)
+                    changed = run(expected, steps=2) - run(truth, steps=2)
+                    effect = {
+                        name: apart(run(model, steps=2) - run(plain, steps=2), changed)
+                        for name, model in (("stock", stock), ("own", own))
+                    }
+                    told[path.stem][str(strength)] = {
+                        **effect,
+                        "size": apart(run(expected, steps=2), run(truth, steps=2)),
+                    }
+            return told
+
+        @ask
         def own_lora_on_a_stock_model():
             path = folder / "loras" / "kohya.safetensors"
             model = dense()
@@ -338,10 +414,67 @@ with torch.inference_mode():
             return refusal(lambda: run(ours(), hooked))
 
         @ask
-        def saved_with_a_lora():
-            changed = with_stock_lora(ours(), "kohya.safetensors")
-            layer = "diffusion_model.single_blocks.0.linear1.weight"
-            return refusal(lambda: changed.patch_weight_to_device(layer, return_weight=True))
+        def weight_read_out():
+            told = {}
+            for name, change in {
+                **WITH_AND_WITHOUT_LORA,
+                "lokr": lambda m: with_stock_lora(m, "lokr.safetensors"),
+            }.items():
+                mine, truth = change(ours()), change(dense())
+                keys = [key for key in truth.model_state_dict("diffusion_model.") if key.endswith("linear1.weight")]
+                keys += ["diffusion_model.img_in.weight"]
+                run(mine, steps=1)
+                loaded = mine.clone()
+                for key in keys:
+                    wanted = truth.patch_weight_to_device(key, return_weight=True)
+                    ways = {
+                        "patched": loaded.patch_weight_to_device(key, return_weight=True),
+                        "listed": mine.model_state_dict()[key],
+                        "got": loaded.model_state_dict("diffusion_model.").get(key),
+                        "one of all": dict(mine.model_state_dict().items())[key],
+                    }
+                    for way, got in ways.items():
+                        told[f"{name} {way}"] = max(told.get(f"{name} {way}", 0), apart(got.float(), wanted))
+            return told
+
+        @ask
+        def extracted():
+            """Extract and Save LoRA, of the difference of two models and of a model alone, loaded whole and in part."""
+            (mine, truth), told = other_models(), {}
+            apart_from = {
+                "difference": lambda one, two: nodes_model_merging.ModelSubtract().merge(one, two, 1.0)[0],
+                "model": lambda one, two: one,
+                "lora": lambda one, two: with_stock_lora(one, "kohya.safetensors"),
+            }
+            for what, change in apart_from.items():
+                for kind in nodes_lora_extract.LORAType:
+                    expected = nodes_lora_extract.calc_lora_model(
+                        change(dense(), truth), 8, "diffusion_model.", "diffusion_model.", {}, kind, bias_diff=True
+                    )
+                    for memory in "whole", "low":
+                        model = change(ours(), mine)
+                        if memory == "low":
+                            model.load(torch.device("cpu"), lowvram_model_memory=1)
+                            whole = comfy.model_management.load_models_gpu
+                            comfy.model_management.load_models_gpu = lambda models: None
+                        try:
+                            got = nodes_lora_extract.calc_lora_model(
+                                model, 8, "diffusion_model.", "diffusion_model.", {}, kind, bias_diff=True
+                            )
+                        finally:
+                            if memory == "low":
+                                comfy.model_management.load_models_gpu = whole
+                        told[f"{what} {kind.name} {memory}"] = {
+                            "same names": got.keys() == expected.keys(),
+                            "apart": max(
+                                apart(delta(got, name), delta(expected, name))
+                                for name in {
+                                    key.removesuffix(".diff").removesuffix(".lora_up.weight") for key in expected
+                                }
+                                if not name.endswith((".diff_b", ".weight"))
+                            ),
+                        }
+            return told
 
         @ask
         def saved_and_read_again():

@@ -107,7 +107,19 @@ def test_a_partly_loaded_model_that_computes_something_else_is_noticed(probe: Pr
 
 def test_a_lora_that_cannot_be_exact_is_refused_with_what_to_do(probe: Probe) -> None:
     assert "Create Hook LoRA" in probe()["scheduled_lora"]
-    assert "Save the model without" in probe()["saved_with_a_lora"]
+
+
+def test_a_weight_that_is_read_out_as_raw_fp8_is_noticed(probe: Probe) -> None:
+    told = probe()["weight_read_out"]
+    assert len(told) == 12 and max(told.values()) < SAME, told
+
+
+def test_an_extracted_lora_that_is_not_the_difference_of_the_models_numbers_is_noticed(probe: Probe) -> None:
+    told = probe()["extracted"]
+    assert len(told) == 12
+    assert all(one["same names"] for one in told.values())
+    # ComfyUI writes 16 bits.
+    assert max(one["apart"] for one in told.values()) < 1e-3, told
 
 
 @pytest.mark.parametrize(
@@ -236,3 +248,31 @@ def test_running_out_of_memory_without_saying_what_is_missing_is_noticed(probe: 
 def test_free_memory_that_counts_the_failed_step_as_taken_is_noticed(probe: Probe) -> None:
     alive = probe()["free_memory_after_a_failed_step"]
     assert alive and not any(alive)
+
+
+def test_a_spelling_that_comfyui_reads_and_we_read_otherwise_is_noticed(
+    probe: Probe, tables: dict[str, list[str]]
+) -> None:
+    told = probe()["spelled_loras"]
+    figures = [figure for one in told.values() for figure in one]
+    read = [figure for figure in figures if figure is not None]
+    tables["Spellings of a LoRA's keys"] = [
+        f"{len(told)} spellings, {len(figures)} layers' names in all. ComfyUI's Load LoRA reads {len(read)}, of which "
+        f"{sum(figure < 1e-6 for figure in read)} are the same here."
+    ]
+    assert len(read) > 2000
+    assert max(read) < 1e-6, {title: one for title, one in told.items() if any(f and f > 1e-6 for f in one)}
+
+
+# ComfyUI adds to biases and norms in the file's own bfloat16.
+_ROUNDED = {"bias": 5e-3, "norms": 6e-2, "norms set": 3e-2}
+
+
+@pytest.mark.parametrize("node", ["own", "stock"])
+def test_another_kind_of_adapter_that_is_not_what_comfyui_makes_of_it_is_noticed(node: str, probe: Probe) -> None:
+    told = probe()["other_kinds"]
+    assert len(told) == 15
+    for kind, by_strength in told.items():
+        for strength, figures in by_strength.items():
+            assert figures["size"] > 1e-4, (kind, strength)
+            assert figures[node] < _ROUNDED.get(kind, 5e-3), (kind, strength)

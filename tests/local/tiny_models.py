@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -20,9 +21,14 @@ _WIDE = ("bfloat16", "float32")
 
 
 def _layouts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kontext_layouts", HERE.parent / "kontext" / "conftest.py")
+    return _module("conftest")
+
+
+def _module(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"kontext_{name}", HERE.parent / "kontext" / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
@@ -45,14 +51,23 @@ def dequantised(path: Path) -> dict[str, torch.Tensor]:
 
 
 def write_models(folder: Path) -> None:
-    """Every layout in `ours`, its numbers in `dense`, LoRA in `loras`."""
-    for name in ("ours", "dense", "loras"):
+    """Every layout in `ours`, its numbers in `dense`, LoRA in `loras`, `spelled` and `kinds`."""
+    for name in ("ours", "dense", "loras", "spelled", "kinds"):
         (folder / name).mkdir()
     weights, layouts = random_weights(), _layouts()
     for layout in LAYOUTS:
         path = layouts.write_layout(layout, folder / "ours", weights, TINY)
         save_file(dequantised(path), folder / "dense" / path.name)
     write_loras(folder / "loras")
+    spellings = _module("spellings")
+    for title, spelled in [*spellings.every_spelling(TINY), ("processors", spellings.processors(TINY))]:
+        _save(spelled.tensors, folder / "spelled" / f"{title}.safetensors")
+    for title, tensors in spellings.kinds(TINY).items():
+        _save(tensors, folder / "kinds" / f"{title}.safetensors")
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
 
 
 def write_loras(folder: Path, size: Size = TINY) -> None:

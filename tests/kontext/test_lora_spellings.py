@@ -1,0 +1,194 @@
+"""Every spelling of a LoRA on every layer, against sums made by hand; what belongs elsewhere; PEFT's patterns."""
+
+import json
+import re
+
+import pytest
+import torch
+from kontext_bridge.kontext.errors import LoraError
+from kontext_bridge.kontext.layers import Naming, layers, sizes_by_name
+from kontext_bridge.kontext.linear import Linear
+from kontext_bridge.kontext.lora import attach, read_lora
+from kontext_bridge.kontext.tiny import TINY
+from safetensors.torch import save_file
+from spellings import PREFIXES, SUFFIXES, irrelevant, kinds, processors, spelled, with_header
+
+
+@pytest.fixture
+def save(tmp_path):
+    def build(tensors, metadata=None, name="style"):
+        path = tmp_path / f"{name}.safetensors"
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=metadata)
+        return path
+
+    return build
+
+
+def deltas(size, lora):
+    """What a file's patches add to each BFL weight."""
+    found = {}
+    shapes = {layer.bfl: (layer.rows, layer.inputs) for layer in layers(size)}
+    for patch in lora.patches:
+        delta = found.setdefault(patch.layer, torch.zeros(shapes[patch.layer]))
+        delta[patch.offset : patch.offset + patch.up.shape[0]] += patch.up.float() @ patch.down.float() * patch.scale
+    return found
+
+
+def check(size, lora, expected):
+    got = deltas(size, lora)
+    assert got.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(got[name], value, atol=1e-4), name
+
+
+@pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: f"{prefix[0]}{prefix[1]}")
+def test_a_spelling_that_lands_elsewhere_or_is_refused_is_noticed(save, size, prefix):
+    for suffix in SUFFIXES:
+        file = spelled(size, prefix, suffix)
+        check(size, read_lora(save(file.tensors), size), file.expected)
+
+
+def test_the_processors_of_uso_and_xlabs_are_read(save, size):
+    file = processors(size)
+    check(size, read_lora(save(file.tensors), size), file.expected)
+
+
+@pytest.mark.parametrize("name", ["all", *irrelevant(TINY)])
+def test_what_no_edit_needs_is_no_reason_to_refuse_a_file(save, size, name):
+    plain = spelled(size, PREFIXES[1], SUFFIXES[0])
+    beside = irrelevant(size)
+    if name != "all":
+        beside = {name: beside[name]}
+    check(size, read_lora(save({**plain.tensors, **beside}), size), plain.expected)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scale"),
+    [
+        ("attn.to_q", 0.25),
+        ("to_q", 0.25),
+        ("o_q", 2.0),
+        ("to_", 2.0),
+        (r"transformer_blocks\.\d+\.attn\.to_q", 0.25),
+        (r"transformer_blocks.[0-9]+.attn.(to_q|to_k)", 0.25),
+        (r".*\.to_(q|v)", 0.25),
+        (r"^transformer_blocks\.0\..*", 0.25),
+        (r"single_transformer_blocks\.\d+\.attn\.to_q", 2.0),
+        (r"blocks\.0\.attn\.to_q", 2.0),
+        (r".*", 0.25),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["transformer.", "base_model.model.", "base_model.model.transformer.", ""])
+def test_pefts_patterns_match_as_peft_matches_them(save, size, pattern, scale, prefix):
+    down, up = torch.randn(4, 128), torch.randn(128, 4)
+    layer = f"{prefix}transformer_blocks.0.attn.to_q"
+    path = save({f"{layer}.lora_A.weight": down, f"{layer}.lora_B.weight": up}, with_header({pattern: 1}))
+    (patch,) = read_lora(path, size).patches
+    assert patch.scale == scale
+
+
+def test_the_first_pattern_that_matches_counts_and_ranks_are_those_of_the_matrices(save, size):
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.randn(2, 128), f"{layer}.lora_B.weight": torch.randn(128, 2)}
+    header = with_header({r"to_(q|k)": 3, "to_q": 100}, rank_pattern={r"to_(q|k)": 2})
+    assert read_lora(save(tensors, header), size).patches[0].scale == 1.5
+    header = with_header({r"to_(q|k)": 3}, use_rslora=True)
+    assert read_lora(save(tensors, header), size).patches[0].scale == pytest.approx(3 / 2**0.5)
+
+
+@pytest.mark.parametrize("patterns", [{"to_(q": 1}, {"to_q": "much"}, ["to_q"], {"to_q": None}])
+def test_settings_that_cannot_be_read_are_refused(save, size, patterns):
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.randn(2, 128), f"{layer}.lora_B.weight": torch.randn(128, 2)}
+    header = {"lora_adapter_metadata": json.dumps({"transformer.alpha_pattern": patterns})}
+    with pytest.raises(LoraError, match="settings cannot be read"):
+        read_lora(save(tensors, header), size)
+
+
+NOT_PLAIN = {
+    "dora by row": "DoRA",
+    "loha": "LoHa",
+    "lokr in factors": "LoKr",
+    "oft": "OFT",
+    "boft": "BOFT",
+    "glora": "GLoRA",
+    "diff": "whole",
+    "set": "whole",
+    "norms": "norms",
+}
+
+
+@pytest.mark.parametrize(("kind", "words"), NOT_PLAIN.items())
+def test_a_kind_that_only_comfyui_computes_says_where_and_is_read_there(save, size, kind, words):
+    path = save(kinds(size)[kind])
+    with pytest.raises(LoraError, match=rf"{words}.*Inside it Kontext LoRA.*Load LoRA"):
+        read_lora(path, size)
+    assert len(read_lora(path, size, every_kind=True).changes) >= 1
+
+
+def test_a_middle_matrix_is_multiplied_in(save, size):
+    tensors = kinds(size)["middle"]
+    name = "lora_unet_txt_in"
+    lora = read_lora(save({k: v for k, v in tensors.items() if k.startswith(name)}), size)
+    middle = tensors[f"{name}.lora_mid.weight"][:, :, 0, 0]
+    expected = tensors[f"{name}.lora_up.weight"] @ middle @ tensors[f"{name}.lora_down.weight"] * 0.5
+    check(size, lora, {"txt_in": expected})
+
+
+@pytest.mark.parametrize("naming", list(Naming))
+@pytest.mark.parametrize("spelling", [".diff_b", ".lora_B.bias", ".lora_B.default.bias"])
+def test_a_bias_is_shifted_where_its_rows_are(save, size, naming, spelling):
+    layer = "single_blocks.0.linear1"
+    bias = torch.randn(7 * size.hidden)
+    tensors = {f"{layer}.lora_A.weight": torch.zeros(4, 128), f"{layer}.lora_B.weight": torch.zeros(896, 4)}
+    path = save({**tensors, f"{layer}{spelling}": bias}, with_header({}))
+    linears = {
+        name: Linear(torch.zeros(rows, inputs), None, torch.zeros(rows))
+        for name, (rows, inputs) in sizes_by_name(size, naming).items()
+    }
+    attach(linears, naming, read_lora(path, size), 0.5)
+    parts = next(one for one in layers(size) if one.bfl == layer).parts
+    names = [layer] if naming is Naming.BFL else [part.name for part in parts]
+    got = torch.cat([linears[name](torch.randn(1, linears[name].in_features))[0] for name in names])
+    scale = 0.5 if spelling == ".diff_b" else 0.5 * 8 / 4
+    assert torch.allclose(got, bias * scale, atol=1e-6)
+
+
+CONTROL = {
+    "img_in.lora_A.weight": torch.ones(4, 128),
+    "img_in.lora_B.weight": torch.ones(128, 4),
+    "img_in.lora_B.bias": torch.ones(128),
+    "double_blocks.0.img_attn.norm.key_norm.scale": torch.ones(128),
+}
+PLAIN = {
+    "double_blocks.0.img_mod.lin.lora_A.weight": torch.ones(4, 128),
+    "double_blocks.0.img_mod.lin.lora_B.weight": torch.ones(768, 4),
+}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words", "untrue"),
+    [
+        (CONTROL, "Canny, Depth", "Inside it"),
+        ({**PLAIN, "double_blocks.7.img_mod.lin.lora_A.weight": torch.ones(4, 128),
+          "double_blocks.7.img_mod.lin.lora_B.weight": torch.ones(768, 4)},
+         r"changes 'double_blocks\.7\.img_mod\.lin'", "another model|Qwen"),
+        ({**PLAIN, "ip_adapter.0.to_k.lora_A.weight": torch.ones(4, 128),
+          "ip_adapter.0.to_k.lora_B.weight": torch.ones(768, 4)}, "ip_adapter", "another model"),
+        ({**PLAIN, "img_in.lora_A.weight": torch.ones(0, 64), "img_in.lora_B.weight": torch.ones(128, 0)},
+         r"shape \[0, 64\]", "another model"),
+        ({**PLAIN, "img_in.lora_A.weight": torch.ones(64), "img_in.lora_B.weight": torch.ones(128)},
+         "no LoRA of a linear layer", "another model"),
+        ({**PLAIN, "img_in.lora_magnitude_vector": torch.ones(128)}, "PEFT's own form", "Inside it"),
+        ({"lora_unet_double_blocks_0_img_mlp_fc1.lora_down.weight": torch.ones(4, 128),
+          "lora_unet_double_blocks_0_img_mlp_fc1.lora_up.weight": torch.ones(512, 4)}, "HunyuanVideo", "Wan"),
+        ({"lora_unet_blocks_0_cross_attn_k.lora_down.weight": torch.ones(4, 128),
+          "lora_unet_blocks_0_cross_attn_k.lora_up.weight": torch.ones(128, 4)}, "Wan", "FLUX.1 Kontext does not"),
+        ({"diffusion_model.img_in.oft_blocks": torch.ones(3, 5, 5)}, "OFT adapter", "Inside it"),
+        ({"diffusion_model.img_in.lokr_w1": torch.ones(3, 5)}, "LoKr", "Inside it"),
+    ],
+)  # fmt: skip
+def test_a_refusal_that_says_what_is_not_so_is_noticed(save, size, tensors, words, untrue):
+    with pytest.raises(LoraError, match=words) as refused:
+        read_lora(save(tensors), size)
+    assert not re.search(untrue, str(refused.value))
