@@ -90,8 +90,10 @@ class KontextModelInfo(io.ComfyNode):
     @classmethod
     async def execute(cls, model: str) -> io.NodeOutput:
         from . import runs
+        from .values import text
 
-        found = await runs.in_session(lambda session: session.client.model(model.strip()))
+        name = text(model, "model").strip()
+        found = await runs.in_session(lambda session: session.client.model(name))
         cost = found.cost_per_image
         price = "not published" if cost is None else f"{cost} USD per image"
         schema = json.dumps(found.schema or {}, indent=2)
