@@ -215,35 +215,47 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
     return await _of_a_list(of, _without_picture, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
 
 
-async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> tuple[Any, str]:
+@dataclass(frozen=True)
+class Submitted:
+    """What came of submitting: the job and its generation ids, one a line, or both blocked, and what to show."""
+
+    job: Any
+    ids: Any
+    text: str
+
+
+async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Submitted:
     """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue, and what to tell of those that were not.
 
     Raises OxenError or ImageError; for an item of a list the job may be blocked instead, as with `edit`.
     """
 
-    async def of(item: Item) -> tuple[Any, str]:
+    async def of(item: Item) -> Submitted:
         order = Order.read(**widgets, submit_only=True)
         progress = Progress(order.count(image), item.progress)
         run_id = host.run_id()
 
-        def work(session: Session) -> tuple[Any, str]:
+        def work(session: Session) -> Submitted:
             batch = Batch(session, decode, order.terms, run_id, item.hopeless)
-            outcomes = batch.edit(order.edits(session, image), progress)
-            records = [outcome.record for outcome in outcomes if outcome.record is not None]
-            failed = failures(outcomes)
-            if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
-                raise failure(failed, len(outcomes), order.send_as)
-            ids = tuple(record.generation_id for record in records if record.generation_id is not None)
-            notes = "\n".join(f"Edit {number} was not submitted: {error}" for number, error in failed.items())
-            return Job(tuple(record.id for record in records), ids), notes
+            return _submitted(batch.edit(order.edits(session, image), progress), order)
 
         return await _in_turn(work, item, progress, node_id)
 
-    def instead(blocked: Any, name: str, error: Failure) -> tuple[Any, str]:
-        return blocked, f"Item {name} was not submitted: {error}"
+    def instead(blocked: Any, name: str, error: Failure) -> Submitted:
+        return Submitted(blocked, blocked, f"Item {name} was not submitted: {error}")
 
     name = _described(image, widgets)
     return await _of_a_list(of, instead, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
+
+
+def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submitted:
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    failed = failures(outcomes)
+    if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
+        raise failure(failed, len(outcomes), order.send_as)
+    ids = tuple(record.generation_id for record in records if record.generation_id is not None)
+    lines = [*ids, *(f"Edit {number} was not submitted: {error}" for number, error in failed.items())]
+    return Submitted(Job(tuple(record.id for record in records), ids), "\n".join(ids), "\n".join(lines))
 
 
 async def collect(
