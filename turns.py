@@ -67,7 +67,9 @@ class Turns:
                 if self._busy[who] >= self._each or self._busy.total() >= self._together:
                     continue
                 ticket = self._waiting[who].popleft()
-                if not self._waiting[who]:
+                if self._waiting[who]:
+                    self._waiting.move_to_end(who)
+                else:
                     del self._waiting[who]
                 self._busy[who] += ticket.load
                 ticket.called.set_result(None)
