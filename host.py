@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from . import turns
 from .oxen.errors import Misconfigured
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ FOLDER_NAME = "kontext_bridge"
 HOME_VARIABLE = "KONTEXT_BRIDGE_HOME"
 _TICK = 0.1
 _WATCH_TICK = 0.05
-_GRACE = 0.7
+_GRACE = 0.5
 _process_run = uuid.uuid4().hex
 
 
@@ -72,6 +73,7 @@ class Blocked:
 
 _reporter: Reporter | None = None
 _local_interrupt = threading.Event()
+_local_element: contextvars.ContextVar[int | None] = contextvars.ContextVar("element", default=None)
 
 
 def set_local(reporter: Reporter | None) -> None:
@@ -101,8 +103,11 @@ def interruption() -> BaseException:
     return LocalInterruption("The run was interrupted.")
 
 
-def blocked(message: str) -> Any:
-    """What a node gives for an output that it has no value for: nodes that use it do not run, the artist reads why."""
+def blocked(message: str | None) -> Any:
+    """What a node gives for an output that it has no value for: nodes that use it do not run, the artist reads why.
+
+    None says nothing, where another says it already.
+    """
     if _server() is None:
         return Blocked(message)
     return sys.modules["comfy_execution.graph_utils"].ExecutionBlocker(message)
@@ -142,9 +147,28 @@ def _place_of_user_folder() -> Path:
 
 def run_id() -> str:
     """A name for the run of the whole graph: ComfyUI's prompt id, else one name for this process."""
-    utils = sys.modules.get("comfy_execution.utils")
-    context = utils.get_executing_context() if utils is not None else None
+    context = _context()
     return str(context.prompt_id) if context is not None else _process_run
+
+
+def element() -> int | None:
+    """Which element of a list the node is being run for, counted from 0; None where nobody tells."""
+    context = _context()
+    if context is not None and context.list_index is not None:
+        return int(context.list_index)
+    return _local_element.get()
+
+
+def set_local_element(index: int) -> None:
+    """What `element` says in this context while there is no ComfyUI."""
+    _local_element.set(index)
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether an error stands for Cancel, or for a run that is given up."""
+    management = sys.modules.get("comfy.model_management")
+    cancelled = (LocalInterruption, asyncio.CancelledError)
+    return isinstance(error, cancelled if management is None else (*cancelled, management.InterruptProcessingException))
 
 
 async def show(node_id: str | None, fraction: float, text: str) -> None:
@@ -163,38 +187,68 @@ async def show(node_id: str | None, fraction: float, text: str) -> None:
         logger.debug("%s: %.0f %% %s", node_id, fraction * 100, text)
 
 
-async def run_off_loop(
-    work: Callable[[], T], control: Stoppable, *, status: Status | None = None, node_id: str | None = None
-) -> T:
-    """Run blocking `work` on a thread of its own and show its `status` on the node until it ends.
+class NoThread(Exception):
+    """The system gives no thread for the work, which was not begun."""
 
+    __module__ = "kontext_bridge"
+
+
+async def run_off_loop(
+    work: Callable[[], T],
+    control: Stoppable,
+    *,
+    status: Status | None = None,
+    node_id: str | None = None,
+    load: int = 1,
+    is_last: Callable[[], bool] = lambda: True,
+) -> T:
+    """Run blocking `work` on a thread of its own, when its turn has come, and show its `status` until it ends.
+
+    load: how many things the work does at once, for `turns`. is_last: asked at the end, whether all else that `status`
+    tells of has ended, so that the bar is full.
     Cancel interrupts `control` and ends this call within a second, whether or not `work` is through with its
     cleaning up by then. When ComfyUI drops the node for another reason, `control` is only detached.
+    Raises NoThread, and what `work` raises.
     """
-    outcome = _start(work)
-    shown = (-1.0, "")
-    with _watch(control) as stopped:
+    with _watch(control) as stop:
         try:
-            while not outcome.done():
-                if status is not None:
-                    now = (min(status.fraction, 0.99), status.text)
-                    if now != shown:
-                        await show(node_id, *now)
-                        shown = now
-                if stopped.is_set():
-                    await asyncio.wait({outcome}, timeout=_GRACE)
+            async with turns.of_this_loop().turn(_who(node_id), load, stop.pressed):
+                if stop.is_set:
                     raise interruption()
-                await asyncio.wait({outcome}, timeout=_TICK)
-            if stopped.is_set():
-                raise interruption()
+                outcome = _start(work)
+                await _follow(outcome, stop, status, node_id)
         except asyncio.CancelledError:
-            if not stopped.is_set():
+            if not stop.is_set:
                 control.detach()
             raise
     if status is not None:
-        failed = outcome.exception() is not None
-        await show(node_id, min(status.fraction, 0.99) if failed else 1.0, status.text)
+        whole = outcome.exception() is None and is_last()
+        await show(node_id, 1.0 if whole else min(status.fraction, 0.99), status.text)
     return outcome.result()
+
+
+def _who(node_id: str | None) -> str | None:
+    """The node that work is for, by its id in the graph."""
+    context = _context()
+    return str(context.node_id) if node_id is None and context is not None else node_id
+
+
+async def _follow(outcome: asyncio.Future[T], stop: _Stop, status: Status | None, node_id: str | None) -> None:
+    """Wait for an outcome and show how far it is; raises what stands for Cancel soon after it was pressed."""
+    shown = (-1.0, "")
+    events: set[asyncio.Future[Any]] = {outcome, stop.pressed}
+    while not outcome.done():
+        if status is not None:
+            now = (min(status.fraction, 0.99), status.text)
+            if now != shown:
+                await show(node_id, *now)
+                shown = now
+        if stop.is_set:
+            await asyncio.wait({outcome}, timeout=_GRACE)
+            break
+        await asyncio.wait(events, timeout=_TICK, return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set:
+        raise interruption()
 
 
 def _start(work: Callable[[], T]) -> asyncio.Future[T]:
@@ -223,32 +277,64 @@ def _start(work: Callable[[], T]) -> asyncio.Future[T]:
 
     # an outcome that comes after the node was dropped is nobody's: its error is not worth a warning
     outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
-    threading.Thread(target=call, name="kontext-bridge run", daemon=True).start()
+    _start_thread(call, "kontext-bridge run")
     return outcome
 
 
-_watched: dict[threading.Event, Stoppable] = {}
+def _start_thread(target: Callable[[], None], name: str) -> None:
+    try:
+        threading.Thread(target=target, name=name, daemon=True).start()
+    except RuntimeError:
+        raise NoThread(
+            "The system gives ComfyUI no further thread, so nothing was sent. Close what else is running, or restart "
+            "ComfyUI, then run again."
+        ) from None
+
+
+class _Stop:
+    """Whether Cancel was pressed, for a thread and for an event loop; the loop is woken by `pressed`."""
+
+    def __init__(self, control: Stoppable) -> None:
+        self.is_set = False
+        self._control = control
+        self._loop = asyncio.get_running_loop()
+        self.pressed: asyncio.Future[None] = self._loop.create_future()
+
+    def press(self) -> None:
+        """Stop the work and wake whoever waits for it; from any thread, and as often as it comes."""
+        self._control.interrupt()
+        if not self.is_set:
+            self.is_set = True
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        if not self.pressed.done():
+            self.pressed.set_result(None)
+
+
+_watched: set[_Stop] = set()
 _watch_guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def _watch(control: Stoppable) -> Iterator[threading.Event]:
+def _watch(control: Stoppable) -> Iterator[_Stop]:
     """Interrupt `control` as soon as Cancel is pressed, also while other nodes block the event loop.
 
     One thread looks for all nodes at once: ComfyUI clears its flag when the first node has raised, and the
     others would never learn of it.
     """
-    stopped = threading.Event()
+    stop = _Stop(control)
     with _watch_guard:
         first = not _watched
-        _watched[stopped] = control
-    if first:
-        threading.Thread(target=_look_out, name="kontext-bridge watch", daemon=True).start()
+        if first:
+            _start_thread(_look_out, "kontext-bridge watch")
+        _watched.add(stop)
     try:
-        yield stopped
+        yield stop
     finally:
         with _watch_guard:
-            _watched.pop(stopped, None)
+            _watched.discard(stop)
 
 
 def _look_out() -> None:
@@ -258,10 +344,15 @@ def _look_out() -> None:
             if not _watched:
                 return
             if interrupted():
-                for stopped, control in _watched.items():
-                    stopped.set()
-                    control.interrupt()
+                for stop in _watched:
+                    stop.press()
         pause.wait(_WATCH_TICK)
+
+
+def _context() -> Any:
+    """What ComfyUI is executing: prompt id, node id and element of a list; None off ComfyUI."""
+    utils = sys.modules.get("comfy_execution.utils")
+    return utils.get_executing_context() if utils is not None else None
 
 
 def _server() -> Any:

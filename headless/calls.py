@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..host import Blocked
+from ..host import Blocked, set_local_element
 from .inputs import groups
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ async def call(
     grouped = groups(node_class)
     results: list[Any] = []
     try:
-        for row in _rows(data, node_class.INPUT_IS_LIST):
+        for index, row in enumerate(_rows(data, node_class.INPUT_IS_LIST)):
+            set_local_element(index)
             if _is_blocked(row, node_class.INPUT_IS_LIST):
                 results.append(Blocked(None))
             elif inspect.iscoroutinefunction(function):

@@ -6,7 +6,6 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..oxen.request import text_of
 from . import inputs
 
 
@@ -52,6 +51,8 @@ class KontextHistory(io.ComfyNode):
     @classmethod
     async def execute(cls, pick: int, search: str = "", count: int = 20) -> io.NodeOutput:
         from . import listing
+        from .values import text, whole
 
-        image, table, text = await listing.history(pick, text_of("search", search).strip(), count, cls.hidden.unique_id)
-        return io.NodeOutput(image, table, text, ui=ui.PreviewText(table))
+        pick, count, search = whole(pick, "pick"), whole(count, "count"), text(search, "search").strip()
+        image, table, as_json = await listing.history(pick, search, count, cls.hidden.unique_id)
+        return io.NodeOutput(image, table, as_json, ui=ui.PreviewText(table))

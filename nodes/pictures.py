@@ -16,12 +16,13 @@ from ..oxen.choices import SendAs
 from ..oxen.control import Control
 from ..oxen.errors import InvalidParameters, UrlRefused
 from ..oxen.fetch import Fetcher, with_retries
-from ..oxen.request import member_of, text_of
+from ..oxen.request import member_of
 from ..oxen.session import Session
 from ..oxen.settings import load_settings
 from ..oxen.uploads import upload
 from .runs import account_without_key, in_session
 from .types import Bytes
+from .values import text as text_of
 
 _MAX_URIS = 64
 _FETCH_TRIES = 3
@@ -38,7 +39,7 @@ async def to_uris(image: torch.Tensor, mask: torch.Tensor | None, send_as: str, 
 
 async def from_uris(text: str) -> Stacked:
     """The pictures of the URIs in a text with one a line; raises ImageError, InvalidParameters, UrlRefused."""
-    uris = [line.strip() for line in text_of("uri", text).splitlines() if line.strip()]
+    uris = [line.strip() for line in text_of(text, "uri").splitlines() if line.strip()]
     if not uris:
         raise InvalidParameters("There is no URI: give http(s) addresses or data URIs, one a line.")
     if len(uris) > _MAX_URIS:

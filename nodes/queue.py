@@ -61,9 +61,8 @@ class KontextSubmit(io.ComfyNode):
     async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
         from . import runs
 
-        job, notes = await runs.submit(image, widgets, cls.hidden.unique_id)
-        ids = "\n".join(job.generation_ids)
-        return io.NodeOutput(job, ids, ui=ui.PreviewText(f"{ids}\n{notes}".strip()))
+        submitted = await runs.submit(image, widgets, cls.hidden.unique_id)
+        return io.NodeOutput(submitted.job, submitted.ids, ui=ui.PreviewText(submitted.text))
 
 
 class KontextCollect(io.ComfyNode):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io, ui
 
 from ..oxen.choices import Result
-from ..oxen.request import MODEL, text_of, wrong_with_prompt
+from ..oxen.request import MODEL, wrong_with_prompt
 from . import inputs
 
 if TYPE_CHECKING:
@@ -90,8 +90,10 @@ class KontextModelInfo(io.ComfyNode):
     @classmethod
     async def execute(cls, model: str) -> io.NodeOutput:
         from . import runs
+        from .values import text
 
-        found = await runs.in_session(lambda session: session.client.model(text_of("model", model).strip()))
+        name = text(model, "model").strip()
+        found = await runs.in_session(lambda session: session.client.model(name))
         cost = found.cost_per_image
         price = "not published" if cost is None else f"{cost} USD per image"
         schema = json.dumps(found.schema or {}, indent=2)

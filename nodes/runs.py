@@ -1,51 +1,55 @@
-"""What the remote nodes do: IMAGE into edits, edits into jobs, outcomes into IMAGE and info.
+"""What the remote nodes do: edits of an IMAGE run, submitted and collected, outcomes into IMAGE and info.
 
 Loaded when a node first runs, so that telling the nodes' schemas costs ComfyUI's start-up next to nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 import torch
 
 from .. import host
-from ..imaging.codec import DecodedImage, decode, encode, to_tensors
-from ..imaging.pixels import UInt8, check_image, digest, to_uint8
-from ..imaging.uri import to_data_uri
+from ..imaging.codec import DecodedImage, decode, to_tensors
+from ..imaging.errors import ImageError
 from ..oxen.batch import Batch
-from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
+from ..oxen.choices import IfSomeFail, SendAs, WaitMode
 from ..oxen.control import Control
 from ..oxen.credentials import Account, find_account, find_base_url
-from ..oxen.edits import Edit, How, Outcome, Terms
-from ..oxen.errors import InvalidParameters, OxenError, SomeFailed, Upstream
-from ..oxen.progress import Progress
+from ..oxen.edits import How, Outcome, Terms
+from ..oxen.errors import (
+    GenerationCancelled,
+    Interrupted,
+    InvalidParameters,
+    JobOutOfCredits,
+    OxenError,
+    ResultUnavailable,
+    SomeFailed,
+    Upstream,
+)
+from ..oxen.progress import Progress, Stage
 from ..oxen.record import Record
 from ..oxen.replies import is_generation_id, shown_id
-from ..oxen.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of, text_of
-from ..oxen.session import Session
+from ..oxen.request import member_of
+from ..oxen.session import Session, expect, prune_soon
 from ..oxen.settings import load_settings
-from ..oxen.uploads import upload
+from ..oxen.trouble import in_words
+from ..turns import EACH
+from . import lists, values
+from .lists import Failure, Item
+from .orders import Order, is_batch
 from .types import Job
 
 T = TypeVar("T")
 
-_MAX_EDITS = 256
-
-
-@contextlib.contextmanager
-def open_session(control: Control) -> Iterator[Session]:
-    """A session for this machine's account, settings and ledger; raises Misconfigured."""
-    folder = host.user_folder()
-    with Session(find_account(folder), folder, load_settings(folder), control) as session:
-        yield session
+_PROMPT_SHOWN = 40
+_RUN_AGAIN = "run again and only what failed is paid for"
+_MAKE_AGAIN = "run the failed edits again with Kontext Edit or Kontext Submit"
+_MADE_ANEW = "To have it made, and paid, anew use Kontext Edit or Kontext Submit."
 
 
 def account_without_key() -> Account:
@@ -54,132 +58,47 @@ def account_without_key() -> Account:
 
 
 async def in_session(
-    work: Callable[[Session], T], *, progress: Progress | None = None, node_id: str | None = None
+    work: Callable[[Session], T],
+    *,
+    progress: Progress | None = None,
+    node_id: str | None = None,
+    load: int = 1,
+    is_last: Callable[[], bool] = lambda: True,
 ) -> T:
-    """Run `work` in a session of its own off the event loop; Cancel stops it within a second."""
+    """Run work in a session off the event loop, when its turn has come; Cancel stops it within a second.
+
+    The session is this machine's account, settings and ledger. load, is_last: see `host.run_off_loop`. Raises
+    Misconfigured, and LocalTrouble for what the machine raises in trouble.
+    """
     control = Control()
+    no_more = expect()
+    began = False
 
     def call() -> T:
-        with open_session(control) as session:
-            return work(session)
+        nonlocal began
+        began, folder = True, None
+        try:
+            folder = host.user_folder()
+            settings = load_settings(folder)
+            with in_words("The run"), Session(find_account(folder), folder, settings, control, prunes=False) as session:
+                return work(session)
+        finally:
+            no_more()
+            if folder is not None:
+                prune_soon(folder)
 
-    return await host.run_off_loop(call, control, status=progress, node_id=node_id)
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the widgets of an edit node ask for."""
-
-    parameters: EditParameters
-    variations: int
-    terms: Terms
-    send_as: SendAs
-    if_some_fail: IfSomeFail
-
-    @classmethod
-    def read(
-        cls,
-        *,
-        prompt: str,
-        aspect_ratio: str,
-        steps: int,
-        guidance: float,
-        seed: int,
-        variations: int = 1,
-        output_format: str = OutputFormat.PNG.value,
-        output_quality: int = 95,
-        disable_safety_checker: bool = False,
-        wait: str = WaitMode.EVENTS.value,
-        send_as: str = SendAs.AUTO.value,
-        timeout: float = 300.0,
-        namespace: str = "",
-        result: str = Result.REUSE.value,
-        if_some_fail: str = IfSomeFail.STOP.value,
-        submit_only: bool = False,
-    ) -> Order:
-        """The widgets' values, checked, as ComfyUI checks no linked ones; raises InvalidParameters."""
-        if not VARIATIONS[0] <= variations <= VARIATIONS[1]:
-            raise InvalidParameters(
-                f"variations is {variations}; it takes {VARIATIONS[0]} to {VARIATIONS[1]}. Nothing was sent."
-            )
-        parameters = EditParameters(
-            prompt=prompt,
-            seed=seed,
-            aspect_ratio=member_of(AspectRatio, aspect_ratio, "aspect_ratio"),
-            steps=steps,
-            guidance=guidance,
-            output_format=member_of(OutputFormat, output_format, "output_format"),
-            output_quality=output_quality,
-            disable_safety_checker=disable_safety_checker,
-            namespace=namespace,
-        )
-        terms = Terms(
-            wait=member_of(WaitMode, wait, "wait"),
-            reuse=member_of(Result, result, "result") is Result.REUSE,
-            seconds=float(timeout),
-            submit_only=submit_only,
-        )
-        return cls(
-            parameters,
-            variations,
-            terms,
-            member_of(SendAs, send_as, "send_as"),
-            member_of(IfSomeFail, if_some_fail, "if_some_fail"),
-        )
-
-    def count(self, image: torch.Tensor) -> int:
-        """How many edits an IMAGE [B,H,W,C] makes; raises ImageError or InvalidParameters for what cannot be sent."""
-        pictures = check_image(image).shape[0]
-        count = pictures * self.variations
-        if count > _MAX_EDITS:
-            raise InvalidParameters(
-                f"{pictures} pictures with {self.variations} variations are {count} edits; at most {_MAX_EDITS} are "
-                "made in one go. Split the batch. Nothing was sent."
-            )
-        return count
-
-    def edits(self, session: Session, image: torch.Tensor) -> list[Edit]:
-        """The edits of an IMAGE: the variations of each picture in turn, with seeds counting up from the first."""
-        edits: list[Edit] = []
-        for picture in image:
-            pixels = to_uint8(picture)
-            same = digest(pixels)
-            send = _Once(partial(_input_image, session, pixels, self.send_as), self.variations)
-            for _ in range(self.variations):
-                parameters = self.parameters.with_seed(self.parameters.seed + len(edits))
-                edits.append(Edit(parameters, same, send))
-        return edits
-
-
-class _Once:
-    """A text that is made when it is first asked for, and kept until it was asked for as often as it will be."""
-
-    def __init__(self, make: Callable[[], str], uses: int) -> None:
-        self._make = make
-        self._uses = uses
-        self._made: str | None = None
-        self._guard = threading.Lock()
-
-    def __call__(self) -> str:
-        with self._guard:
-            made = self._make() if self._made is None else self._made
-            self._uses -= 1
-            self._made = made if self._uses > 0 else None
-            return made
-
-
-def _input_image(session: Session, pixels: UInt8, send_as: SendAs) -> str:
-    encoded = encode(pixels)
-    if send_as is not SendAs.UPLOAD:
-        return to_data_uri(encoded)
-    return upload(session.client, encoded.data, encoded.media_type, session.settings.upload_repository)
+    try:
+        return await host.run_off_loop(call, control, status=progress, node_id=node_id, load=load, is_last=is_last)
+    finally:
+        if not began:
+            no_more()
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """What came of a run, as the nodes hand it on: IMAGE [B,H,W,3] and the info text."""
+    """What came of a run, as the nodes hand it on: IMAGE [B,H,W,3], or one that is blocked, and the info text."""
 
-    image: torch.Tensor
+    image: Any
     info: str
 
 
@@ -263,9 +182,7 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
     if len({str(error) for error in failed.values()}) == 1 and len(failed) == count:
         return first.reworded(f"All {count} edits failed: {first.message}{advice}")
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
-    again = "run again and only what failed is paid for"
-    if send_as is None:
-        again = "run the failed edits again with Kontext Edit or Kontext Submit"
+    again = _RUN_AGAIN if send_as is not None else _MAKE_AGAIN
     kept = count - len(failed)
     if not kept:
         return SomeFailed(f"All {count} edits failed. {named}{advice}")
@@ -276,58 +193,171 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
 
 
 async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Gathered:
-    """Kontext Edit: every picture of an IMAGE [B,H,W,C] edited; raises OxenError or ImageError."""
-    order = Order.read(**widgets)
-    progress = Progress(order.count(image))
-    run_id = host.run_id()
+    """Kontext Edit: every picture of an IMAGE [B,H,W,C] edited; raises OxenError or ImageError.
 
-    def work(session: Session) -> Gathered:
-        batch = Batch(session, decode, order.terms, run_id)
-        outcomes = batch.edit(order.edits(session, image), progress)
-        size = f"{image.shape[2]}x{image.shape[1]}"
-        return gather(batch, outcomes, progress, if_some_fail=order.if_some_fail, size_sent=size, send_as=order.send_as)
+    Where it is for an item of a list and fails, `if_some_fail` says whether the error is raised or, as long as there is
+    another with a picture, this one is blocked.
+    """
 
-    return await in_session(work, progress=progress, node_id=node_id)
+    async def of(item: Item) -> Gathered:
+        order = Order.read(**widgets)
+        progress = Progress(order.count(image), item.progress)
+        run_id = host.run_id()
+
+        def work(session: Session) -> Gathered:
+            batch = Batch(session, decode, order.terms, run_id, item.hopeless)
+            outcomes = batch.edit(order.edits(session, image), progress)
+            size, policy = _size(image), order.if_some_fail
+            return gather(batch, outcomes, progress, if_some_fail=policy, size_sent=size, send_as=order.send_as)
+
+        return await _in_turn(work, item, progress, node_id)
+
+    name = _described(image, widgets)
+    return await _of_a_list(of, _without_picture, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
 
 
-async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> tuple[Job, str]:
+@dataclass(frozen=True)
+class Submitted:
+    """What came of submitting: the job and its generation ids, one a line, or both blocked, and what to show."""
+
+    job: Any
+    ids: Any
+    text: str
+
+
+async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Submitted:
     """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue, and what to tell of those that were not.
 
-    Raises OxenError or ImageError.
+    Raises OxenError or ImageError; for an item of a list the job may be blocked instead, as with `edit`.
     """
-    order = Order.read(**widgets, submit_only=True)
-    progress = Progress(order.count(image))
-    run_id = host.run_id()
 
-    def work(session: Session) -> tuple[Job, str]:
-        outcomes = Batch(session, decode, order.terms, run_id).edit(order.edits(session, image), progress)
-        records = [outcome.record for outcome in outcomes if outcome.record is not None]
-        failed = failures(outcomes)
-        if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
-            raise failure(failed, len(outcomes), order.send_as)
-        ids = tuple(record.generation_id for record in records if record.generation_id is not None)
-        notes = "\n".join(f"Edit {number} was not submitted: {error}" for number, error in failed.items())
-        return Job(tuple(record.id for record in records), ids), notes
+    async def of(item: Item) -> Submitted:
+        order = Order.read(**widgets, submit_only=True)
+        progress = Progress(order.count(image), item.progress)
+        run_id = host.run_id()
 
-    return await in_session(work, progress=progress, node_id=node_id)
+        def work(session: Session) -> Submitted:
+            batch = Batch(session, decode, order.terms, run_id, item.hopeless)
+            return _submitted(batch.edit(order.edits(session, image), progress), order)
+
+        return await _in_turn(work, item, progress, node_id)
+
+    def instead(blocked: Any, name: str, error: Failure) -> Submitted:
+        return Submitted(blocked, blocked, f"Item {name} was not submitted: {error}")
+
+    name = _described(image, widgets)
+    return await _of_a_list(of, instead, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
+
+
+def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submitted:
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    failed = failures(outcomes)
+    if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
+        raise failure(failed, len(outcomes), order.send_as)
+    ids = tuple(record.generation_id for record in records if record.generation_id is not None)
+    lines = [*ids, *(f"Edit {number} was not submitted: {error}" for number, error in failed.items())]
+    return Submitted(Job(tuple(record.id for record in records), ids), "\n".join(ids), "\n".join(lines))
 
 
 async def collect(
     job: Job | None, text: str, wait: str, timeout: float, if_some_fail: str, node_id: str | None
 ) -> Gathered:
-    """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError."""
-    ids = generation_ids(job, text, required=True)
-    terms = Terms(wait=member_of(WaitMode, wait, "wait"), seconds=float(timeout))
-    policy = member_of(IfSomeFail, if_some_fail, "if_some_fail")
-    # a picture that one blocking request gave has a record and no id, an id of another day no record
-    progress = Progress(len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids)))
+    """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError.
 
-    def work(session: Session) -> Gathered:
-        records = _records(session, job, ids)
-        batch = Batch(session, decode, terms)
-        return gather(batch, batch.collect(records, progress), progress, if_some_fail=policy)
+    For an item of a list the picture may be blocked instead, as with `edit`.
+    """
 
-    return await in_session(work, progress=progress, node_id=node_id)
+    async def of(item: Item) -> Gathered:
+        ids = generation_ids(job, text, required=True)
+        terms = Terms(wait=member_of(WaitMode, wait, "wait"), seconds=values.number(timeout, "timeout"))
+        policy = member_of(IfSomeFail, if_some_fail, "if_some_fail")
+        # a picture that one blocking request gave has a record and no id, an id of another day no record
+        count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
+        progress = Progress(count, item.progress)
+
+        def work(session: Session) -> Gathered:
+            records = _records(session, job, ids)
+            batch = Batch(session, decode, terms, hopeless=item.hopeless)
+            outcomes = [_as_collected(outcome) for outcome in batch.collect(records, progress)]
+            return gather(batch, outcomes, progress, if_some_fail=policy)
+
+        return await _in_turn(work, item, progress, node_id)
+
+    named = (*getattr(job, "generation_ids", ()), *str(text).split())
+    name = f" ({named[0][:60]})" if named else ""
+    return await _of_a_list(of, _without_picture, node_id, name, if_some_fail, _MAKE_AGAIN)
+
+
+async def _in_turn(work: Callable[[Session], T], item: Item, progress: Progress, node_id: str | None) -> T:
+    """Do the work of an item of a list, or of a node alone, when its turn has come."""
+
+    def unless_hopeless(session: Session) -> T:
+        if item.hopeless:
+            progress.all_at(Stage.FAILED)
+            raise item.hopeless[0]
+        return work(session)
+
+    load = min(progress.edits, EACH)
+    return await in_session(unless_hopeless, progress=item.progress, node_id=node_id, load=load, is_last=item.is_last)
+
+
+async def _of_a_list(
+    run: Callable[[Item], Awaitable[T]],
+    instead: Callable[[Any, str, Failure], T],
+    node_id: str | None,
+    described: str,
+    if_some_fail: object,
+    again: str,
+) -> T:
+    """What `run` gives for one item; where it fails and others do not, what the policy says.
+
+    instead: what the node gives where it goes on without this item, from a blocked value, its name and its error.
+    again: what to do for failed items.
+    """
+    async with lists.item(node_id) as item:
+        item.name += described
+        try:
+            return await run(item)
+        except Interrupted:
+            raise
+        except (OxenError, ImageError) as error:
+            failed = await item.failed(error)
+            if failed is None:
+                raise
+            if if_some_fail != IfSomeFail.GO_ON or not failed.kept:
+                raise failed.error(again) from error
+            # one report for all: ComfyUI shows each to the artist
+            return instead(host.blocked(failed.text if failed.tells else None), item.name, error)
+
+
+def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
+    return Gathered(blocked, json.dumps({"edits": [], "failed": [{"item": name, "error": str(error)}]}, indent=2))
+
+
+def _described(image: object, widgets: dict[str, Any]) -> str:
+    """By what people tell one item of a list from another, which may be anything yet."""
+    size = f"{_size(image)}, " if isinstance(image, torch.Tensor) and is_batch(image) else ""
+    prompt = " ".join(str(widgets.get("prompt", "")).split())
+    shown = prompt if len(prompt) <= _PROMPT_SHOWN else prompt[: _PROMPT_SHOWN - 1] + "…"
+    return f' ({size}seed {widgets.get("seed")}, "{shown}")'
+
+
+def _size(image: torch.Tensor) -> str:
+    return f"{image.shape[2]}x{image.shape[1]}"
+
+
+def _as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
+    """The outcome with what Kontext Collect can promise: it makes nothing, however often it is run."""
+    error = outcome.error
+    if isinstance(error, GenerationCancelled):
+        told = f"Generation {error.generation_id} was cancelled, so there is no picture to collect."
+    elif isinstance(error, JobOutOfCredits):
+        told = error.message.replace(", then run again.", ".")
+    elif isinstance(error, ResultUnavailable) and error.status is not None:
+        told = error.message.replace(", or set result to always new to pay for another", "")
+    else:
+        return outcome
+    return replace(outcome, error=error.reworded(f"{told} {_MADE_ANEW}"))
 
 
 def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, ...]:
@@ -335,11 +365,10 @@ def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, 
 
     Raises InvalidParameters for what is no id, and where there is neither id nor job although it is `required`.
     """
-    ids = tuple(
-        dict.fromkeys(
-            (*(job.generation_ids if job else ()), *text_of("generation_ids", text).replace(",", " ").split())
-        )
-    )
+    if job is not None and not isinstance(job, Job):
+        raise InvalidParameters("job takes what Kontext Submit gives; something else is connected. Nothing was sent.")
+    written = values.text(text, "generation_ids").replace(",", " ").split()
+    ids = tuple(dict.fromkeys((*(job.generation_ids if job else ()), *written)))
     for generation_id in ids:
         if not is_generation_id(generation_id):
             raise InvalidParameters(

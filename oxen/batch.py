@@ -34,8 +34,8 @@ from .trouble import in_words
 
 Picture = TypeVar("Picture")
 
-# What no other edit of the batch can escape, so that none of those not yet sent is sent.
-_HOPELESS = (
+# What no other edit, of the batch or of the list that it belongs to, can escape: none of those not yet sent is sent.
+HOPELESS = (
     ClientRefused,
     LocalTrouble,
     Misconfigured,
@@ -53,7 +53,7 @@ class Batch(Generic[Picture]):
     """The edits of one run.
 
     decode: file bytes to picture; raises ValueError for damaged ones. run_id: names the run of the whole graph, for
-    the spend limit.
+    the spend limit. hopeless: an error found that no other edit can escape, which batches that belong together share.
     """
 
     def __init__(
@@ -62,8 +62,10 @@ class Batch(Generic[Picture]):
         decode: Callable[[bytes], Picture],
         terms: Terms | None = None,
         run_id: str | None = None,
+        hopeless: list[OxenError] | None = None,
     ) -> None:
         self._session = session
+        self._hopeless = hopeless
         self._decode = decode
         self._terms = terms or Terms()
         self._guard = SpendGuard(session.client, session.ledger, session.settings, run_id or uuid.uuid4().hex)
@@ -76,12 +78,11 @@ class Batch(Generic[Picture]):
         """
         progress = progress or Progress(len(edits))
         with in_words("The run"), contextlib.ExitStack() as stack:
-            stream = EventStream(self._session.client.transport)
-            editor = self._editor(stream, progress)
+            editor = self._editor(progress)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
             if not self._terms.reuse and any(self._session.ledger.undecided(editor.key(edit)) for edit in edits):
                 # asked for anew on account of what may have been paid for: the others are not paid again
-                editor = self._editor(stream, progress, pays_for_lost=True)
+                editor = self._editor(progress, pays_for_lost=True)
                 found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
             editor.uncounted.update(index for index, record in enumerate(found) if record is not None)
             new = [edit for edit, record in zip(edits, found, strict=True) if record is None]
@@ -89,7 +90,7 @@ class Batch(Generic[Picture]):
                 self._session.client.account.require_key()
             for model, count in Counter(edit.parameters.model for edit in new).items():
                 self._guard.check(count, model)
-            self._subscribe(stack, stream, found)
+            self._subscribe(stack, found)
             try:
                 return self._side_by_side(len(edits), lambda i: editor.edit(i, edits[i]), progress)
             except Interrupted:
@@ -101,9 +102,8 @@ class Batch(Generic[Picture]):
         """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises LocalTrouble, Interrupted."""
         progress = progress or Progress(len(records))
         with in_words("The run"), contextlib.ExitStack() as stack:
-            stream = EventStream(self._session.client.transport)
-            editor = self._editor(stream, progress)
-            self._subscribe(stack, stream, records)
+            editor = self._editor(progress)
+            self._subscribe(stack, records)
             return self._side_by_side(len(records), lambda i: editor.collect(i, records[i]), progress)
 
     def handed_over(self, outcomes: Sequence[Outcome[Picture]]) -> None:
@@ -119,22 +119,28 @@ class Batch(Generic[Picture]):
                     logger.warning("The ledger could not be written: %s", error)
                     return
 
-    def _editor(self, stream: EventStream, progress: Progress, *, pays_for_lost: bool = False) -> Editor[Picture]:
+    @property
+    def _listens(self) -> bool:
+        return self._terms.wait is WaitMode.EVENTS and not self._terms.submit_only
+
+    def _editor(self, progress: Progress, *, pays_for_lost: bool = False) -> Editor[Picture]:
+        # where events are not wanted, those that another run hears are not used either
+        stream = self._session.stream if self._listens else EventStream(self._session.client.transport)
         terms = replace(self._terms, reuse=True) if pays_for_lost else self._terms
         return Editor(self._session, self._guard, self._decode, terms, stream, progress, pays_for_lost=pays_for_lost)
 
-    def _subscribe(self, stack: contextlib.ExitStack, stream: EventStream, records: Sequence[Record | None]) -> None:
+    def _subscribe(self, stack: contextlib.ExitStack, records: Sequence[Record | None]) -> None:
         """Listen before anything is sent, where there is something to wait for."""
         waits = any(record is None or record.state is not State.DONE for record in records)
-        if waits and self._terms.wait is WaitMode.EVENTS and not self._terms.submit_only:
-            stack.enter_context(stream)
-            self._session.control.wait_for(lambda: stream.settled, _SUBSCRIBE_SECONDS)
+        if waits and self._listens:
+            stack.enter_context(self._session.listening())
+            self._session.control.wait_for(lambda: self._session.stream.settled, _SUBSCRIBE_SECONDS)
 
     def _side_by_side(
         self, count: int, one: Callable[[int], Outcome[Picture]], progress: Progress
     ) -> tuple[Outcome[Picture], ...]:
         outcomes: list[Outcome[Picture]] = [Outcome()] * count
-        hopeless: list[OxenError] = []
+        hopeless = [] if self._hopeless is None else self._hopeless
 
         def work(index: int) -> None:
             try:
@@ -145,7 +151,7 @@ class Batch(Generic[Picture]):
             except Interrupted:
                 raise
             except OxenError as error:
-                if isinstance(error, _HOPELESS):
+                if isinstance(error, HOPELESS):
                     hopeless.append(error)
                 outcomes[index] = Outcome(error=error)
                 progress.at(index, Stage.FAILED)

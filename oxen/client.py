@@ -52,13 +52,16 @@ class Client:
         self.control = control or Control()
         self.transport = Transport(account, self.control)
 
+    def under(self, control: Control) -> Client:
+        """The same connections under another `Control`."""
+        other = copy.copy(self)
+        other.control = control
+        other.transport = self.transport.under(control)
+        return other
+
     def for_cleanup(self) -> Client:
         """The same connections under a `Control` of their own, for what is still to be said once a run was stopped."""
-        other = copy.copy(self)
-        other.control = Control()
-        other.transport = Transport(self.account, other.control, self.transport.session)
-        other.transport.clock_offset = self.transport.clock_offset
-        return other
+        return self.under(Control())
 
     def close(self) -> None:
         self.transport.close()

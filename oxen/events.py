@@ -6,14 +6,17 @@ for 45 s (three keep-alives) is dead; a refused or broken one is tried again whi
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import replace
 
 import requests
 
 from .connections import CONNECT_SECONDS
+from .control import Control
 from .errors import OxenError, UnexpectedReply
 from .line import Line
 from .replies import EVENT_NAME, JobEvent, read_event
@@ -38,7 +41,8 @@ _MAX_SIGNS = 20_000
 class EventStream:
     """Completion events of the account, kept by generation id from the moment of subscription.
 
-    Each arrival wakes the run's `Control`. Use as a context manager, or call `close`.
+    Each arrival wakes the transport's `Control`, and those that are `waking`, so that one stream serves many runs.
+    Use as a context manager, or call `start` and `close`.
     """
 
     def __init__(self, transport: Transport, *, silent_seconds: float = SILENT_SECONDS) -> None:
@@ -49,18 +53,32 @@ class EventStream:
         self._closed = threading.Event()
         self._line: Line | None = None
         self._connected = False
+        self._woken = {id(transport.control): transport.control}
         self._thread = threading.Thread(target=self._listen, name="kontext-bridge events", daemon=True)
 
     def __enter__(self) -> EventStream:
-        try:
-            self._thread.start()
-        except RuntimeError as error:
-            logger.warning("No events are listened to, as this machine starts no further thread (%s).", error)
-            self._settle()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Listen from now on, once; where no thread is to be had the stream counts as refused, and polling goes on."""
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            logger.info("Event stream: %s. Polling goes on.", error)
+            self._settle()
+
+    @contextlib.contextmanager
+    def waking(self, control: Control) -> Iterator[None]:
+        """Wake another run's `Control` as well, for the length of a with block."""
+        self._woken[id(control)] = control
+        try:
+            yield
+        finally:
+            self._woken.pop(id(control), None)
 
     @property
     def connected(self) -> bool:
@@ -68,7 +86,7 @@ class EventStream:
 
     @property
     def settled(self) -> bool:
-        """Whether the first subscription stands or has failed; the run's `Control` wakes when it does."""
+        """Whether the first subscription stands or has failed; the runs are woken when it does."""
         return self._settled
 
     def get(self, generation_id: str) -> JobEvent | None:
@@ -145,7 +163,11 @@ class EventStream:
 
     def _settle(self) -> None:
         self._settled = True
-        self._transport.control.notify()
+        self._wake()
+
+    def _wake(self) -> None:
+        for control in tuple(self._woken.values()):
+            control.notify()
 
     def _keep(self, data: str) -> None:
         if looks_too_intricate(data.encode(), _MAX_SIGNS):
@@ -158,7 +180,7 @@ class EventStream:
         self._events[event.generation_id] = replace(event, error=error, url=url)
         while len(self._events) > _KEPT:
             self._events.popitem(last=False)
-        self._transport.control.notify()
+        self._wake()
 
 
 def _read_some(response: requests.Response) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from collections.abc import Callable
 def for_each(count: int, width: int, work: Callable[[int], None]) -> None:
     """`work(0)` … `work(count - 1)`, started in order, at most `width` at once; returns when all have ended.
 
-    `work` deals with its own errors; one that escapes is raised here after the others have ended.
+    The caller's own thread takes part, so that one piece of work needs no other, and where the machine has no more
+    threads to give it goes on with those that there are. `work` deals with its own errors; one that escapes is raised
+    here after the others have ended.
     """
     numbers = itertools.count()
     failures: list[BaseException] = []
@@ -23,9 +26,13 @@ def for_each(count: int, width: int, work: Callable[[int], None]) -> None:
                 failures.append(error)
                 return
 
-    threads = [threading.Thread(target=take_turns, daemon=True) for _ in range(min(width, count))]
-    for thread in threads:
-        thread.start()
+    threads = []
+    with contextlib.suppress(RuntimeError):
+        for _ in range(min(width, count) - 1):
+            thread = threading.Thread(target=take_turns, name="kontext-bridge edit", daemon=True)
+            thread.start()
+            threads.append(thread)
+    take_turns()
     for thread in threads:
         thread.join()
     if failures:

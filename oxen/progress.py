@@ -45,23 +45,43 @@ _BY_STATUS = {JobStatus.QUEUED: Stage.QUEUED, JobStatus.PROCESSING: Stage.PROCES
 
 
 class Progress:
-    """The stages of a run's edits; written by its threads, read by whoever shows it."""
+    """The stages of a run's edits; written by its threads, read by whoever shows it.
 
-    def __init__(self, edits: int) -> None:
+    together: what shows several runs as one, of which this is one.
+    """
+
+    def __init__(self, edits: int, together: Together | None = None) -> None:
         self._stages = [Stage.WAITING] * edits
+        self._together = together
+        if together is not None:
+            together.moved(Counter({Stage.WAITING: edits}))
         self._guard = threading.Lock()
         self._since = time.monotonic()
 
     def at(self, index: int, stage: Stage) -> None:
         """Move one edit on; it never moves back, so that the bar does not."""
         with self._guard:
-            if stage.share >= self._stages[index].share:
-                self._stages[index] = stage
+            before = self._stages[index]
+            if stage.share < before.share:
+                return
+            self._stages[index] = stage
+            if self._together is not None:
+                change = Counter({stage: 1})
+                change[before] -= 1
+                self._together.moved(change)
+
+    def all_at(self, stage: Stage) -> None:
+        for index in range(self.edits):
+            self.at(index, stage)
 
     def at_status(self, index: int, status: JobStatus) -> None:
         stage = _BY_STATUS.get(status)
         if stage is not None:
             self.at(index, stage)
+
+    @property
+    def edits(self) -> int:
+        return len(self._stages)
 
     @property
     def seconds(self) -> float:
@@ -71,14 +91,19 @@ class Progress:
     @property
     def fraction(self) -> float:
         """0 to 1; 1 only when every edit has ended."""
+        counts = self.counts
+        return sum(stage.share * count for stage, count in counts.items()) / max(1, sum(counts.values()))
+
+    @property
+    def counts(self) -> Counter[Stage]:
+        """How many edits stand where."""
         with self._guard:
-            return sum(stage.share for stage in self._stages) / max(1, len(self._stages))
+            return Counter(self._stages)
 
     @property
     def text(self) -> str:
         """For example "2 of 8 done · 5 processing · 1 queued · 12 s"."""
-        with self._guard:
-            counts = Counter(self._stages)
+        counts = self.counts
         total = sum(counts.values())
         seconds = f"{self.seconds:.0f} s"
         if total == 1:
@@ -87,3 +112,21 @@ class Progress:
         parts = [f"{counts[ended]} of {total} {ended.word}"]
         parts += [f"{counts[stage]} {stage.word}" for stage in _TOLD if counts[stage]]
         return " · ".join([*parts, seconds])
+
+
+class Together(Progress):
+    """The edits of several runs of a node as one."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self._counts: Counter[Stage] = Counter()
+
+    def moved(self, change: Counter[Stage]) -> None:
+        """Add to the counts, from any thread."""
+        with self._guard:
+            self._counts.update(change)
+
+    @property
+    def counts(self) -> Counter[Stage]:
+        with self._guard:
+            return +self._counts

@@ -73,11 +73,6 @@ class Record:
     told: bool
 
     @property
-    def is_lost(self) -> bool:
-        """Whether a run was cut off from this request after it may have been taken, and before its answer."""
-        return self.state is State.SENDING and self.departed
-
-    @property
     def was_pruned(self) -> bool:
         """Whether its picture was here, was handed over, and was removed to make room."""
         return self.file is None and self.bytes is not None

@@ -10,6 +10,7 @@ for the `lingers` seconds that the caller gives it, without a slot: what it beco
 
 from __future__ import annotations
 
+import copy
 import email.utils
 import logging
 import random
@@ -120,19 +121,35 @@ class KeyAuth(AuthBase):
         return request
 
 
-class Transport:
-    """A connection pool to one account's service, shared by the threads of one run.
+class _Clock:
+    """What is known of the service's clock, by all who share a connection pool."""
 
-    clock_offset: seconds, to about one, that the service's clock was ahead of this machine's at its last answer; None
-    until one tells.
-    """
+    offset: float | None = None
+
+
+class Transport:
+    """A connection pool to one account's service, shared by the threads of one run."""
 
     def __init__(self, account: Account, control: Control, session: requests.Session | None = None) -> None:
         self.account = account
         self.control = control
         self.redact = Redactor(account.key)
         self.session = session or new_session(account.base_url, _POOL_SIZE)
-        self.clock_offset: float | None = None
+        self._clock = _Clock()
+
+    def under(self, control: Control) -> Transport:
+        """The same connections, and what they told, under another `Control`."""
+        other = copy.copy(self)
+        other.control = control
+        return other
+
+    @property
+    def clock_offset(self) -> float | None:
+        """Seconds, to about one, that the service's clock was ahead of this machine's at its last answer.
+
+        None until one tells.
+        """
+        return self._clock.offset
 
     def close(self) -> None:
         self.session.close()
@@ -290,7 +307,7 @@ class Transport:
         date = _http_date(headers.get("Date", ""))
         stored = headers.get("Age", "0").strip() not in {"", "0"}
         if date is not None and _YEARS[0] < date < _YEARS[1] and not stored:
-            self.clock_offset = date - time.time()
+            self._clock.offset = date - time.time()
 
 
 def has_envelope(parsed: Any) -> bool:

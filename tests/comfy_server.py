@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -31,9 +32,13 @@ def comfyui() -> tuple[Path, str]:
 
 
 class ComfyServer:
-    """A running server. `base` holds its input, output, temp, user, models and custom_nodes folders."""
+    """A running server. `base` holds its input, output, temp, user, models and custom_nodes folders.
 
-    def __init__(self, port: int, base: Path) -> None:
+    process: its id.
+    """
+
+    def __init__(self, port: int, base: Path, process: int) -> None:
+        self.process = process
         self.url = f"http://127.0.0.1:{port}"
         self.base = base
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -61,7 +66,10 @@ class ComfyServer:
 
     def run(self, workflow: Mapping[str, Any]) -> dict[str, Any]:
         """Runs an API-format workflow; gives its entry in /history, failed or not."""
-        prompt_id = self.submit(workflow)
+        return self.wait_for(self.submit(workflow))
+
+    def wait_for(self, prompt_id: str) -> dict[str, Any]:
+        """The entry in /history of what was submitted, once it is over."""
         end = time.monotonic() + RUN_LIMIT_S
         while time.monotonic() < end:
             history = self.get(f"/history/{prompt_id}")
@@ -84,9 +92,12 @@ class ComfyServer:
 
 @contextmanager
 def comfy_server_with(
-    packs: Mapping[str, Path], base: Path, environment: Mapping[str, str] | None = None
+    packs: Mapping[str, Path], base: Path, environment: Mapping[str, str] | None = None, handles: int | None = None
 ) -> Iterator[ComfyServer]:
-    """A server on the CPU with these packs (folder name to folder) in its custom_nodes and nothing else."""
+    """A server on the CPU with these packs (folder name to folder) in its custom_nodes and nothing else.
+
+    handles: how many files it may have open.
+    """
     tree, python = comfyui()
     for folder in ("custom_nodes", "input", "models"):
         (base / folder).mkdir(parents=True)
@@ -109,8 +120,10 @@ def comfy_server_with(
             stderr=subprocess.STDOUT,
             env={**os.environ, **offline, **(environment or {})},
         )
+        if handles is not None:
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (handles, handles))
     try:
-        server = ComfyServer(port, base)
+        server = ComfyServer(port, base, process.pid)
         server.wait(process, log)
         yield server
     finally:

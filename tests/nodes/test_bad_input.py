@@ -8,6 +8,7 @@ import struct
 import zlib
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kontext_bridge.headless.graph import WorkflowError
@@ -295,3 +296,60 @@ def test_a_result_that_is_no_whole_picture_is_an_error_and_never_a_picture(
 def test_a_mask_of_another_size_is_refused_with_both_sizes(bench: Any, images: Any) -> None:
     with pytest.raises(KontextError, match=r"mask is 4x4 and the picture 32x24"):
         bench.run("KontextImageToURI", image=images(), mask=torch.ones(1, 4, 4))
+
+
+NOT_TEXT = [["a hat"], ("a", "b"), None, 7, {"prompt": "a hat"}, b"a hat"]
+
+
+@pytest.mark.parametrize("value", NOT_TEXT, ids=repr)
+@pytest.mark.parametrize(
+    ("node", "name"),
+    [
+        ("KontextEdit", "prompt"),
+        ("KontextEdit", "namespace"),
+        ("KontextSubmit", "prompt"),
+        ("KontextSubmit", "namespace"),
+        ("KontextCollect", "generation_ids"),
+        ("KontextQueueStatus", "generation_ids"),
+        ("KontextCancel", "generation_ids"),
+        ("KontextModelInfo", "model"),
+        ("KontextHistory", "search"),
+        ("KontextURIToImage", "uri"),
+    ],
+)
+def test_what_is_no_text_on_a_text_input_is_told_in_words_and_nothing_is_sent(
+    bench: Any, images: Any, node: str, name: str, value: Any
+) -> None:
+    given = {"prompt": "a hat", "image": images()} if node in EDITS else {}
+    with pytest.raises(OxenError, match=rf"^{name} takes a text; what is connected gives it .*Nothing was sent"):
+        bench.run(node, **{**given, name: [value]})
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("steps", "seed", "variations", "output_quality") for value in ([5], "5", 4.5)),
+        *(("guidance", value) for value in ([2.5], "2.5", None)),
+        ("timeout", [300]),
+        ("disable_safety_checker", "yes"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_number_on_a_number_input_is_told_in_words_and_nothing_is_sent(
+    bench: Any, images: Any, name: str, value: Any
+) -> None:
+    with pytest.raises(OxenError, match=rf"^{name} takes .*; what is connected gives it .*Nothing was sent"):
+        bench.run("KontextEdit", image=images(), prompt="a hat", **{name: [value]})
+    assert bench.server.requests == []
+
+
+def test_numbers_of_other_kinds_that_mean_the_same_are_taken(bench: Any, images: Any) -> None:
+    pictures, info = bench.edit(images(), steps=[28.0], seed=[np.int64(5)], guidance=[np.float32(2.5)])
+    assert pictures.shape[0] == 1 and info["edits"][0]["seed"] == 5
+
+
+def test_what_is_no_job_on_a_job_input_is_told_in_words(bench: Any) -> None:
+    with pytest.raises(OxenError, match="job takes what Kontext Submit gives"):
+        bench.run("KontextCollect", job=["5ad0c1c6"])
+    assert bench.server.requests == []

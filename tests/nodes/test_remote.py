@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ from kontext_bridge.headless.calls import Blocked
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import RunInterrupted, run_workflow
 from kontext_bridge.oxen.errors import OxenError
+from kontext_bridge.oxen.ledger import Ledger
 from kontext_bridge.standin import Fault, Timing
 from patience import PATIENCE
 
@@ -353,3 +355,51 @@ def _direct(bench: Any, image: torch.Tensor) -> dict[str, Any]:
     widgets = {**bench.defaults("KontextEdit"), "prompt": "a hat", "output_format": "jpg"}
     node = bench.classes["KontextEdit"].PREPARE_CLASS_CLONE({"hidden_inputs": {"UNIQUE_ID": "1"}})
     return json.loads(asyncio.run(node.execute(image=image, **widgets)).result[1])
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "out of credits", "gone"])
+def test_collecting_does_not_promise_what_only_editing_can_do(serve: Any, images: Any, ending: str) -> None:
+    bench = serve(**({"run_out_of_credits": True} if ending == "out of credits" else {}))
+    bench.server.hold()
+    job, ids = bench.submit(images())
+    if ending == "cancelled":
+        bench.run("KontextCancel", job=[job])
+    bench.server.release()
+    bench.server.set(result_missing=ending == "gone")
+    for _ in range(2):
+        with pytest.raises(OxenError, match=f"Generation {ids[0]} .* use Kontext Edit or Kontext Submit") as raised:
+            bench.run("KontextCollect", job=[job])
+        said = str(raised.value)
+        assert "always new" not in said
+        assert "un again" not in said or (ending == "gone" and "Run again to try once more." in said)
+
+
+def test_old_results_are_removed_without_holding_up_what_came(
+    bench: Any, images: Any, home: Any, monkeypatch: Any
+) -> None:
+    def prune(*_: Any, **__: Any) -> int:
+        pruning.set()
+        assert over.wait(20)
+        return 0
+
+    pruning, over = threading.Event(), threading.Event()
+    monkeypatch.setattr(Ledger, "prune", prune)
+    bench.edit(images())
+    assert pruning.wait(5) and not over.is_set(), "the picture is here and the removing still goes on"
+    bench.edit(images(), seed=2)
+    over.set()
+    for thread in threading.enumerate():
+        if thread.name == "kontext-bridge prune":
+            thread.join()
+
+
+def test_a_run_of_nodes_removes_old_results_by_itself(bench: Any, images: Any, home: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_KEEP_DAYS", "1")
+    with contextlib.closing(Ledger(home)) as ledger:
+        old = ledger.collected(ledger.done(ledger.adopt("old"), b"x" * 100, "png"))
+        ledger._update(old, collected_at=time.time() - 90000)
+    bench.edit(images())
+    end = time.monotonic() + 10
+    while any((home / "results").glob("1.png")) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert len(list((home / "results").iterdir())) == 1

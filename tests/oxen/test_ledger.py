@@ -364,4 +364,4 @@ def test_a_record_that_no_version_of_ours_would_close_stays_open(remote: Any) ->
     database.close()
     with remote.session() as session:
         old = session.ledger.by_id(record.id)
-        assert old.is_lost and old.state is State.SENDING and old.clock_offset is None
+        assert old.departed and old.state is State.SENDING and old.clock_offset is None
