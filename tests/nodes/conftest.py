@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,7 +16,6 @@ import torch
 from kontext_bridge import host
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.headless.folders import RunFolders
-from kontext_bridge.headless.report import Report
 from kontext_bridge.headless.results import RunResult
 from kontext_bridge.headless.run import NodeFailed, run_workflow
 from kontext_bridge.standin import Faults, StandIn, Timing
@@ -31,6 +29,8 @@ HERE = Path(__file__).parent
 if str(HERE) not in sys.path:
     sys.path.insert(0, str(HERE))
 
+from stubs import Given, Heard, Taken  # noqa: E402
+
 KEY = "SFMyNTY.a-key-of-the-usual-length.0123456789"
 QUICK = Timing(queued_s=0.01, processing_s=0.03)
 
@@ -41,55 +41,6 @@ async def _classes() -> list[type[io.ComfyNode]]:
 
 def pack_classes() -> dict[str, type[io.ComfyNode]]:
     return {one.GET_SCHEMA().node_id: one for one in asyncio.run(_classes())}
-
-
-class Given(io.ComfyNode):
-    """Any value of the test's own as a node's output."""
-
-    values: dict[str, Any] = {}  # noqa: RUF012
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(node_id="Given", inputs=[io.String.Input("name")], outputs=[io.AnyType.Output()])
-
-    @classmethod
-    def fingerprint_inputs(cls, **_: Any) -> float:
-        return float("nan")
-
-    @classmethod
-    def execute(cls, name: str) -> io.NodeOutput:
-        return io.NodeOutput(cls.values[name])
-
-
-class Taken(io.ComfyNode):
-    """An output node for whatever is connected."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="Taken", inputs=[io.AnyType.Input("value")], outputs=[io.AnyType.Output()], is_output_node=True
-        )
-
-    @classmethod
-    def execute(cls, value: Any) -> io.NodeOutput:
-        return io.NodeOutput(value)
-
-
-class Heard(Report):
-    """What a run said of its nodes."""
-
-    def __init__(self) -> None:
-        self.fractions: list[float] = []
-        self.texts: list[str] = []
-        self._lock = threading.Lock()
-
-    def progress(self, node_id: str, value: float, total: float) -> None:
-        with self._lock:
-            self.fractions.append(value / total)
-
-    def text(self, node_id: str, text: str) -> None:
-        with self._lock:
-            self.texts.append(text)
 
 
 class Bench:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 from comfy_api.latest import io
-from conftest import Heard, Taken
 from kontext_bridge import host
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import NodeFailed, RunInterrupted, run_workflow
@@ -25,6 +24,7 @@ from kontext_bridge.oxen.errors import OxenError, SomeFailed, SpendLimitReached,
 from kontext_bridge.oxen.ledger import Ledger
 from kontext_bridge.standin import Fault, Faults
 from PIL import Image
+from stubs import Heard, Taken
 
 WORKER = Path(__file__).with_name("list_worker.py")
 GO_ON = "go on with what succeeded"

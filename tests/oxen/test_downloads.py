@@ -100,6 +100,7 @@ def test_a_picture_is_taken_as_it_is_whatever_coding_is_written_beside_it(fetche
         ("deflate", deflated(PNG, 15)),
         ("deflate", deflated(PNG, -15)),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_a_packed_picture_is_unpacked_and_its_length_is_that_of_what_was_sent(
     fetched: Any, coding: str, body: bytes
@@ -120,6 +121,7 @@ def test_a_packed_picture_is_unpacked_and_its_length_is_that_of_what_was_sent(
         ("zstd", b"\x28\xb5\x2f\xfd" + b"x" * 30),
         ("gzip, gzip", gzip.compress(gzip.compress(PNG))),
     ],
+    ids=lambda value: value if isinstance(value, str) else f"{len(value)} bytes",
 )
 def test_a_packed_file_that_is_not_whole_or_not_known_is_told_as_that(fetched: Any, coding: str, body: bytes) -> None:
     for reply in (answer(body, coding), in_chunks(body, coding)):
