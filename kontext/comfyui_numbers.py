@@ -87,8 +87,8 @@ class _Numbers(dict[str, Any]):
             return default
         return self[key]
 
-    def items(self) -> ItemsView[str, Any]:
+    def items(self) -> Any:
         return ItemsView(self)
 
-    def values(self) -> ValuesView[Any]:
+    def values(self) -> Any:
         return ValuesView(self)
