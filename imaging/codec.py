@@ -19,6 +19,7 @@ from . import containers
 from .decoders import decode_gif, decode_jpeg, decode_png, decode_webp
 from .errors import ImageError
 from .formats import DEFAULT_FORMAT, ImageFormat
+from .jpeg import read_jpeg
 from .limits import Limits
 from .pixels import UInt8, from_uint8, to_uint8, with_alpha
 from .png import write_png
@@ -133,11 +134,11 @@ def decode(data: bytes, limits: Limits | None = None) -> DecodedImage:
     if media_type == containers.PNG:
         rgb, alpha = decode_png(containers.read_png(data, limits))
     elif media_type == containers.JPEG:
-        rgb, alpha = decode_jpeg(containers.read_jpeg(data, limits)), None
+        rgb, alpha = decode_jpeg(read_jpeg(data, limits)), None
     elif media_type == containers.GIF:
         rgb, alpha = decode_gif(containers.read_gif(data, limits))
     else:
-        rgb, alpha = decode_webp(data, containers.read_webp(data, limits))
+        rgb, alpha = decode_webp(containers.read_webp(data, limits))
     return DecodedImage(rgb, alpha, media_type)
 
 
