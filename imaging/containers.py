@@ -114,22 +114,19 @@ def sniff(data: bytes) -> str:
     start = data[:64].lstrip()
     name = next((name for at, magic, name in _OTHERS if start[at:].startswith(magic)), None)
     seen = f"This is {name}" if name else "This is no picture that can be read"
-    raise ImageError(
-        f"{seen}; PNG, JPEG, WebP and GIF are accepted. It starts with {data[:24]!r}. "
-        "Convert it first, or check what the link really returns."
-    )
+    raise ImageError(f"{seen}; PNG, JPEG, WebP and GIF are accepted. It starts with {data[:24]!r}.")
 
 
 def truncated(media_type: str, where: str) -> ImageError:
     """The error for a file that ends early."""
     return ImageError(
-        f"The {media_type} picture is truncated: it ends {where}. The download or the file was cut short; get it again."
+        f"The {media_type} picture is truncated: it ends {where}. It was cut short when it was saved or sent."
     )
 
 
 def damaged(media_type: str, what: str) -> ImageError:
     """The error for a file whose structure is broken."""
-    return ImageError(f"The {media_type} picture is damaged: {what}. Get it again, or save it anew.")
+    return ImageError(f"The {media_type} picture is damaged: {what}.")
 
 
 def read_png(data: bytes, limits: Limits) -> PngParts:

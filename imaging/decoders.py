@@ -205,7 +205,7 @@ def _pixels(picture: Image.Image, mode: str) -> UInt8:
 
 def _from_palette(indices: UInt8, palette: bytes, alphas: bytes) -> Pixels:
     if not palette:
-        raise ImageError("The picture uses a palette but holds none. Save it anew.")
+        raise ImageError("The picture uses a palette but holds none.")
     colours = np.zeros((256, 3), np.uint8)
     known = np.frombuffer(palette[: 768 - 768 % 3], np.uint8)
     known = known[: len(known) // 3 * 3].reshape(-1, 3)
