@@ -16,9 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from . import containers
-from .decoders import decode_gif, decode_jpeg, decode_png, decode_webp
-from .errors import ImageError
+from .decoders import Pixels, decode_gif, decode_jpeg, decode_png, decode_webp
+from .errors import ImageError, ImageTooLarge
 from .formats import DEFAULT_FORMAT, ImageFormat
+from .jpeg import read_jpeg
 from .limits import Limits
 from .pixels import UInt8, from_uint8, to_uint8, with_alpha
 from .png import write_png
@@ -130,15 +131,21 @@ def decode(data: bytes, limits: Limits | None = None) -> DecodedImage:
     limits = limits or Limits()
     limits.check_bytes(len(data))
     media_type = containers.sniff(data)
-    if media_type == containers.PNG:
-        rgb, alpha = decode_png(containers.read_png(data, limits))
-    elif media_type == containers.JPEG:
-        rgb, alpha = decode_jpeg(containers.read_jpeg(data, limits)), None
-    elif media_type == containers.GIF:
-        rgb, alpha = decode_gif(containers.read_gif(data, limits))
-    else:
-        rgb, alpha = decode_webp(data, containers.read_webp(data, limits))
+    try:
+        rgb, alpha = _decoded(data, media_type, limits)
+    except MemoryError as error:
+        raise ImageTooLarge(f"This machine has too little memory left to read the {media_type} picture.") from error
     return DecodedImage(rgb, alpha, media_type)
+
+
+def _decoded(data: bytes, media_type: str, limits: Limits) -> Pixels:
+    if media_type == containers.PNG:
+        return decode_png(containers.read_png(data, limits))
+    if media_type == containers.JPEG:
+        return decode_jpeg(read_jpeg(data, limits)), None
+    if media_type == containers.GIF:
+        return decode_gif(containers.read_gif(data, limits))
+    return decode_webp(containers.read_webp(data, limits))
 
 
 def decode_batch(

@@ -1,21 +1,22 @@
 """What a picture file says of itself, read from its bytes without decoding a pixel.
 
 Each reader walks one format's structure, checks the stated size against the limits, and gives just what the
-pixel decoder needs. Text, colour profiles, further frames and other chunks are stepped over by their length,
-so a bomb in one of them is never unpacked. Formats: PNG (ISO 15948), JPEG (ITU T.81), GIF89a, WebP
-(RFC 9649), Exif orientation (JEITA CP-3451, tag 0x0112).
+pixel decoder needs. Colour profiles, further frames and other chunks are stepped over by their length, so a bomb in
+one of them is never unpacked; of text no more is unpacked than tells the orientation. Formats: PNG (ISO 15948),
+GIF89a, WebP (RFC 9649); JPEG has a file of its own.
 """
 
 from __future__ import annotations
 
-import re
+import contextlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .errors import ImageError
 from .limits import Limits
+from .orientation import UPRIGHT, orientation
 from .png import SIGNATURE as PNG_SIGNATURE
 
 PNG, JPEG, GIF, WEBP = "image/png", "image/jpeg", "image/gif", "image/webp"
@@ -47,11 +48,16 @@ _OTHERS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"{", "JSON"),
 )
 
-# A real file has a few thousand chunks or a few dozen scans; more only serve to burn time.
+# A real file has a few thousand chunks; more only serve to burn time.
 _MAX_PNG_CHUNKS = 1 << 16
-_MAX_JPEG_SCANS = 200
-# Inside a scan 0xFF is followed by 0 (a byte of data) or by a restart mark; anything else ends the scan.
-_JPEG_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
+# More of a note than any camera or editor writes, and no bomb.
+_MAX_NOTE = 1 << 20
+_LONGEST_KEYWORD = 80
+_MAX_WEBP_CHUNKS = 1 << 16
+_WEBP_PICTURE = (b"ALPH", b"VP8 ", b"VP8L", b"ANIM", b"ANMF")
+# Flags in the first byte of VP8X: notes that count only if they are announced there, and what is kept of it.
+_WEBP_NOTES = {b"EXIF": 0x08, b"XMP ": 0x04}
+_WEBP_ALPHA_AND_ANIMATION = 0x12
 
 
 @dataclass(frozen=True)
@@ -70,22 +76,6 @@ class PngParts:
 
 
 @dataclass(frozen=True)
-class JpegParts:
-    """A JPEG's essentials; `data` is the file rebuilt from the segments that were seen, without metadata.
-
-    end: where in `data` its end mark is. is_huffman: not arithmetically coded.
-    """
-
-    width: int
-    height: int
-    channels: int
-    is_huffman: bool
-    orientation: int
-    data: bytes
-    end: int
-
-
-@dataclass(frozen=True)
 class GifParts:
     """A GIF's first frame: its box (left, top, width, height) on the canvas, and its LZW data."""
 
@@ -101,11 +91,12 @@ class GifParts:
 
 @dataclass(frozen=True)
 class WebpParts:
-    """A WebP's canvas; libwebp reads the rest."""
+    """A WebP's canvas; `data` is the file put together again from what libwebp needs of it."""
 
     width: int
     height: int
     orientation: int
+    data: bytes
 
 
 def sniff(data: bytes) -> str:
@@ -123,42 +114,40 @@ def sniff(data: bytes) -> str:
     start = data[:64].lstrip()
     name = next((name for at, magic, name in _OTHERS if start[at:].startswith(magic)), None)
     seen = f"This is {name}" if name else "This is no picture that can be read"
-    raise ImageError(
-        f"{seen}; PNG, JPEG, WebP and GIF are accepted. It starts with {data[:24]!r}. "
-        "Convert it first, or check what the link really returns."
-    )
+    raise ImageError(f"{seen}; PNG, JPEG, WebP and GIF are accepted. It starts with {data[:24]!r}.")
 
 
 def truncated(media_type: str, where: str) -> ImageError:
     """The error for a file that ends early."""
     return ImageError(
-        f"The {media_type} picture is truncated: it ends {where}. The download or the file was cut short; get it again."
+        f"The {media_type} picture is truncated: it ends {where}. It was cut short when it was saved or sent."
     )
 
 
 def damaged(media_type: str, what: str) -> ImageError:
     """The error for a file whose structure is broken."""
-    return ImageError(f"The {media_type} picture is damaged: {what}. Get it again, or save it anew.")
+    return ImageError(f"The {media_type} picture is damaged: {what}.")
 
 
 def read_png(data: bytes, limits: Limits) -> PngParts:
     """A PNG's parts. Checksums of every part used are verified; the file must reach its IEND chunk."""
     kept: dict[bytes, bytes] = {}
     pixels: list[memoryview] = []
+    notes = _PngNotes()
     for name, body in _png_chunks(data):
         if name == b"IHDR" and not kept:
-            if len(body) != 13:
-                raise damaged(PNG, f"its header has {len(body)} bytes, not 13")
-            width, height = struct.unpack(">II", body[:8])
-            limits.check_size(width, height, PNG)
-            kept[name] = bytes(body)
+            kept[name] = _png_header(body, limits)
+        elif name == b"CgBI" and not kept:
+            raise ImageError("The picture is an iPhone app's own kind of PNG (CgBI), which nothing else reads.")
         elif not kept:
             raise damaged(PNG, "it does not begin with its header")
         elif name == b"IDAT":
             pixels.append(body)
-        elif name in (b"PLTE", b"tRNS", b"eXIf"):
+        elif name in (b"PLTE", b"tRNS"):
             kept.setdefault(name, bytes(body[: 1 << 16]))
-    if b"IHDR" not in kept:
+        else:
+            notes.read(name, body)
+    if not kept:
         raise damaged(PNG, "it has no header")
     width, height, bits, colour_type, _, _, interlace = struct.unpack(">IIBBBBB", kept[b"IHDR"])
     return PngParts(
@@ -169,9 +158,62 @@ def read_png(data: bytes, limits: Limits) -> PngParts:
         interlaced=bool(interlace),
         palette=kept.get(b"PLTE", b""),
         transparency=kept.get(b"tRNS", b""),
-        orientation=orientation(kept.get(b"eXIf", b"")),
+        orientation=notes.orientation,
         data=b"".join(pixels),
     )
+
+
+def _png_header(body: memoryview, limits: Limits) -> bytes:
+    if len(body) != 13:
+        raise damaged(PNG, f"its header has {len(body)} bytes, not 13")
+    width, height, _, _, packing, filtering, interlace = struct.unpack(">IIBBBBB", body)
+    limits.check_size(width, height, PNG)
+    if packing or filtering or interlace > 1:
+        raise damaged(PNG, f"it is packed by ways that do not exist ({packing}, {filtering}, {interlace})")
+    return bytes(body)
+
+
+class _PngNotes:
+    """What chunks beside the pixels say of the orientation: eXIf, and text that editors keep Exif or XMP in."""
+
+    def __init__(self) -> None:
+        self._exif = b""
+        self._profile = b""
+        self._xmp = b""
+
+    @property
+    def orientation(self) -> int:
+        return orientation(self._exif or self._profile, self._xmp)
+
+    def read(self, name: bytes, body: memoryview) -> None:
+        if name == b"eXIf":
+            self._exif = bytes(body[:_MAX_NOTE])
+        if name not in (b"tEXt", b"zTXt", b"iTXt"):
+            return
+        keyword = bytes(body[:_LONGEST_KEYWORD]).partition(b"\0")[0]
+        if keyword == b"XML:com.adobe.xmp":
+            self._xmp = _png_text(name, body[len(keyword) + 1 :])
+        elif keyword == b"Raw profile type exif":
+            lines = _png_text(name, body[len(keyword) + 1 :]).split(b"\n")[3:]
+            with contextlib.suppress(ValueError):
+                self._profile = bytes.fromhex(b"".join(lines).decode("latin-1"))
+        elif keyword == b"exif" and name == b"tEXt":
+            self._exif = bytes(body[len(keyword) + 1 :][:_MAX_NOTE])
+
+
+def _png_text(name: bytes, body: memoryview) -> bytes:
+    """The text behind a keyword, unpacked up to a length that serves; empty where it is broken."""
+    text = bytes(body[:_MAX_NOTE])
+    packed = name == b"zTXt"
+    if name == b"iTXt":
+        packed = text[:1] == b"\1"
+        text = text[:2] + text[2:].split(b"\0", 2)[-1]
+    if not packed:
+        return text if name == b"tEXt" else text[2:]
+    try:
+        return zlib.decompressobj().decompress(text[1 if name == b"zTXt" else 2 :], _MAX_NOTE)
+    except zlib.error:
+        return b""
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
@@ -193,74 +235,6 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
         yield name, view[at + 8 : end]
         at = end + 4
     raise damaged(PNG, f"it has more than {_MAX_PNG_CHUNKS} parts")
-
-
-def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
-    """A JPEG's parts, with its segments walked as libjpeg does; the file must reach its end mark."""
-    frame, exif, is_huffman = b"", b"", True
-    kept = [b"\xff\xd8"]
-    for marker, start, body in _jpeg_segments(data):
-        if marker == 0xDA:
-            if not frame:
-                raise damaged(JPEG, "a scan comes before its size")
-            end = _jpeg_end(data, start)
-            kept.append(data[start : end + 2])
-            break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if frame or len(body) < 6:
-                raise damaged(JPEG, "its size is stated wrongly or twice")
-            frame, is_huffman = body, marker < 0xC8
-            limits.check_size(*_jpeg_size(frame), media_type=JPEG)
-        if marker == 0xE1 and body.startswith(b"Exif\0\0") and not exif:
-            exif = body[6:]
-        is_metadata = marker == 0xFE or (0xE1 <= marker <= 0xEF and marker != 0xEE)
-        if not is_metadata:
-            kept += (bytes((0xFF, marker)), struct.pack(">H", len(body) + 2), body)
-    width, height = _jpeg_size(frame)
-    rebuilt = b"".join(kept)
-    return JpegParts(width, height, frame[5], is_huffman, orientation(exif), rebuilt, len(rebuilt) - 2)
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int]:
-    height, width = struct.unpack_from(">HH", frame, 1)
-    return width, height
-
-
-def _jpeg_end(data: bytes, start: int) -> int:
-    """Where the end mark is, from the start of the first scan's header."""
-    scans, at = 0, start
-    while mark := _JPEG_SCAN_END.search(data, at):
-        at = mark.start()
-        if data[at + 1] == 0xD9:
-            return at
-        scans += data[at + 1] == 0xDA
-        if scans > _MAX_JPEG_SCANS:
-            raise damaged(JPEG, f"it has more than {_MAX_JPEG_SCANS} scans")
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    raise truncated(JPEG, "before its end mark")
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(marker, where it starts, its body) up to and with the first scan's header."""
-    at = 2
-    while True:
-        start = data.find(b"\xff", at)
-        at = start + 1
-        while data[at : at + 1] == b"\xff":
-            at += 1
-        if start < 0 or at + 3 > len(data):
-            raise truncated(JPEG, "before its pixels")
-        marker = data[at]
-        at += 1
-        if marker in (0x00, 0x01) or 0xD0 <= marker <= 0xD7:
-            continue
-        if marker in (0xD8, 0xD9):
-            raise damaged(JPEG, "it starts or ends again before its pixels")
-        end = at + struct.unpack_from(">H", data, at)[0]
-        if end > len(data):
-            raise truncated(JPEG, "before its pixels")
-        yield marker, at - 2, data[at + 2 : end]
-        at = end
 
 
 def read_gif(data: bytes, limits: Limits) -> GifParts:
@@ -307,49 +281,59 @@ def _gif_palette(data: bytes, at: int, flags: int) -> tuple[int, bytes]:
 
 
 def read_webp(data: bytes, limits: Limits) -> WebpParts:
-    """A WebP's canvas; the file must be as long as its RIFF header says."""
-    if len(data) < 30:
-        raise truncated(WEBP, "inside its header")
-    if len(data) < 8 + struct.unpack_from("<I", data, 4)[0]:
-        raise truncated(WEBP, "before the length its header states")
-    kind = data[12:16]
-    if kind == b"VP8X":
-        width = int.from_bytes(data[24:27], "little") + 1
-        height = int.from_bytes(data[27:30], "little") + 1
-    elif kind == b"VP8L" and data[20] == 0x2F:
-        bits = struct.unpack_from("<I", data, 21)[0]
+    """A WebP's canvas; every part that its RIFF header counts must be there, but for the byte that evens the last."""
+    chunks = _webp_chunks(data)
+    kind, first = chunks[0] if chunks else (b"", b"")
+    if kind == b"VP8X" and len(first) >= 10:
+        width = int.from_bytes(first[4:7], "little") + 1
+        height = int.from_bytes(first[7:10], "little") + 1
+    elif kind == b"VP8L" and len(first) >= 5 and first[0] == 0x2F:
+        bits = struct.unpack_from("<I", first, 1)[0]
         width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    elif kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
-        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", data, 26))
+    elif kind == b"VP8 " and len(first) >= 10 and first[3:6] == b"\x9d\x01\x2a":
+        width, height = (side & 0x3FFF for side in struct.unpack_from("<HH", first, 6))
     else:
         raise damaged(WEBP, f"its first part {kind!r} is not a picture")
     limits.check_size(width, height, WEBP)
-    return WebpParts(width, height, _webp_orientation(data) if kind == b"VP8X" else 1)
+    if kind != b"VP8X":
+        return WebpParts(width, height, UPRIGHT, _riff(chunks[:1]))
+    notes: dict[bytes, bytes] = {}
+    for name, body in chunks[1:]:
+        if first[0] & _WEBP_NOTES.get(name, 0):
+            notes.setdefault(name, bytes(body[:_MAX_NOTE]))
+    kept = [(name, body) for name, body in chunks[1:] if name in _WEBP_PICTURE]
+    plain = bytes((first[0] & _WEBP_ALPHA_AND_ANIMATION,)) + bytes(first[1:])
+    upright = orientation(notes.get(b"EXIF", b""), notes.get(b"XMP ", b""))
+    return WebpParts(width, height, upright, _riff([(kind, memoryview(plain)), *kept]))
 
 
-def _webp_orientation(data: bytes) -> int:
+def _webp_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
+    if len(data) < 12:
+        raise truncated(WEBP, "inside its header")
+    view = memoryview(data)
+    end = 8 + struct.unpack_from("<I", data, 4)[0]
+    chunks: list[tuple[bytes, memoryview]] = []
     at = 12
-    while at + 8 <= len(data):
+    while at + 8 <= end:
+        if at + 8 > len(data):
+            raise truncated(WEBP, "before the length its header states")
         name, length = struct.unpack_from("<4sI", data, at)
-        if name == b"EXIF":
-            return orientation(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
-        at += 8 + length + (length & 1)
-    return 1
+        stop = at + 8 + length
+        if stop > len(data):
+            raise truncated(WEBP, f"inside its {name.decode('latin-1')!r} part")
+        if stop > end:
+            raise damaged(WEBP, f"its {name.decode('latin-1')!r} part is longer than the whole")
+        chunks.append((name, view[at + 8 : stop]))
+        if len(chunks) > _MAX_WEBP_CHUNKS:
+            raise damaged(WEBP, f"it has more than {_MAX_WEBP_CHUNKS} parts")
+        at = stop + (length & 1)
+    if end > max(at, len(data)):
+        raise truncated(WEBP, "before the length its header states")
+    return chunks
 
 
-def orientation(exif: bytes) -> int:
-    """The Exif orientation, 1 to 8; 1 (upright) where there is none or the block is broken."""
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (at,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(order + "HH", exif, entry)
-            if tag == 0x0112 and kind == 3:
-                (value,) = struct.unpack_from(order + "H", exif, entry + 8)
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
+def _riff(chunks: Sequence[tuple[bytes, memoryview]]) -> bytes:
+    parts: list[bytes | memoryview] = [b"WEBP"]
+    for name, body in chunks:
+        parts += (name, struct.pack("<I", len(body)), body, b"\0" * (len(body) & 1))
+    return b"".join((b"RIFF", struct.pack("<I", sum(map(len, parts))), *parts))

@@ -1,7 +1,7 @@
 """Pixels from the parts of a picture file.
 
-The pixel decoders are Pillow's (zlib, libjpeg, LZW, libwebp), but called on parts that containers.py has
-walked: no other format can be opened, none of Pillow's bomb warnings or metadata parsers take part, and
+The pixel decoders are Pillow's (zlib, libjpeg, LZW, libwebp), but called on parts that containers.py and jpeg.py
+have walked: no other format can be opened, none of Pillow's bomb warnings or metadata parsers take part, and
 `ImageFile.LOAD_TRUNCATED_IMAGES`, which ComfyUI and other packs switch on for the whole process, has no say.
 Each takes a file's parts and gives rgb [H,W,3] and alpha [H,W] or None, 8 bits, upright.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from PIL import Image
 from PIL.WebPImagePlugin import WebPImageFile
 
 from . import containers
-from .containers import GifParts, JpegParts, PngParts, WebpParts, damaged, truncated
+from .containers import GifParts, PngParts, WebpParts, damaged, truncated
 from .errors import ImageError
+from .jpeg import JpegParts, Probe
 from .pixels import UInt8
 
 # (bits, colour type) to Pillow's mode and the layout in the file. Pillow keeps the high byte of 16 bits.
@@ -40,20 +42,28 @@ _PNG_MODES = {
     (16, 6): ("RGBA", "RGBA;16B"),
 }
 _JPEG_MODES = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}
-
-_FILLER = b"\x55\xaa\x33\xcc" * 64
+# To decode a Probe: Pillow's mode, and what the file is to be taken for, so that its channels are not mixed.
+_PROBE_MODES = {1: ("L", "L"), 3: ("L", "YCbCr"), 4: ("CMYK", "CMYK")}
+_MID_GREY = 128
+_EIGHTH = 8
+# What is skipped or becomes pixels; see jpeg.py. libjpeg fills up with zeros, so the first bit here is a one.
+_FILLER = b"\xaa\x55\xcc\x33" * 64
 _INFLATE_STEP = 1 << 14
+# Pixels are copied in strips that stay in a core's cache: a third of the time of the whole at once.
+_STRIP_PIXELS = 1 << 18
+# GIF has 8 at most; what LZW itself allows is read, as browsers do.
+_MAX_GIF_BITS = 12
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 Pixels = tuple[UInt8, UInt8 | None]
 
 
 def decode_png(parts: PngParts) -> Pixels:
-    """A PNG's pixels; a key colour becomes alpha, except in 16-bit RGB, where it cannot be told any more."""
+    """A PNG's pixels; a key colour becomes alpha."""
     if (parts.bits, parts.colour_type) not in _PNG_MODES:
         raise damaged(containers.PNG, f"{parts.bits} bits with colour type {parts.colour_type} do not exist")
     mode, layout = _PNG_MODES[parts.bits, parts.colour_type]
-    picture = _strictly(containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced)
+    picture = _png_picture(parts, mode, layout)
     # Rows that were missing are left zero, so a last row with anything in it was there.
     last_row = picture.crop((0, parts.height - 1, parts.width, parts.height))
     if parts.interlaced or not np.asarray(last_row).any():
@@ -70,28 +80,23 @@ def decode_png(parts: PngParts) -> Pixels:
 def decode_jpeg(parts: JpegParts) -> UInt8:
     """A JPEG's rgb; CMYK is read as Adobe writes it, inverted.
 
-    libjpeg fills up a scan that an end mark closes too early, and only warns where nobody hears it. Bytes put in
-    front of the end mark are skipped in a whole file, but become pixels in such a one: so it is told apart. A
-    progressive file that lacks later scans is a whole but coarser picture, and passes.
+    A scan that an end mark closes too early is told from a whole one (see jpeg.py). A progressive file that lacks
+    later scans is a whole but coarser picture, and passes.
     """
-    if parts.channels not in _JPEG_MODES:
-        raise damaged(containers.JPEG, f"it has {parts.channels} channels")
-    mode, layout = _JPEG_MODES[parts.channels]
-    size = parts.width, parts.height
-    picture = np.asarray(_strictly(containers.JPEG, mode, size, parts.data, "jpeg", layout, "").convert("RGB"))
-    # Arithmetic coding does without its last zeros, so there the bytes would change a whole picture as well.
-    if parts.is_huffman:
-        longer = parts.data[: parts.end] + _FILLER + parts.data[parts.end :]
-        again = _strictly(containers.JPEG, mode, size, longer, "jpeg", layout, "").convert("RGB")
-        if not np.array_equal(picture, np.asarray(again)):
+    picture = _jpeg_picture(parts, parts.file())
+    # Arithmetic coding does without its last zeros, so there more bytes would change a whole picture as well.
+    if parts.is_huffman and not _proves_whole(parts.probe(), len(parts.channels)):
+        again = _jpeg_picture(parts, parts.file(_FILLER))
+        strips = zip(_strips(picture, picture.mode), _strips(again, again.mode), strict=True)
+        if not all(np.array_equal(one, other) for one, other in strips):
             raise truncated(containers.JPEG, "before its last pixel, though it has an end mark")
-    return _upright(picture, parts.orientation)
+    return _upright(_pixels(picture, "RGB"), parts.orientation)
 
 
 def decode_gif(parts: GifParts) -> Pixels:
     """A GIF's first frame on its canvas, transparent around the frame."""
     left, top, width, height = parts.box
-    if not 1 <= parts.bits <= 8:
+    if parts.bits > _MAX_GIF_BITS:
         raise damaged(containers.GIF, f"it claims {parts.bits} bits a pixel")
     frame = _strictly(containers.GIF, "P", (width, height), parts.data, "gif", parts.bits, parts.interlaced, -1)
     palette = parts.palette or bytes(np.repeat(np.arange(256, dtype=np.uint8), 3))
@@ -100,27 +105,52 @@ def decode_gif(parts: GifParts) -> Pixels:
     if (width, height) == (parts.width, parts.height):
         return rgb, alpha
     box = np.s_[top : top + height, left : left + width]
-    canvas, cover = (
-        np.zeros((parts.height, parts.width, 3), np.uint8),
-        np.zeros((parts.height, parts.width), np.uint8),
-    )
+    canvas = np.zeros((parts.height, parts.width, 3), np.uint8)
+    cover = np.zeros((parts.height, parts.width), np.uint8)
+    if parts.transparent is not None:
+        canvas[:] = _from_palette(np.array([parts.transparent], np.uint8), palette, b"")[0]
     canvas[box] = rgb
     cover[box] = 255 if alpha is None else alpha
     return canvas, cover
 
 
-def decode_webp(data: bytes, parts: WebpParts) -> Pixels:
+def decode_webp(parts: WebpParts) -> Pixels:
     """A WebP's first frame; libwebp refuses what is not whole."""
     try:
-        picture = WebPImageFile(io.BytesIO(data))
+        picture = WebPImageFile(io.BytesIO(parts.data))
         picture.load()
-    except (SyntaxError, OSError, EOFError, ValueError, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
+        raise ImageError(
+            f"The {containers.WEBP} picture has {parts.width}x{parts.height} pixels, more than Pillow is set to "
+            "read on this machine (PIL.Image.MAX_IMAGE_PIXELS)."
+        ) from error
+    except (SyntaxError, OSError, EOFError, ValueError) as error:
         raise damaged(containers.WEBP, "libwebp cannot decode it") from error
     if picture.size != (parts.width, parts.height):
         raise damaged(containers.WEBP, "its size is not the one its header states")
-    pixels = np.asarray(picture)
+    pixels = _pixels(picture, picture.mode)
     alpha = _upright(pixels[..., 3], parts.orientation) if pixels.shape[2] == 4 else None
     return _upright(pixels[..., :3], parts.orientation), alpha
+
+
+def _png_picture(parts: PngParts, mode: str, layout: str) -> Image.Image:
+    return _strictly(containers.PNG, mode, (parts.width, parts.height), parts.data, "zip", layout, parts.interlaced)
+
+
+def _jpeg_picture(parts: JpegParts, data: bytes) -> Image.Image:
+    mode, layout = _JPEG_MODES[len(parts.channels)]
+    return _strictly(containers.JPEG, mode, (parts.width, parts.height), data, "jpeg", layout, "")
+
+
+def _proves_whole(probe: Probe | None, channels: int) -> bool:
+    if probe is None:
+        return False
+    mode, taken_for = _PROBE_MODES[channels]
+    try:
+        small = _strictly(containers.JPEG, mode, probe.size, probe.data, "jpeg", mode, taken_for, _EIGHTH, 0)
+    except ImageError:
+        return False
+    return int(np.asarray(small.crop((*probe.at, probe.at[0] + 1, probe.at[1] + 1))).flat[0]) != _MID_GREY
 
 
 def _check_rows(parts: PngParts) -> None:
@@ -155,9 +185,27 @@ def _strictly(
         raise damaged(media_type, "its pixels cannot be decoded") from error
 
 
+def _strips(picture: Image.Image, mode: str) -> Iterator[UInt8]:
+    """The picture's pixels in a mode from top to bottom, in strips of whole rows."""
+    rows = max(1, _STRIP_PIXELS // picture.width)
+    for top in range(0, picture.height, rows):
+        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        yield np.asarray(strip if strip.mode == mode else strip.convert(mode))
+
+
+def _pixels(picture: Image.Image, mode: str) -> UInt8:
+    """The picture's pixels [H,W,C] in a mode of several channels."""
+    pixels = np.empty((picture.height, picture.width, len(mode)), np.uint8)
+    top = 0
+    for strip in _strips(picture, mode):
+        pixels[top : top + len(strip)] = strip
+        top += len(strip)
+    return pixels
+
+
 def _from_palette(indices: UInt8, palette: bytes, alphas: bytes) -> Pixels:
     if not palette:
-        raise ImageError("The picture uses a palette but holds none. Save it anew.")
+        raise ImageError("The picture uses a palette but holds none.")
     colours = np.zeros((256, 3), np.uint8)
     known = np.frombuffer(palette[: 768 - 768 % 3], np.uint8)
     known = known[: len(known) // 3 * 3].reshape(-1, 3)
@@ -182,13 +230,22 @@ def _from_grey(picture: Image.Image, parts: PngParts) -> Pixels:
 
 
 def _from_colour(picture: Image.Image, parts: PngParts) -> Pixels:
-    pixels = np.asarray(picture.convert("RGBA") if picture.mode == "LA" else picture)
+    pixels = _pixels(picture, "RGBA" if picture.mode in ("LA", "RGBA") else "RGB")
     if pixels.shape[2] == 4:
         return pixels[..., :3], pixels[..., 3]
-    if parts.bits == 8 and len(parts.transparency) >= 6:
-        key = np.frombuffer(parts.transparency[1:6:2], np.uint8)
-        return pixels, np.where((pixels == key).all(axis=2), 0, 255).astype(np.uint8)
-    return pixels, None
+    if len(parts.transparency) < 6:
+        return pixels, None
+    high, low = (np.frombuffer(parts.transparency[at:6:2], np.uint8) for at in (0, 1))
+    if parts.bits == 8:
+        return pixels, _alpha_of_key(pixels, low)
+    # The same rows unpacked as if their bytes were in the other order give the low bytes of 16 bits.
+    lows = _pixels(_png_picture(parts, "RGB", "RGB;16L"), "RGB")
+    return pixels, _alpha_of_key(pixels, high) | _alpha_of_key(lows, low)
+
+
+def _alpha_of_key(pixels: UInt8, key: UInt8) -> UInt8:
+    """0 where a pixel is of the key colour, 255 elsewhere."""
+    return np.where((pixels == key).all(axis=2), 0, 255).astype(np.uint8)
 
 
 def _upright(pixels: UInt8, orientation: int) -> UInt8:

@@ -2,6 +2,9 @@
 
 ImageError            the picture, mask, bytes or URI cannot be used; the text says why and what to do
 └── ImageTooLarge     refused by a limit before anything was decoded
+
+Of a file, the text says what is wrong with it and no more: what to do depends on where it came from, which only the
+caller knows.
 """
 
 from __future__ import annotations

@@ -25,8 +25,7 @@ class Limits:
         """Raise ImageTooLarge where a file of `length` bytes is over the limit."""
         if length > self.max_bytes:
             raise ImageTooLarge(
-                f"The picture is {length / MIB:.1f} MiB; at most {self.max_bytes / MIB:.1f} MiB are read. "
-                "Save it smaller, or in a format that compresses better."
+                f"The picture is {length / MIB:.1f} MiB; at most {self.max_bytes / MIB:.1f} MiB are read."
             )
 
     def check_size(self, width: int, height: int, media_type: str) -> None:
@@ -36,5 +35,5 @@ class Limits:
         if max(width, height) > self.max_side or width * height > self.max_pixels:
             raise ImageTooLarge(
                 f"The {media_type} picture says it is {width}x{height} pixels; at most {self.max_side} "
-                f"a side and {self.max_pixels / 1e6:.1f} million in all are decoded. Scale it down first."
+                f"a side and {self.max_pixels / 1e6:.1f} million in all are decoded."
             )

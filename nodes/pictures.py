@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 from .. import host
-from ..imaging.codec import DecodedImage, Stacked, decode, encode_batch, to_tensors
-from ..imaging.errors import ImageError
+from ..imaging.codec import DecodedImage, EncodedImage, Stacked, decode, encode_batch, to_tensors
+from ..imaging.errors import ImageError, ImageTooLarge
 from ..imaging.formats import ImageFormat
 from ..imaging.limits import Limits
-from ..imaging.uri import is_data_uri, parse_data_uri, to_data_uri
+from ..imaging.uri import is_data_uri, names_base64, parse_data_uri, split_uris, to_data_uri
 from ..oxen.choices import SendAs
 from ..oxen.control import Control
 from ..oxen.errors import InvalidParameters, UrlRefused
@@ -28,6 +30,28 @@ _MAX_URIS = 64
 _FETCH_TRIES = 3
 
 
+@dataclass(frozen=True)
+class _Advice:
+    """What to do about a picture that is too large, or that cannot be read, by where it came from."""
+
+    too_large: str
+    unreadable: str
+
+
+_OF_DATA = _Advice(
+    "Scale it down first, or save it in a format that compresses better.",
+    "Copy the whole URI again, or save the picture anew.",
+)
+_OF_A_LINK = _Advice(
+    "Give the address of a smaller copy.",
+    "Open the address in a browser to see what it really returns, and run again if that is a picture.",
+)
+_OF_BYTES = _Advice(
+    "Scale it down before it becomes bytes, or take a format that compresses better.",
+    "Take the bytes from Image to Bytes, or save the picture anew as PNG.",
+)
+
+
 async def to_uris(image: torch.Tensor, mask: torch.Tensor | None, send_as: str, format: str, quality: int) -> list[str]:
     """One URI for each picture of an IMAGE [B,H,W,C]; raises ImageError, or what an upload raises."""
     way = member_of(SendAs, send_as, "send_as")
@@ -39,7 +63,7 @@ async def to_uris(image: torch.Tensor, mask: torch.Tensor | None, send_as: str, 
 
 async def from_uris(text: str) -> Stacked:
     """The pictures of the URIs in a text with one a line; raises ImageError, InvalidParameters, UrlRefused."""
-    uris = [line.strip() for line in text_of(text, "uri").splitlines() if line.strip()]
+    uris = split_uris(text_of(text, "uri"))
     if not uris:
         raise InvalidParameters("There is no URI: give http(s) addresses or data URIs, one a line.")
     if len(uris) > _MAX_URIS:
@@ -56,7 +80,11 @@ def to_files(image: torch.Tensor, mask: torch.Tensor | None, format: str, qualit
 
 def from_files(files: Bytes) -> Stacked:
     """The pictures of some files; raises ImageError."""
-    return to_tensors(_decode_all(file.data for file in files))
+    return to_tensors(_decode_all((partial(_data, file), _OF_BYTES) for file in files))
+
+
+def _data(file: EncodedImage) -> bytes:
+    return file.data
 
 
 def _upload_all(session: Session, files: Bytes) -> list[str]:
@@ -68,33 +96,43 @@ def _read_all(uris: list[str], control: Control) -> list[DecodedImage]:
     settings = load_settings(host.user_folder())
     fetcher = Fetcher(control, account=account_without_key(), allow_private=settings.allow_private_urls)
     try:
-        return _decode_all(_bytes_of(uri, fetcher, control) for uri in uris)
+        return _decode_all(_source(uri, fetcher, control) for uri in uris)
     finally:
         fetcher.close()
 
 
-def _bytes_of(uri: str, fetcher: Fetcher, control: Control) -> bytes:
+_Source = tuple[Callable[[], bytes], _Advice]
+
+
+def _source(uri: str, fetcher: Fetcher, control: Control) -> _Source:
     if is_data_uri(uri):
-        return parse_data_uri(uri)
+        return (lambda: parse_data_uri(uri)), _OF_DATA
+    return (lambda: _fetched(uri, fetcher, control)), _OF_A_LINK
+
+
+def _fetched(uri: str, fetcher: Fetcher, control: Control) -> bytes:
     try:
         return with_retries(control, _FETCH_TRIES, lambda: fetcher.fetch(uri))
     except UrlRefused as error:
         if uri.lower().startswith(("http:", "https:")):
             raise
+        if said := names_base64(uri):
+            raise InvalidParameters(said) from None
         raise error.reworded(f"{error.message} For a file on disk use Load Image.") from None
 
 
-def _decode_all(files: Iterable[bytes]) -> list[DecodedImage]:
+def _decode_all(sources: Iterable[_Source]) -> list[DecodedImage]:
     """Every file decoded, as long as all of them together, at the first one's size, stay within one picture's limit
-    four times over; raises ImageError naming the picture.
+    four times over; raises ImageError naming the picture and what to do.
     """
     limits = Limits()
     pictures: list[DecodedImage] = []
-    for number, data in enumerate(files, 1):
+    for number, (get, advice) in enumerate(sources, 1):
         try:
-            pictures.append(decode(data, limits))
+            pictures.append(decode(get(), limits))
         except ImageError as error:
-            raise type(error)(f"Picture {number}: {error}") from None
+            what_to_do = advice.too_large if isinstance(error, ImageTooLarge) else advice.unreadable
+            raise type(error)(f"Picture {number}: {error} {what_to_do}") from None
         pixels = sum(max(p.width * p.height, pictures[0].width * pictures[0].height) for p in pictures)
         if pixels > 4 * limits.max_pixels:
             raise ImageError(f"The pictures up to number {number} have {pixels / 1e6:.0f} million pixels; read fewer.")

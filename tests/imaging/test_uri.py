@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from urllib.parse import quote_from_bytes
 
 import pytest
@@ -13,6 +14,7 @@ from kontext_bridge.imaging import uri
 from kontext_bridge.imaging.codec import decode, encode_batch
 from kontext_bridge.imaging.errors import ImageError, ImageTooLarge
 from kontext_bridge.imaging.limits import Limits
+from PIL import Image
 
 
 def test_a_picture_comes_back_from_its_uri() -> None:
@@ -36,7 +38,18 @@ def test_both_forms_carry_any_bytes(data: bytes) -> None:
         "  data:;base64,aGVs\n bG8=\r\n",
         "data:image/png;charset=x;base64,aGVsbG8=",
         "data:image/png;base64,aGVsbG8%3D",
+        "data:image/png;base64,aGVsbG8",
+        "data:image/png;base64, aGVs bG8 ",
+        "data:image/png;base64,aGVs\r\n\tbG8=\r\n",
+        "data:image/png;base64,aGVs%0AbG8%3d",
+        "data:image/png;base64,aGVs%20bG8",
+        "data:image/png;base64,aGVsbG8=#name",
+        "data:image/png; base64 ,aGVsbG8=",
+        "data:image/png;base64;charset=utf-8,aGVsbG8=",
+        "data:text/html;charset=US-ASCII;name=a.png;Base64,aGVsbG8=",
+        "data:base64;base64,aGVsbG8=",
         "data:,hello",
+        "data:;charset=x,hello#name",
         "data:text/plain,%68ello",
     ],
 )
@@ -45,7 +58,9 @@ def test_every_spelling_is_read(text: str) -> None:
     assert uri.parse_data_uri(text) == b"hello"
 
 
-@pytest.mark.parametrize("payload", ["hello world!", "<html>", "aGVs*bG8=", "aGVsbG8", "aGVsbG8==", "äöü=", "aGVs-_8="])
+@pytest.mark.parametrize(
+    "payload", ["hello world!", "<html>", "aGVs*bG8=", "aGVsb", "aGVsbG8==", "äöü=", "aGVs-_8=", "aGVsbG=8"]
+)
 def test_what_is_not_base64_is_shown(payload: str) -> None:
     with pytest.raises(ImageError, match=f"not: it starts with '{payload[:3]}".replace("*", r"\*")):
         uri.parse_data_uri("data:image/png;base64," + payload)
@@ -56,6 +71,51 @@ def test_what_is_no_data_uri_is_told_apart(text: str) -> None:
     assert not uri.is_data_uri(text)
     with pytest.raises(ImageError, match="not a data URI"):
         uri.parse_data_uri(text)
+
+
+def test_url_safe_letters_are_named_with_what_to_replace() -> None:
+    with pytest.raises(ImageError, match=r"URL-safe base64.*- by \+ and _ by /"):
+        uri.parse_data_uri("data:image/png;base64,aGVs-_8=")
+
+
+@pytest.mark.parametrize("size", range(1, 40))
+def test_padding_may_be_missing_at_every_length(size: int) -> None:
+    data = bytes(range(size))
+    text = base64.b64encode(data).decode()
+    assert uri.parse_data_uri("data:image/png;base64," + text.rstrip("=")) == data
+    assert uri.parse_data_uri("data:image/png;base64," + quote_from_bytes(text.encode(), safe="")) == data
+
+
+@pytest.mark.parametrize(("format", "kind"), [("PNG", "png"), ("JPEG", "jpeg"), ("WEBP", "webp"), ("GIF", "gif")])
+def test_bare_base64_is_named_with_what_to_put_before_it(format: str, kind: str, saved: Callable[..., bytes]) -> None:
+    text = base64.b64encode(saved(Image.new("RGB", (5, 4)), format)).decode()
+    for bare in (text, "\n" + text[:40] + "\n" + text[40:], text.rstrip("=")):
+        with pytest.raises(ImageError, match=f"looks like bare base64.*data:image/{kind};base64, before it"):
+            uri.parse_data_uri(bare)
+    with pytest.raises(ImageError, match="put data: before it"):
+        uri.parse_data_uri(f"image/{kind};base64,{text}")
+
+
+@pytest.mark.parametrize("text", ["hello", "database", "C:\\a.png", "/home/me/ox.png", "http://x/" + "a" * 90, ""])
+def test_other_texts_are_not_taken_for_base64(text: str) -> None:
+    assert uri.names_base64(text) is None
+
+
+def test_wrapped_base64_is_one_uri_among_others() -> None:
+    text = base64.encodebytes(bytes(range(256))).decode()
+    wrapped = "data:image/png;base64," + text
+    whole = "".join(wrapped.split())
+    bare = "iVBORw0KGgo" + "A" * 90
+    for between in ("", "\n", "\r\n  "):
+        lines = between.join((f"{wrapped}\n", "https://example.com/a.png\n", f"{wrapped}\n", f"{wrapped}\n", bare))
+        assert uri.split_uris(lines) == [whole, "https://example.com/a.png", whole, whole, bare]
+    assert uri.split_uris("data:image/png;base64,\nAAAA\n/home/me/a.png") == [
+        "data:image/png;base64,AAAA",
+        "/home/me/a.png",
+    ]
+    assert uri.split_uris("data:image/png;base64,AA%2B\nAA%3D") == ["data:image/png;base64,AA%2BAA%3D"]
+    assert uri.split_uris("http://example.com/a\nAAAA\n\n") == ["http://example.com/a", "AAAA"]
+    assert uri.split_uris(bare[:76] + "\n" + bare[76:]) == [bare]
 
 
 def test_a_uri_without_a_comma_is_refused() -> None:

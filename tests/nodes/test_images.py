@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from kontext_bridge.imaging.codec import EncodedImage
+from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.oxen.errors import InvalidParameters, OxenError
+from kontext_bridge.standin import Fault
+from kontext_bridge.standin.picture import bomb
 
 FORMATS = ["png", "webp lossless"]
 
@@ -104,3 +109,62 @@ def test_a_uri_on_the_service_itself_is_fetched_without_the_key(bench: Any, imag
     image, _ = bench.run("KontextURIToImage", uri=uri)
     assert torch.equal(image, images())
     assert [request.bearer.value for request in bench.server.requests[before:]] == ["none"]
+
+
+def wrapped(text: str, width: int = 76) -> str:
+    return "\r\n".join(text[at : at + width] for at in range(0, len(text), width))
+
+
+def test_data_uris_wrapped_into_lines_are_read_each_as_one(bench: Any, images: Any) -> None:
+    first, second = bench.run("KontextImageToURI", image=images(2))[0].splitlines()
+    image, _ = bench.run("KontextURIToImage", uri=f"{wrapped(first)}\n\n{wrapped(second.rstrip('='), 64)}\n")
+    assert torch.equal(image, images(2))
+
+
+@pytest.mark.parametrize("spelling", [str, wrapped, lambda text: f"\n {text} \n"], ids=["plain", "wrapped", "blanks"])
+def test_bare_base64_is_named_with_what_to_put_before_it(bench: Any, images: Any, spelling: Any) -> None:
+    bare = bench.run("KontextImageToURI", image=images())[0].partition(",")[2]
+    with pytest.raises(InvalidParameters, match=r"bare base64.*Put data:image/png;base64, before it") as raised:
+        bench.run("KontextURIToImage", uri=spelling(bare))
+    assert len(str(raised.value)) < 300 and bench.server.requests == []
+
+
+def test_what_to_do_about_a_picture_that_is_too_large_fits_where_it_came_from(
+    bench: Any, site: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_ALLOW_PRIVATE_URLS", "true")
+    (tmp_path / "a.png").write_bytes(bomb())
+    with pytest.raises(ImageError, match=r"Picture 1: .*60000x60000.*address of a smaller copy") as of_a_link:
+        bench.run("KontextURIToImage", uri=f"{site}/a.png")
+    with pytest.raises(ImageError, match=r"Picture 1: .*60000x60000.*Scale it down first"):
+        bench.run("KontextURIToImage", uri="data:image/png;base64," + base64.b64encode(bomb()).decode())
+    with pytest.raises(ImageError, match=r"Picture 1: .*60000x60000.*before it becomes bytes"):
+        bench.run("KontextDecodeImage", bytes=[(EncodedImage(bomb(), "image/png", 8, 8),)])
+    assert "Scale" not in str(of_a_link.value)
+
+
+@pytest.mark.parametrize("fault", ["result_bomb", "result_truncated", "result_html"])
+def test_a_result_that_cannot_be_read_is_never_told_to_be_scaled_down_or_saved_anew(
+    serve: Any, images: Any, monkeypatch: Any, fault: str
+) -> None:
+    monkeypatch.setattr("kontext_bridge.oxen.results._ROUNDS", 1)
+    bench = serve(**{fault: Fault(times=1)})
+    with pytest.raises(OxenError, match="finished and paid for") as raised:
+        bench.edit(images())
+    said = str(raised.value).lower()
+    assert not any(advice in said for advice in ("scale it", "save it", "saved anew", "convert it", "smaller"))
+
+
+def test_a_link_to_what_is_no_picture_says_where_to_look(
+    bench: Any, site: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_ALLOW_PRIVATE_URLS", "true")
+    (tmp_path / "a.png").write_bytes(b"<!DOCTYPE html><html>sign in</html>")
+    with pytest.raises(ImageError, match=r"Picture 1: This is HTML.*Open the address in a browser"):
+        bench.run("KontextURIToImage", uri=f"{site}/a.png")
+
+
+def test_a_broken_uri_is_named_by_its_number(bench: Any, images: Any) -> None:
+    whole = bench.run("KontextImageToURI", image=images())[0]
+    with pytest.raises(ImageError, match=r"Picture 2: The data URI says base64.*Copy the whole URI again"):
+        bench.run("KontextURIToImage", uri=f"{whole}\ndata:image/png;base64,*")
