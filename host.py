@@ -27,7 +27,8 @@ FOLDER_NAME = "kontext_bridge"
 HOME_VARIABLE = "KONTEXT_BRIDGE_HOME"
 _TICK = 0.1
 _WATCH_TICK = 0.05
-_GRACE = 0.7
+# For the work to end by itself once Cancel was pressed; a busy machine takes as long again for all else.
+_GRACE = 0.4
 _process_run = uuid.uuid4().hex
 
 
@@ -167,7 +168,8 @@ async def run_off_loop(
                 if stopped.is_set():
                     await asyncio.wait({outcome}, timeout=_GRACE)
                     raise interruption()
-                await asyncio.wait({outcome}, timeout=_TICK)
+                awaited: set[asyncio.Future[Any]] = {outcome, stopped.told}
+                await asyncio.wait(awaited, timeout=_TICK, return_when=asyncio.FIRST_COMPLETED)
             if stopped.is_set():
                 raise interruption()
         except asyncio.CancelledError:
@@ -210,18 +212,41 @@ def _start(work: Callable[[], T]) -> asyncio.Future[T]:
     return outcome
 
 
-_watched: dict[threading.Event, Stoppable] = {}
+class _Stop:
+    """Whether a node was stopped, for its thread and, as a future, for its event loop, which it wakes."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._set = False
+        self.told: asyncio.Future[None] = self._loop.create_future()
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def set(self) -> None:
+        if self._set:
+            return
+        self._set = True
+        with contextlib.suppress(RuntimeError):  # the loop of a run that was stopped is closed
+            self._loop.call_soon_threadsafe(self._tell)
+
+    def _tell(self) -> None:
+        if not self.told.done():
+            self.told.set_result(None)
+
+
+_watched: dict[_Stop, Stoppable] = {}
 _watch_guard = threading.Lock()
 
 
 @contextlib.contextmanager
-def _watch(control: Stoppable) -> Iterator[threading.Event]:
+def _watch(control: Stoppable) -> Iterator[_Stop]:
     """Interrupt `control` as soon as Cancel is pressed, also while other nodes block the event loop.
 
     One thread looks for all nodes at once: ComfyUI clears its flag when the first node has raised, and the
     others would never learn of it.
     """
-    stopped = threading.Event()
+    stopped = _Stop()
     with _watch_guard:
         first = not _watched
         _watched[stopped] = control
