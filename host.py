@@ -30,7 +30,8 @@ FOLDER_NAME = "kontext_bridge"
 HOME_VARIABLE = "KONTEXT_BRIDGE_HOME"
 _TICK = 0.1
 _WATCH_TICK = 0.05
-_GRACE = 0.5
+# For the work to end by itself once Cancel was pressed; a busy machine takes as long again for all else.
+_GRACE = 0.4
 _process_run = uuid.uuid4().hex
 
 

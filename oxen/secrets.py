@@ -76,4 +76,6 @@ def without_query(url: str) -> str:
 
 
 def _without_user(text: str) -> str:
+    if "@" not in text:
+        return text
     return _USER.sub(lambda found: "//…@" if found[0].startswith("//") else "…@", text)

@@ -11,14 +11,12 @@ for the `lingers` seconds that the caller gives it, without a slot: what it beco
 from __future__ import annotations
 
 import copy
-import email.utils
 import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,27 +29,35 @@ from .connections import CONNECT_SECONDS, InTimeAdapter, OneAnswer
 from .control import Control, Deadline
 from .credentials import Account, is_loopback_name, is_sendable
 from .errors import (
-    ClientRefused,
     ConnectionFailed,
     Interrupted,
     InvalidParameters,
     Misconfigured,
-    ModelNotFound,
-    ModerationBlocked,
     OutcomeUnknown,
-    OutOfCredits,
     OxenError,
     RateLimited,
-    Unauthenticated,
     UnexpectedReply,
-    Upstream,
 )
 from .line import HEADER_BYTES, Line, current
 from .replies import error_text, parse_json
 from .secrets import Redactor
+from .statuses import MAX_RETRY_AFTER, classify, http_date, is_moderation, is_own_word, retry_after
 from .structure import looks_too_intricate
 from .way import way_to
 from .words import in_plain_words, out_of_handles
+
+__all__ = [
+    "CONNECT_SECONDS",
+    "MAX_RETRY_AFTER",
+    "KeyAuth",
+    "Reply",
+    "Transport",
+    "classify",
+    "is_moderation",
+    "new_session",
+    "read_body",
+    "retry_after",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -64,18 +70,13 @@ ROW_BYTES = 64 << 20
 MAX_REPLY_BYTES = 192 << 20
 # So that the service's own row of it, which may echo the picture, can still be read.
 MAX_PAID_BYTES = 48 << 20
-MAX_RETRY_AFTER = 60.0
 _ERROR_BYTES = 1 << 20
 _ERROR_SECONDS = 10.0
 _FRAMING = 8  # bytes on the network for one of a body, in chunks of one byte each
-# What stands between says these, or says that nobody knows what became of the request.
-_NO_WORD = frozenset([408, 444, 460, 499, 504, *range(520, 528), 598, 599])
 _YEARS = (1.7e9, 4.1e9)  # 2023 to 2099: no Date outside them is the time
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
 _POOL_SIZE = 16
-_NO_SOURCE = Account.source
-_MODERATION = ("content policy", "flagged", "moderat", "nsfw", "safety")
 
 
 @dataclass(frozen=True)
@@ -297,23 +298,17 @@ class Transport:
         except UnexpectedReply:
             parsed = None
         said = self.redact(error_text(parsed) or "")
-        definite = reply.status >= 400 and reply.status not in _NO_WORD and has_envelope(parsed)
+        definite = is_own_word(reply.status, parsed)
         error = classify(reply.status, reply.headers, said, self.account.source, definite=definite)
         error.definite = definite
         return error
 
     def learn_clock(self, headers: Mapping[str, str]) -> None:
         """Take the service's time from an answer's headers, of any answer that was made for this request."""
-        date = _http_date(headers.get("Date", ""))
+        date = http_date(headers.get("Date", ""))
         stored = headers.get("Age", "0").strip() not in {"", "0"}
         if date is not None and _YEARS[0] < date < _YEARS[1] and not stored:
             self._clock.offset = date - time.time()
-
-
-def has_envelope(parsed: Any) -> bool:
-    """Whether a reply has Oxen.ai's own form of an error; a gateway may speak JSON as well, of what it cannot know."""
-    error = parsed.get("error") if isinstance(parsed, Mapping) else None
-    return (isinstance(error, Mapping) and bool(error)) or (isinstance(error, str) and bool(error.strip()))
 
 
 def _is_out(line: Line, body: Outgoing) -> bool:
@@ -339,83 +334,6 @@ def _hang_up(line: Line, body: Outgoing, lingers: float) -> None:
 def _bytes_of(prepared: requests.PreparedRequest) -> bytes:
     body = prepared.body or b""
     return body.encode() if isinstance(body, str) else bytes(body)
-
-
-def classify(
-    status: int, headers: Mapping[str, str], said: str, key_source: str = _NO_SOURCE, *, definite: bool = True
-) -> OxenError:
-    """The error for an HTTP status and the service's own words (already redacted, possibly empty).
-
-    definite: the service itself says so, so that nothing was charged.
-    """
-    quote = f' The service says: "{said}".' if said else ""
-    free = "; nothing was charged." if definite else "."
-    if is_moderation(said):
-        return ModerationBlocked(
-            f"The service's safety check refused the request.{quote} Change the prompt or the picture.",
-            status=status,
-        )
-    if status in {401, 403}:
-        key = "the API key" if key_source == _NO_SOURCE else f"the API key from {key_source}"
-        return Unauthenticated(
-            f"Oxen.ai does not accept {key} (HTTP {status}).{quote} Check the key{free}",
-            status=status,
-        )
-    if status == 402:
-        return OutOfCredits(
-            f"The Oxen.ai account has no credits left.{quote} Add credits on its billing page{free}",
-            status=status,
-        )
-    if status == 404:
-        return ModelNotFound(f"Oxen.ai does not know what was asked for (HTTP 404).{quote}", status=status)
-    if status == 426:
-        return ClientRefused(
-            f"Oxen.ai refuses this client's User-Agent (HTTP 426).{quote} Please report it{free}",
-            status=status,
-        )
-    if status == 429:
-        return RateLimited(
-            f"Oxen.ai is receiving too many requests from this account (HTTP 429).{quote} Wait a minute, or lower "
-            "max_in_flight in the settings.",
-            retry_after=retry_after(headers.get("Retry-After")),
-        )
-    if 400 <= status < 500:
-        return InvalidParameters(f"Oxen.ai refused the request (HTTP {status}).{quote}", status=status)
-    if status >= 500:
-        return Upstream(f"Oxen.ai or the model's provider failed (HTTP {status}).{quote}", status=status)
-    return UnexpectedReply(
-        f"Oxen.ai answered with HTTP {status} where a plain answer belongs; check OXEN_BASE_URL.",
-        status=status,
-    )
-
-
-def is_moderation(text: str) -> bool:
-    """Whether the service's words speak of a safety check; their exact form is not documented."""
-    lower = text.lower().replace("disable_safety_checker", "")  # a parameter of ours, which may be named in a 400
-    return any(word in lower for word in _MODERATION)
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds to wait by a Retry-After header in either form, at most 60; None where it says nothing usable."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        date = _http_date(value)
-        if date is None:
-            return None
-        seconds = date - time.time()
-    return min(max(0.0, seconds), MAX_RETRY_AFTER) if seconds == seconds else None
-
-
-def _http_date(value: str) -> float | None:
-    """Unix seconds of a header's date, which is in UTC in all its forms; None where it is none."""
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-        return (date if date.tzinfo else date.replace(tzinfo=timezone.utc)).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_REPLY_BYTES) -> bytes:

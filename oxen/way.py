@@ -103,7 +103,7 @@ def _check_proxy(proxy: str, variable: str) -> None:
     except (urllib3.exceptions.HTTPError, requests.RequestException, ValueError):
         parts = None
     scheme = (parts.scheme or "").lower() if parts is not None else ""
-    if parts is None or not parts.host or scheme not in _HTTP | _SOCKS:
+    if parts is None or not parts.host or scheme not in _HTTP | _SOCKS or any(sign.isspace() for sign in proxy):
         raise Misconfigured(f"{variable} is no address of a proxy, such as http://proxy.example.com:8080. {_MEND}")
     if scheme in _SOCKS and importlib.util.find_spec("socks") is None:
         raise Misconfigured(

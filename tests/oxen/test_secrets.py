@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from kontext_bridge.oxen.secrets import Redactor, without_query
 
@@ -73,3 +75,27 @@ def test_no_text_and_no_name_of_a_json_value_keeps_the_key() -> None:
     for _ in range(100_000):
         deep = [deep]
     redact.value(deep)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Failed to parse: http://me:secret@proxy:80/x", "Failed to parse: http://…@proxy:80/x"),
+        ("cannot reach https://token-secret@hub.example/a", "cannot reach https://…@hub.example/a"),
+        ("proxy me:secret@proxy:8080 is odd", "proxy …@proxy:8080 is odd"),
+        ("socks5://me:sec%40ret@[::1]:1080", "socks5://…@[::1]:1080"),
+        ("at 12:30 mail ox@example.com", "at 12:30 mail ox@example.com"),
+    ],
+)
+def test_the_user_of_an_address_is_hidden(text: str, shown: str) -> None:
+    assert Redactor(None)(text) == shown
+
+
+def test_an_address_fit_to_be_shown_has_no_user() -> None:
+    assert without_query("https://me:secret@a.example/b.png?x=1") == "https://…@a.example/b.png"
+
+
+def test_hiding_users_takes_no_longer_for_a_text_that_is_made_to_hold_it_up() -> None:
+    since = time.monotonic()
+    Redactor(None)("a" * 30_000 + ":" + "/" * 30_000 + "@ ")
+    assert time.monotonic() - since < 2.0
