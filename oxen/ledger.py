@@ -248,8 +248,9 @@ class Ledger:
 
     def usable(self, key: str) -> Record | None:
         """The newest record of a key that has a picture, or will get one; last of all one that was cut off."""
-        return self._one(
-            "key = ? AND state IN ('done', 'sent', 'sending') ORDER BY state = 'sending', id DESC LIMIT 1", key
+        # two questions: ordered by the state, SQLite would sort what its index has in order already
+        return self._one("key = ? AND state IN ('done', 'sent') ORDER BY id DESC LIMIT 1", key) or self._one(
+            "key = ? AND state = 'sending' ORDER BY id DESC LIMIT 1", key
         )
 
     def owed(self, key: str) -> Record | None:

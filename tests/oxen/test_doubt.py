@@ -86,9 +86,13 @@ def test_a_request_that_is_not_listed_yet_is_an_error_and_sent_again_only_when_t
 
 
 def test_a_job_that_is_listed_late_is_found_in_the_same_run(serve: Any) -> None:
-    remote = serve(answer_dropped=Fault(times=1), list_lags=1.5)
+    remote = serve(answer_dropped=Fault(times=1), list_lags=600)
     assert errors(remote.run(remote.edits())) == [OutcomeUnknown]
-    assert hows(remote.run(remote.edits())) == [How.FOUND]
+    looks = remote.count("history")
+    running = remote.in_thread(lambda: remote.run(remote.edits()))
+    remote.server.wait_for(lambda s: remote.count("history") > looks + 1)
+    remote.server.set(list_lags=False)
+    assert hows(running.result()) == [How.FOUND]
     assert len(remote.server.billed) == 1
 
 
