@@ -15,7 +15,7 @@ from hostile_server import ANSWERS, HostileServer
 
 LIMIT_SECONDS = 400
 EACH_SECONDS = 20
-SHARES = 4
+SHARES = 8  # they mostly wait
 # Above what may be read: 64 MB of a download, 192 MB of an answer that holds a picture as text, 1 MB of an event.
 MIB_ALLOWED = {"download": 160.0, "paid": 300.0, "reply": 300.0, "events": 40.0}
 REFUSALS = {
