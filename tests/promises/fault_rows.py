@@ -196,7 +196,7 @@ def can_show(cell: Cell) -> bool:
 def chosen_cells() -> Iterator[Cell]:
     """What runs in CI: every switch in every mode, no switch at every stage in every mode, and every switch at every
     stage (the newer ones at two) in one mode, cancelled and killed in turns; without those in which the switch cannot
-    show. Of the other rows a cell or two each.
+    show. Of a switch's further values, and of the rows that are no switch's, a few cells each.
     """
     yield from (cell for cell in every_switch() if _is_basic(cell))
     yield from _older_at_stages()
@@ -205,8 +205,10 @@ def chosen_cells() -> Iterator[Cell]:
         for cell in group():
             if can_show(cell) and not cell.once:
                 rows.setdefault((cell.fault or "", cell.value), []).append(cell)
-        for number, row in enumerate(rows.values()):
-            yield from _few(number, row)
+        seen: set[str] = set()
+        for number, ((fault, _), row) in enumerate(rows.items()):
+            yield from _few(number, row) if fault not in seen else _fewer(number, row)
+            seen.add(fault)
     yield from _in_turns(hung(), lambda cell: (cell.fault, cell.route))
     yield from _in_turns(twins(), lambda cell: (cell.row, cell.action, cell.mode is Mode.BLOCKING))
     yield from (cell for cell in full_disks() if cell.mode in _HALF)
@@ -243,6 +245,17 @@ def _few(number: int, row: list[Cell]) -> Iterator[Cell]:
         action = STOPS[(number + turn) % 2]
         able = [cell for cell in row if cell.stage == name and cell.action is action and not cell.route]
         yield able[(number + turn) % len(able)]
+
+
+def _fewer(number: int, row: list[Cell]) -> Iterator[Cell]:
+    """Of a row that differs from one before in its value alone: undisturbed in a queue's mode and blocking."""
+    calm = [cell for cell in row if cell.action is None and not cell.route]
+    queued = [cell for cell in calm if cell.mode is not Mode.BLOCKING]
+    yield queued[number % len(queued)]
+    yield from (cell for cell in calm if cell.mode is Mode.BLOCKING)
+    action = STOPS[number % 2]
+    able = [cell for cell in row if cell.stage == NO_ANSWER and cell.action is action and not cell.route]
+    yield able[number % len(able)]
 
 
 def _in_turns(cells: Iterator[Cell], kind: Callable[[Cell], object]) -> Iterator[Cell]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -59,6 +60,10 @@ def events(url: str) -> None:
 WAYS: dict[str, Callable[[str], None]] = {"download": download, "reply": reply, "paid": paid, "events": events}
 
 
+# Longer than any answer may take; a process that is still there then is ended from outside.
+PATIENCE = 30
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -78,11 +83,15 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            signal.alarm(PATIENCE)
             answer = json.dumps(tell(json.loads(line)))
             os.write(sys.stdout.fileno(), answer.encode() + b"\n")
             os._exit(0)
         _, status = os.waitpid(child, 0)
-        if status:
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+            ended = {**json.loads(line), "error": "no end", "text": "", "mib": 0.0, "seconds": PATIENCE}
+            os.write(sys.stdout.fileno(), json.dumps(ended).encode() + b"\n")
+        elif status:
             sys.exit(f"{line} ended with {status}")
 
 

@@ -10,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -44,6 +45,13 @@ def _times(head: bytes, piece: bytes, count: int) -> Iterator[bytes]:
     yield head
     for _ in range(count):
         yield piece
+
+
+def _gzip_of_objects(mib: int) -> bytes:
+    """A list of empty objects, which take a parser some twenty times the memory of their text."""
+    packer, some = zlib.compressobj(9, wbits=31), b"{}," * (MIB // 3)
+    pieces = [packer.compress(b'{"generations":['), *(packer.compress(some) for _ in range(mib))]
+    return b"".join([*pieces, packer.compress(b"{}]}"), packer.flush()])
 
 
 def _huge_png(side: int) -> bytes:
@@ -82,6 +90,9 @@ def _huge_webp(data: bytearray) -> None:
 _JSON = "Content-Type: application/json"
 _EVENTS = "Content-Type: text/event-stream"
 _BOMB = _gzip_of_zeros(1024)
+_CHUNKED = "Transfer-Encoding: chunked"
+_AWAY = "Location: /elsewhere"
+_TRAILERS = b"2\r\n{}\r\n0\r\n"
 
 ANSWERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "a reply of 1 GB": lambda: _times(_answer(f"Content-Length: {1024 * MIB}", _JSON), _BLOCK, 1024),
@@ -112,6 +123,26 @@ ANSWERS: dict[str, Callable[[], Iterator[bytes]]] = {
     "a GIF of 65535 x 65535": lambda: iter([_answer("Content-Type: image/gif"), _patched("GIF", _huge_gif)]),
     "a JPEG of 65500 x 65500": lambda: iter([_answer("Content-Type: image/jpeg"), _patched("JPEG", _huge_jpeg)]),
     "a WebP of 16383 x 16383": lambda: iter([_answer("Content-Type: image/webp"), _patched("WEBP", _huge_webp)]),
+    "tiny values in gzip": lambda: iter([_answer("Content-Encoding: gzip", _JSON), _gzip_of_objects(48)]),
+    "tiny values": lambda: _times(_answer(_JSON) + b'{"generations":[', b"{}," * (MIB // 3), 48),
+    "trailers that never end": lambda: _for_ever(_answer(_JSON, _CHUNKED) + _TRAILERS, b"X-More: x\r\n" * 10_000),
+    "trailers that drip for ever": lambda: _slowly(_answer(_JSON, _CHUNKED) + _TRAILERS, b"X: x\r\n"),
+    "a trailer that drips for ever": lambda: _slowly(_answer(_JSON, _CHUNKED) + _TRAILERS + b"X: ", b"x"),
+    "a chunk's extension that drips for ever": lambda: _slowly(_answer(_JSON, _CHUNKED) + b"2;x=", b"x"),
+    "102 Processing for ever": lambda: _for_ever(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1000),
+    "103 Early Hints, dripping for ever": lambda: _slowly(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"),
+    "an error that never ends": lambda: _for_ever(_answer(_JSON, status="500 Oh"), _BLOCK),
+    "an error of 1 GB in 1 MB of gzip": lambda: iter(
+        [_answer("Content-Encoding: gzip", _JSON, status="502 Oh"), _BOMB]
+    ),
+    "a redirect with a body that never ends": lambda: _for_ever(_answer(_AWAY, status="302 Found"), _BLOCK),
+    "a redirect with a body that drips for ever": lambda: _slowly(_answer(_AWAY, status="307 Away"), b"x"),
+    "a redirect with 1 GB in 1 MB of gzip": lambda: iter(
+        [_answer(_AWAY, "Content-Encoding: gzip", f"Content-Length: {len(_BOMB)}", status="308 Away"), _BOMB]
+    ),
+    "a redirect with trailers that never end": lambda: _for_ever(
+        _answer(_AWAY, _CHUNKED, status="303 Away") + _TRAILERS, b"X-More: x\r\n" * 10_000
+    ),
     "a redirect to itself": lambda: iter([_answer("Location: /a%20redirect%20to%20itself", status="302 Found")]),
     "a redirect to a file": lambda: iter([_answer("Location: file:///etc/passwd", status="302 Found")]),
     "a redirect to a private host": lambda: iter([_answer("Location: http://10.0.0.1/", status="302 Found")]),
@@ -165,6 +196,6 @@ class HostileServer:
                 if not (block := connection.recv(65536)):
                     return
                 request += block
-            name = request.split(b" ")[1].decode().split("?")[0].lstrip("/").replace("%20", " ").replace("%2C", ",")
-            for piece in ANSWERS[name]():
+            name = unquote(request.split(b" ")[1].decode().split("?")[0]).lstrip("/")
+            for piece in ANSWERS[name]() if name in ANSWERS else [_answer("Content-Length: 0", status="404 Gone")]:
                 connection.sendall(piece)
