@@ -31,7 +31,7 @@ from ..oxen.errors import (
     SomeFailed,
     Upstream,
 )
-from ..oxen.progress import Progress, Stage
+from ..oxen.progress import Progress
 from ..oxen.record import Record
 from ..oxen.replies import is_generation_id, shown_id
 from ..oxen.request import member_of
@@ -291,14 +291,8 @@ async def collect(
 async def _in_turn(work: Callable[[Session], T], item: Item, progress: Progress, node_id: str | None) -> T:
     """Do the work of an item of a list, or of a node alone, when its turn has come."""
 
-    def unless_hopeless(session: Session) -> T:
-        if item.hopeless:
-            progress.all_at(Stage.FAILED)
-            raise item.hopeless[0]
-        return work(session)
-
     load = min(progress.edits, EACH)
-    return await in_session(unless_hopeless, progress=item.progress, node_id=node_id, load=load, is_last=item.is_last)
+    return await in_session(work, progress=item.progress, node_id=node_id, load=load, is_last=item.is_last)
 
 
 async def _of_a_list(

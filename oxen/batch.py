@@ -86,13 +86,15 @@ class Batch(Generic[Picture]):
                 found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
             editor.uncounted.update(index for index, record in enumerate(found) if record is not None)
             new = [edit for edit, record in zip(edits, found, strict=True) if record is None]
+            if len(new) == len(edits) and self._hopeless:
+                raise self._hopeless[0]
             if new:
                 self._session.client.account.require_key()
             for model, count in Counter(edit.parameters.model for edit in new).items():
                 self._guard.check(count, model)
             self._subscribe(stack, found)
             try:
-                return self._side_by_side(len(edits), lambda i: editor.edit(i, edits[i]), progress)
+                return self._side_by_side(found, lambda i: editor.edit(i, edits[i]), progress)
             except Interrupted:
                 if self._terms.submit_only and self._session.control.cancel_remotely:
                     editor.cancel_submitted()
@@ -104,7 +106,7 @@ class Batch(Generic[Picture]):
         with in_words("The run"), contextlib.ExitStack() as stack:
             editor = self._editor(progress)
             self._subscribe(stack, records)
-            return self._side_by_side(len(records), lambda i: editor.collect(i, records[i]), progress)
+            return self._side_by_side(records, lambda i: editor.collect(i, records[i]), progress)
 
     def handed_over(self, outcomes: Sequence[Outcome[Picture]]) -> None:
         """Note that these pictures reached a graph.
@@ -137,14 +139,16 @@ class Batch(Generic[Picture]):
             self._session.control.wait_for(lambda: self._session.stream.settled, _SUBSCRIBE_SECONDS)
 
     def _side_by_side(
-        self, count: int, one: Callable[[int], Outcome[Picture]], progress: Progress
+        self, found: Sequence[Record | None], one: Callable[[int], Outcome[Picture]], progress: Progress
     ) -> tuple[Outcome[Picture], ...]:
-        outcomes: list[Outcome[Picture]] = [Outcome()] * count
+        """found: the record of each that there is one of; what is done can be had where all else is hopeless."""
+        outcomes: list[Outcome[Picture]] = [Outcome()] * len(found)
+        done = {index for index, record in enumerate(found) if record is not None and record.state is State.DONE}
         hopeless = [] if self._hopeless is None else self._hopeless
 
         def work(index: int) -> None:
             try:
-                if hopeless:
+                if hopeless and index not in done:
                     raise hopeless[0]
                 with in_words(f"Edit {index + 1}" if count > 1 else "The edit"):
                     outcomes[index] = one(index)
@@ -156,5 +160,5 @@ class Batch(Generic[Picture]):
                 outcomes[index] = Outcome(error=error)
                 progress.at(index, Stage.FAILED)
 
-        for_each(count, self._session.settings.max_in_flight, work)
+        for_each(len(found), self._session.settings.max_in_flight, work)
         return tuple(outcomes)

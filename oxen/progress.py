@@ -70,10 +70,6 @@ class Progress:
                 change[before] -= 1
                 self._together.moved(change)
 
-    def all_at(self, stage: Stage) -> None:
-        for index in range(self.edits):
-            self.at(index, stage)
-
     def at_status(self, index: int, status: JobStatus) -> None:
         stage = _BY_STATUS.get(status)
         if stage is not None:

@@ -291,3 +291,14 @@ def test_a_limit_without_a_price_to_hold_against_is_told_for_the_list(serve: Any
     with pytest.raises(SpendLimitReached, match=r"^All 30 items .* Nothing was sent"):
         run_lists(bench, "KontextEdit", {"image": pictures(30)})
     assert bench.paid == []
+
+
+def test_what_is_kept_is_handed_over_where_nothing_new_can_be_made(serve: Any) -> None:
+    bench = serve()
+    run_lists(bench, "KontextEdit", {"image": pictures(12)[8:]})
+    bench.server.set(unauthorized=True)
+    result = run_lists(bench, "KontextEdit", {"image": pictures(12)}, if_some_fail=GO_ON)
+    images = result.nodes["node"].outputs[0]
+    assert [isinstance(one, torch.Tensor) for one in images] == [False] * 8 + [True] * 4
+    assert "8 of 12 items of the list failed" in result.blocked["node"]
+    assert len(bench.server.billed) == 4

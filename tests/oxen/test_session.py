@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Misconfigured
 from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.session import Session
+from kontext_bridge.oxen.session import Session, expect
 from kontext_bridge.oxen.settings import Settings
 
 ACCOUNT = Account("https://hub.oxen.ai", "a-key-of-the-usual-length")
@@ -59,3 +60,72 @@ def test_a_ledger_that_cannot_be_opened_is_not_said_to_be_damaged(tmp_path: Path
     with pytest.raises(Misconfigured, match=r"ledger\.sqlite3 cannot be used.*unable to open.*disk") as raised:
         session(tmp_path)
     assert "ove it away" not in str(raised.value)
+
+
+def test_sessions_of_one_account_and_folder_share_what_costs_handles(tmp_path: Path) -> None:
+    with session(tmp_path) as one, session(tmp_path) as other:
+        assert one.ledger is other.ledger and one.stream is other.stream
+        assert one.client.transport.session is other.client.transport.session
+        assert one.control is not other.control and one.client.control is one.control
+        one.control.interrupt()
+        assert not other.client.control.stopped
+    with Session(Account(ACCOUNT.base_url, "another-key-of-the-usual-length"), tmp_path, Settings()) as different:
+        assert different.client.transport.session is not one.client.transport.session
+    assert is_closed(one) and is_closed(different)
+
+
+def test_the_last_of_them_closes_what_they_shared(tmp_path: Path) -> None:
+    first, second = session(tmp_path), session(tmp_path)
+    with second:
+        with first:
+            pass
+        assert not is_closed(second)
+    assert is_closed(second)
+    with session(tmp_path) as anew:
+        assert not is_closed(anew)
+
+
+def test_what_is_open_stays_open_for_those_who_are_expected(tmp_path: Path) -> None:
+    no_more, others_no_more = expect(), expect()
+    with session(tmp_path) as opened:
+        pass
+    no_more()
+    no_more()
+    assert not is_closed(opened), "another is still expected"
+    with session(tmp_path) as again:
+        assert again.ledger is opened.ledger
+    others_no_more()
+    assert is_closed(opened)
+
+
+def test_sessions_that_come_and_go_at_once_never_find_anything_closed(tmp_path: Path) -> None:
+    def come_and_go(_: int) -> None:
+        no_more = expect()
+        with session(tmp_path) as opened:
+            opened.ledger.recent(1)
+        no_more()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(come_and_go, range(200)))
+    with session(tmp_path) as opened:
+        pass
+    assert is_closed(opened)
+
+
+def test_a_ledger_that_cannot_be_opened_is_tried_again_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite3"
+    path.mkdir()
+    for _ in range(2):
+        with pytest.raises(Misconfigured):
+            session(tmp_path)
+    path.rmdir()
+    with session(tmp_path) as opened:
+        assert opened.ledger.recent(1) == ()
+
+
+def is_closed(opened: Session) -> bool:
+    try:
+        opened.ledger.by_id(1)
+    except sqlite3.ProgrammingError:
+        return True
+    return False
