@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -56,6 +57,8 @@ _OPEN = (OutcomeUnknown, Upstream, UnexpectedReply)
 _BLOCKING_SECONDS = 300.0
 # How long a job that was just sent may be unknown to the service, and its picture not be there yet.
 _LATE_SECONDS = 15.0
+# How long a stopped run may go on cancelling its job at the service, with the job's lock held.
+_CLEANUP_SECONDS = 20.0
 _TRIES_WHEN_BUSY = 6
 _BUSY_PAUSE = 2.0
 _NEVER_KEPT = (
@@ -447,7 +450,10 @@ class Editor(Generic[Picture]):
         if record.generation_id is None:
             return
         client = self._client.for_cleanup()
+        ends = threading.Timer(_CLEANUP_SECONDS, client.control.detach)
+        ends.daemon = True
         try:
+            ends.start()
             client.cancel(record.generation_id)
             row = client.row(record.generation_id)
             if row.status is JobStatus.CANCELLED:
@@ -459,6 +465,8 @@ class Editor(Generic[Picture]):
                 self._keep(record, data)
         except OxenError as error:
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
+        finally:
+            ends.cancel()
 
     def _with_way_out(self, record: Record, error: GenerationError) -> GenerationError:
         """The error with the advice to have the picture made anew where it is gone; the artist has been told then."""

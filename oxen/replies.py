@@ -162,6 +162,12 @@ def error_text(reply: Any) -> str | None:
     return None
 
 
+def has_own_error(reply: Any) -> bool:
+    """Whether a reply is an error in Oxen.ai's own form; a gateway in between may speak JSON as well."""
+    error = reply.get("error") if isinstance(reply, Mapping) else None
+    return (isinstance(error, Mapping) and bool(error)) or (isinstance(error, str) and bool(error.strip()))
+
+
 def read_generation_ids(reply: Any) -> tuple[str, ...]:
     """The ids of an accepted enqueue, in order; raises UnexpectedReply where a 2xx names none."""
     generations = reply.get("generations") if isinstance(reply, Mapping) else None
@@ -172,9 +178,11 @@ def read_generation_ids(reply: Any) -> tuple[str, ...]:
     )
     if not ids or (isinstance(reply, Mapping) and reply.get("error")):
         said = error_text(reply)
-        raise UnexpectedReply(
+        error = UnexpectedReply(
             "The service accepted the request and named no generation" + (f": {said}" if said else ".")
         )
+        error.definite = not ids and has_own_error(reply)
+        raise error
     return ids
 
 
@@ -192,7 +200,7 @@ def read_edit(reply: Any) -> tuple[EditImage, ...]:
             return pictures
     said = error_text(reply)
     error = UnexpectedReply("The service answered without a picture" + (f": {said}" if said else "."))
-    error.definite = isinstance(reply, Mapping) and bool(reply.get("error"))
+    error.definite = has_own_error(reply)
     raise error
 
 

@@ -21,6 +21,7 @@ from .errors import (
     UnexpectedReply,
     Upstream,
 )
+from .replies import has_own_error
 
 MAX_RETRY_AFTER = 60.0
 # What stands between says these, or says that nobody knows what became of the request.
@@ -36,8 +37,7 @@ def is_own_word(status: int, parsed: Any) -> bool:
     """
     if status < 400 or status in _NO_WORD:
         return False
-    error = parsed.get("error") if isinstance(parsed, Mapping) else None
-    return (isinstance(error, Mapping) and bool(error)) or (isinstance(error, str) and bool(error.strip()))
+    return has_own_error(parsed)
 
 
 def classify(
