@@ -150,7 +150,7 @@ class Batch(Generic[Picture]):
             try:
                 if hopeless and index not in done:
                     raise hopeless[0]
-                with in_words(f"Edit {index + 1}" if count > 1 else "The edit"):
+                with in_words(f"Edit {index + 1}" if len(found) > 1 else "The edit"):
                     outcomes[index] = one(index)
             except Interrupted:
                 raise
