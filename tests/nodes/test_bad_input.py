@@ -118,7 +118,7 @@ def test_a_value_that_is_no_text_is_refused_by_the_name_of_its_socket(
 ) -> None:
     pictures = {"image": images()} if node in ("KontextEdit", "KontextSubmit") else {}
     prompt = {"prompt": "a hat"} if pictures else {}
-    with pytest.raises(OxenError, match=rf"{name} takes a text.*of type {type(value).__name__}"):
+    with pytest.raises(OxenError, match=rf"{name} takes a text.*Nothing was sent"):
         bench.run(node, **{**pictures, **prompt, name: [value]})
     assert bench.server.requests == []
 
