@@ -6,7 +6,6 @@ import contextlib
 import gzip
 import json
 import socket
-import time
 import zlib
 from urllib.parse import urlsplit
 
@@ -102,12 +101,12 @@ def answer_interim(api):
 
 
 def result_late(api):
-    api.server.set(result_late="403:0.6")
+    api.server.set(result_late="403:3600")
     job = api.submit()
     assert api.result(job).status_code == 403
-    api.server.set(result_late=0.6)
+    api.server.set(result_late=3600)
     assert api.result(job).status_code == 404
-    time.sleep(0.6)
+    api.server.set(result_late=1e-6)
     assert api.result(job).ok
     assert api.server.delivered == {job}
 
