@@ -46,8 +46,9 @@ _JPEG_MODES = {1: ("L", "L"), 3: ("RGB", "RGB"), 4: ("CMYK", "CMYK;I")}
 _PROBE_MODES = {1: ("L", "L"), 3: ("L", "YCbCr"), 4: ("CMYK", "CMYK")}
 _MID_GREY = 128
 _EIGHTH = 8
-# What is skipped or becomes pixels; see jpeg.py. libjpeg fills up with zeros, so the first bit here is a one.
-_FILLER = b"\xaa\x55\xcc\x33" * 64
+# What is skipped or becomes pixels; see jpeg.py. libjpeg fills up with zeros, so the first begins with a one. In a
+# flat picture it may still be the very same pixels, but hardly ones alone and zeros alone, too.
+_FILLERS = (b"\xaa\x55\xcc\x33" * 64, b"\xff\0" * 128, b"\0" * 256)
 _INFLATE_STEP = 1 << 14
 # Pixels are copied in strips that stay in a core's cache: a third of the time of the whole at once.
 _STRIP_PIXELS = 1 << 18
@@ -85,11 +86,13 @@ def decode_jpeg(parts: JpegParts) -> UInt8:
     """
     picture = _jpeg_picture(parts, parts.file())
     # Arithmetic coding does without its last zeros, so there more bytes would change a whole picture as well.
-    if parts.is_huffman and not _proves_whole(parts.probe(), len(parts.channels)):
-        again = _jpeg_picture(parts, parts.file(_FILLER))
-        strips = zip(_strips(picture, picture.mode), _strips(again, again.mode), strict=True)
-        if not all(np.array_equal(one, other) for one, other in strips):
-            raise truncated(containers.JPEG, "before its last pixel, though it has an end mark")
+    if parts.is_huffman and not _proves_whole(probe := parts.probe(), len(parts.channels)):
+        # What has no probe is a progressive file, slow to decode and seldom so flat.
+        for filler in _FILLERS if probe else _FILLERS[:1]:
+            again = _jpeg_picture(parts, parts.file(filler))
+            strips = zip(_strips(picture, picture.mode), _strips(again, again.mode), strict=True)
+            if not all(np.array_equal(one, other) for one, other in strips):
+                raise truncated(containers.JPEG, "before its last pixel, though it has an end mark")
     return _upright(_pixels(picture, "RGB"), parts.orientation)
 
 

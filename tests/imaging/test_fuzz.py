@@ -131,6 +131,7 @@ def test_a_file_spoilt_in_any_way_gives_a_picture_or_an_image_error(kind: str, t
         data = bytearray(tiny[kind])
         for _ in range(draw.choice([1, 1, 3])):
             draw.choice(CHANGES)(data, draw)
+            data = data or bytearray(b"\0")
         spoilt = bytes(data)
         refused += not read(with_right_checksums(spoilt) if kind.startswith("png") and number % 2 else spoilt)
     assert refused
