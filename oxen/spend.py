@@ -13,9 +13,11 @@ from .ledger import DAY_SECONDS, Ledger
 from .settings import Settings
 
 _RUNS_REMEMBERED = 256
+_PRICE_SECONDS = 60.0
 
 _guard = threading.Lock()
 _spent_by_run: OrderedDict[str, Decimal] = OrderedDict()
+_prices: dict[tuple[str, str], tuple[Decimal, float]] = {}
 
 
 class SpendGuard:
@@ -29,7 +31,6 @@ class SpendGuard:
         self._ledger = ledger
         self._settings = settings
         self._run_id = run_id
-        self._price: Decimal | None = None
 
     def price(self, model: str) -> Decimal | None:
         """US dollars per picture as published; None where no limit is set, as it is not asked for then.
@@ -38,14 +39,27 @@ class SpendGuard:
         """
         if self._settings.usd_per_run is None and self._settings.usd_per_day is None:
             return None
-        if self._price is None:
-            self._price = self._client.model(model).cost_per_image
-        if self._price is None:
+        price = self._published(model)
+        if price is None:
             raise SpendLimitReached(
                 f"A spend limit is set and Oxen.ai publishes no price per picture for {model}, so it cannot be kept. "
                 "Nothing was sent. Remove the limit (usd_per_run, usd_per_day) to go on without one."
             )
-        return self._price
+        return price
+
+    def _published(self, model: str) -> Decimal | None:
+        """The price of a model, asked for once in a while: the items of a list would each ask for it."""
+        key = (self._client.account.base_url, model)
+        with _guard:
+            known = _prices.get(key)
+        if known is None or time.monotonic() - known[1] > _PRICE_SECONDS:
+            price = self._client.model(model).cost_per_image
+            if price is None:
+                return None
+            known = (price, time.monotonic())
+            with _guard:
+                _prices[key] = known
+        return known[0]
 
     def check(self, requests: int, model: str) -> None:
         """Take `requests` new pictures into this run's account.

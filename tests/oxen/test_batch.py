@@ -388,6 +388,12 @@ def test_the_limit_of_a_run_holds_for_all_nodes_of_the_graph_together(remote: An
     assert hows(remote.run(remote.edits(1, prompt="second"), run_id="graph 2", usd_per_run=limit)) == [How.NEW]
 
 
+def test_the_price_is_asked_for_once_by_all_the_edits_of_a_list(remote: Any) -> None:
+    for number in range(3):
+        remote.run(remote.edits(prompt=f"item {number}"), run_id="graph", usd_per_run=Decimal(1))
+    assert remote.count("model") == 1
+
+
 def test_the_limit_of_a_day_counts_what_was_spent_before(remote: Any) -> None:
     limit = Decimal("0.10")
     remote.run(remote.edits(2), usd_per_day=limit)
