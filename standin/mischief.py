@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -116,7 +117,8 @@ Spoil = Callable[[Hit, web.StreamResponse], Reply]
 
 
 async def _late(hit: Hit, reply: web.StreamResponse) -> web.StreamResponse:
-    await asyncio.sleep(hit.fault.number(1.0))
+    with contextlib.suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(hit.service.stopping.wait(), hit.fault.number(1.0))
     return reply
 
 
