@@ -47,14 +47,14 @@ class Unpacker:
         self._empty = 0
         self._over = False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """What `data` unpacks to; raises PackedBadly."""
         if self._coding is None:
             if data:
-                yield data
+                yield bytes(data)
             return
         for start in range(0, len(data), _PIECE):  # zlib copies what it has not come to yet, once for each piece
-            yield from self._unpack(data[start : start + _PIECE])
+            yield from self._unpack(bytes(data[start : start + _PIECE]))
 
     def _unpack(self, data: bytes) -> Iterator[bytes]:
         if self._zip is None:

@@ -17,7 +17,7 @@ import requests
 
 from .address import PublicOnlyAdapter
 from .body import raw_chunks
-from .codings import PackedBadly, Unpacker, known
+from .codings import PackedBadly, Unpacker, codings, known
 from .connections import CONNECT_SECONDS, OneAnswer
 from .control import Control, Deadline
 from .credentials import Account, is_loopback_name
@@ -171,14 +171,14 @@ class Fetcher:
             raise ConnectionFailed(f"{self._shown(url)} ended after {len(packed)} of {announced} bytes.")
         coding = response.headers.get("Content-Encoding", "")
         # stores hand on whatever was noted beside a file: where it is a picture as it stands, it is not packed
-        if _PICTURE.match(packed):
+        if _PICTURE.match(packed) or not codings(coding):
             return bytes(packed)
         if not known(coding):
             raise ConnectionFailed(f"{self._shown(url)} came packed in a way that was not asked for.")
         body = bytearray()
         try:
             unpacker = Unpacker(coding)
-            for piece in itertools.chain(unpacker.feed(bytes(packed)), unpacker.end()):
+            for piece in itertools.chain(unpacker.feed(memoryview(packed)), unpacker.end()):
                 body += piece
                 if len(body) > limit:
                     raise too_large
