@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fault_cells import BEFORE, STOPS, Mode
+from fault_cells import BEFORE, HUNG, STOPS, Mode
 from fault_rows import all_cells, chosen_cells
 from kontext_bridge.standin.faults import NAMES
 from matrix_runner import KEY, PIECE, Result, files_with_a_piece, run_shards, table
@@ -41,7 +41,8 @@ def test_without_doubt_only_a_blocking_request_that_is_listed_nowhere_is_paid_an
 ) -> None:
     asked = [result for result in results if result.outcome == "asked anew" and not result.may_ask]
     assert {result.mode for result in asked} == {Mode.BLOCKING.value}
-    twice = [result for result in asked if result.billed - result.void > 1]
+    # where a request hung, another edit follows in the same run, on a bill of its own
+    twice = [result for result in asked if result.stage != HUNG and result.billed - result.void > 1]
     # Cut off before its answer, at a service that leaves such edits out of its lists.
     assert twice and {result.fault for result in twice} == {"history_without_sync"}
     assert all(result.stage != BEFORE.name and result.action is not None for result in twice)
