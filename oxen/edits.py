@@ -36,7 +36,7 @@ from .errors import (
     Upstream,
 )
 from .events import EventStream
-from .lookup import Found, look_up
+from .lookup import Answer, Found, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
 from .replies import JobStatus
@@ -214,27 +214,43 @@ class Editor(Generic[Picture]):
                 continue
             picture = self._kept(found)
             if picture is None and found.state is State.DONE and found.generation_id is None:
-                answer = look_up(self._client, self._ledger, found)
+                answer = self._asked_for(found)
                 if isinstance(answer, Found):
                     found = self._ledger.sent(found, generation_id=answer.row.generation_id)
                 else:
-                    self._close_what_is_gone(found, decided=decided)
+                    self._close_what_is_gone(found, answer, decided=decided)
                     if asked_for:
                         return None
                     continue
             return _Claim(found, self._how(found, picture), picture)
         return None
 
-    def _close_what_is_gone(self, record: Record, *, decided: bool) -> None:
+    def _asked_for(self, record: Record) -> Answer | OxenError:
+        """What the lists say of a record whose picture is not here, or why they could not be asked."""
+        try:
+            return look_up(self._client, self._ledger, record)
+        except Interrupted:
+            raise
+        except OxenError as error:
+            return error
+
+    def _close_what_is_gone(self, record: Record, answer: Answer | OxenError, *, decided: bool) -> None:
         """Close the record of a blocking edit whose picture is neither here nor listed, so that it is made anew.
 
         So where its file was removed to make room after the picture had been handed over, or the artist decided to
-        pay again; raises ResultUnavailable otherwise.
+        pay again; raises ResultUnavailable otherwise, and why the lists could not be asked.
         """
-        if (record.was_pruned and record.collected_at is not None) or (decided and record.told):
+        asked = not isinstance(answer, OxenError)
+        if (asked and record.was_pruned and record.collected_at is not None) or (decided and record.told):
             self._ledger.ended(record, State.GONE, "Its file is gone from this machine.")
             return
         self._ledger.told(record)
+        if isinstance(answer, OxenError):
+            raise answer.reworded(
+                f"Edit {record.id} of the history is paid for, its picture is not on this machine, and Oxen.ai could "
+                f"not be asked for it: {answer} Run again to ask once more, or set result to always new to pay for "
+                "another."
+            )
         if record.bytes is None:
             raise ResultUnavailable(f"Edit {record.id} of the history: {_NEVER_KEPT}")
         raise ResultUnavailable(
@@ -411,7 +427,7 @@ class Editor(Generic[Picture]):
         try:
             return record, *self._results.download(url, None)
         except ResultUnavailable:
-            answer = look_up(self._client, self._ledger, record)
+            answer = self._asked_for(record)
         if not isinstance(answer, Found):
             return record, *self._results.download(url, None, late)
         record = self._ledger.sent(record, generation_id=answer.row.generation_id)

@@ -21,6 +21,8 @@ _MOST_DOLLARS = Decimal(1_000_000)
 # A number of seconds above this one, which lies in the year 5138, counts milliseconds.
 _MOST_SECONDS = 1e11
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+# Where half a character may stand in JSON: as an escape, or as bytes.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 EVENT_NAME = "media_generation_completed"
 
 
@@ -126,7 +128,8 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
     Raises UnexpectedReply for HTML or anything else that is not JSON, and for JSON nested too deeply.
     """
     try:
-        return json.loads(body)
+        parsed = json.loads(body)
+        return _whole_characters(parsed) if _HALF.search(body) else parsed
     except RecursionError:
         raise UnexpectedReply("The service's answer is JSON nested too deeply to be read.") from None
     except ValueError:
@@ -137,6 +140,22 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
             f"The service answered with {kind}{where} where JSON belongs, beginning {start!r}. A proxy or a login "
             "page may stand between; check OXEN_BASE_URL and the network."
         ) from None
+
+
+def _whole_characters(parsed: Any) -> Any:
+    """A JSON value without halves of characters, which a text that was cut may end in, and which no file takes."""
+    whole = [parsed]
+    left: list[Any] = [whole]
+    while left:
+        holder = left.pop()
+        for place, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+            if isinstance(item, str):
+                holder[place] = item.encode("utf-8", "replace").decode()
+            elif isinstance(item, dict | list):
+                left.append(item)
+            if isinstance(place, str) and (name := place.encode("utf-8", "replace").decode()) != place:
+                holder[name] = holder.pop(place)
+    return whole[0]
 
 
 def error_text(reply: Any) -> str | None:
