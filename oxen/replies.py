@@ -210,16 +210,17 @@ def read_edit(reply: Any) -> tuple[EditImage, ...]:
 
     `images[].b64_json`, `images[].url`, `image_url` and `url` all occur, whatever was asked for.
     """
-    if isinstance(reply, Mapping) and not reply.get("error"):
+    pictures: tuple[EditImage, ...] = ()
+    if isinstance(reply, Mapping):
         entries = reply.get("images")
         candidates = [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
         candidates.append({"url": reply.get("image_url") or reply.get("url")})
         pictures = tuple(picture for entry in candidates if (picture := _edit_image(entry)) is not None)
-        if pictures:
+        if pictures and not reply.get("error"):
             return pictures
     said = error_text(reply)
     error = UnexpectedReply("The service answered without a picture" + (f": {said}" if said else "."))
-    error.definite = has_own_error(reply)
+    error.definite = not pictures and has_own_error(reply)
     raise error
 
 
@@ -227,10 +228,18 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
     encoded, url = entry.get("b64_json"), entry.get("url")
     if isinstance(encoded, str) and encoded:
         try:
-            return EditImage(data=base64.b64decode(encoded, validate=True))
+            return EditImage(data=_decoded(encoded))
         except ValueError:
-            raise UnexpectedReply("The service sent a picture that is not base64.") from None
+            if not isinstance(url, str) or not url:
+                raise UnexpectedReply("The service sent a picture that is not base64.") from None
     return EditImage(url=url) if isinstance(url, str) and url else None
+
+
+def _decoded(encoded: str) -> bytes:
+    """The bytes of a paid picture, in whatever form base64 comes: as a data URI, wrapped, unpadded or URL-safe."""
+    text = encoded.partition(",")[2] if encoded.lstrip().startswith("data:") else encoded
+    plain = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def read_row(reply: Any, generation_id: str | None = None) -> Row:
