@@ -137,6 +137,7 @@ class Editor(Generic[Picture]):
         self._progress = progress
         self._pays_for_lost = pays_for_lost
         self._submitted: list[Record] = []
+        self._anew: set[str] = set()
         self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
@@ -180,7 +181,7 @@ class Editor(Generic[Picture]):
 
     def _attempt(self, index: int, key: str, edit: Edit) -> _Claim[Picture] | None:
         """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
-        claim = self._take_up(index, key)
+        claim = None if key in self._anew else self._take_up(index, key)
         if claim is not None and (claim.picture is not None or self._terms.submit_only):
             return claim
         with slot(self._settings.max_in_flight, self._client.control):
@@ -194,6 +195,8 @@ class Editor(Generic[Picture]):
                 if not self._may_pay_again(claim, error):
                     raise self._with_way_out(claim.record, error) from error
                 self._ledger.ended(claim.record, State.GONE, error.message)
+                if self._pays_for_lost and claim.record.told:
+                    self._anew.add(key)  # an older picture of the same request is not what was asked for
                 return None
         return _Claim(record, claim.how, picture)
 
