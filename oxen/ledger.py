@@ -302,6 +302,11 @@ class Ledger:
         """Whether some request of this machine had this picture."""
         return bool(self._select("SELECT 1 FROM jobs WHERE input_digest = ? LIMIT 1", (input_digest,)))
 
+    def undecided_keys(self) -> frozenset[str]:
+        """The keys with a record of which the artist was told that it may have been paid for and is not to be had."""
+        where = "told AND (state IN ('sending', 'sent') OR (state = 'done' AND bytes IS NULL))"
+        return frozenset(key for (key,) in self._select(f"SELECT key FROM jobs WHERE {where} AND {_LISTED}", ()))
+
     def spent_since(self, when: float) -> Decimal:
         """US dollars of all requests since `when` (unix seconds): the cost told, else the price published.
 
