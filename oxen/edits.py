@@ -292,13 +292,15 @@ class Editor(Generic[Picture]):
         """Whether a record that leads nowhere is closed and the edit sent anew.
 
         So where its picture was handed over before and its file was removed to make room, or where the artist asked
-        for a new one; otherwise the error goes to the artist, and nothing is paid a second time.
+        for a new one; otherwise the error goes to the artist, and nothing is paid a second time. That a job is unknown
+        is believed of the service alone: a gateway in between says 404 as well.
         """
         record = claim.record
         gone = isinstance(error, GenerationNotFound) or error.status is not None
+        certain = error.definite or not isinstance(error, GenerationNotFound)
         delivered = record.collected_at is not None and record.was_pruned
-        decided = not self._terms.reuse or (self._pays_for_lost and record.told)
-        return gone and claim.how is not How.NEW and (delivered or decided)
+        asked_for = not self._terms.reuse or (self._pays_for_lost and record.told)
+        return gone and claim.how is not How.NEW and (certain or record.told) and (delivered or asked_for)
 
     def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""

@@ -79,6 +79,32 @@ def test_a_gateways_404_is_no_word_on_a_job(remote: Any, monkeypatch: Any) -> No
     remote.server.set(gateway_404=True) if hasattr(remote.server, "gateway_404") else None
 
 
+@pytest.mark.parametrize("terms", [Terms(), NEW], ids=["reuse", "always new"])
+def test_a_gateways_404_is_no_word_on_a_job_that_was_paid_for(serve: Any, terms: Terms) -> None:
+    remote = serve()
+    remote.run(remote.edits(), handed_over=terms.reuse)
+    if terms.reuse:
+        with remote.session() as session:
+            assert session.ledger.prune(max_bytes=0, keep_seconds=0.0) == 1
+    without_files(remote)
+    remote.server.set(poll_error=404, list_error=404)
+    (outcome,) = remote.run(remote.edits(), terms)
+    assert isinstance(outcome.error, GenerationNotFound) and "always new" in str(outcome.error)
+    assert len(remote.server.billed) == 1
+    remote.server.set(poll_error=False, list_error=False)
+    (outcome,) = remote.run(remote.edits())
+    assert outcome.picture is not None and len(remote.server.billed) == 1
+
+
+def test_always_new_is_the_way_out_of_a_gateway_that_always_says_404(serve: Any) -> None:
+    remote = serve()
+    remote.run(remote.edits())
+    without_files(remote)
+    remote.server.set(poll_error=Fault(404, match=next(iter(remote.server.jobs))), list_error=404)
+    assert remote.run(remote.edits())[0].error is not None
+    assert hows(remote.run(remote.edits(), NEW)) == [How.NEW]
+
+
 def _wrapped(data: bytes) -> str:
     return base64.encodebytes(data).decode()
 
