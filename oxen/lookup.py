@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from .client import Client
 from .errors import OxenError, UnexpectedReply
 from .ledger import Ledger
-from .record import Record, text_digest
+from .record import Record, State, text_digest
 from .replies import Row
 
 logger = logging.getLogger(__name__)
@@ -107,9 +107,9 @@ class _Search:
         matches = {row.generation_id: self._match(row, faithful=faithful) for row in free}
         ours = [row for row in free if matches[row.generation_id] is _Match.OURS]
         contested = [row for row in ours if self._is_anothers(row)]
+        contested += [row for row in ours if row not in contested and self._is_an_earlier_ones(row)]
         if clear := [row for row in ours if row not in contested]:
-            # a blocking request for the same picture may have left one that no record names
-            return Found(min(clear, key=lambda row: abs(row.enqueued_at - self._sent_at())))
+            return Found(min(clear, key=self._apart))
         maybe = [row for row in free if matches[row.generation_id] is _Match.MAYBE and not self._is_anothers(row)]
         maybe += contested
         if len(maybe) == 1 and self._can_only_be(maybe[0], free):
@@ -201,6 +201,18 @@ class _Search:
         """Whether a row shows all that it shows as another request has it."""
         return any(replace(self, record=one)._match(row, faithful=False) is _Match.OURS for one in self._others)
 
+    def _is_an_earlier_ones(self, row: Row) -> bool:
+        """Whether a row is nearer in time to the same edit made once before, of whose job no id is known."""
+        unnamed = self.ledger.unnamed(self.record.seed)
+        before = [one for one in unnamed if one.key == self.record.key and one.state in (State.DONE, State.GONE)]
+        return any(
+            replace(self, record=one)._apart(row) < self._apart(row) for one in before if one.id != self.record.id
+        )
+
+    def _apart(self, row: Row) -> float:
+        """Seconds between the request and a row."""
+        return abs(row.enqueued_at - self._sent_at())
+
     def _match(self, row: Row, *, faithful: bool) -> _Match:
         """faithful: whether this service is known to show pictures as they were sent."""
         sent, shown = self.record.parameters, row.parameters
@@ -210,6 +222,8 @@ class _Search:
         if _Match.OTHER in (prompt, seed, picture):
             return _Match.OTHER
         rest = [_value_match(shown[name], value) for name, value in sent.items() if name in shown]
+        if row.model:  # which a list that was asked for one model may not have looked at
+            rest.append(_value_match(row.model, self._model))
         certain = prompt is seed is picture is _Match.OURS and all(match is _Match.OURS for match in rest)
         return _Match.OURS if certain else _Match.MAYBE
 
@@ -235,6 +249,8 @@ class _Search:
         if not -_EARLIER_SECONDS <= row.enqueued_at - self._sent_at() <= _LATER_SECONDS:
             return False
         if any(name in shown and _value_match(shown[name], value) is not _Match.OURS for name, value in sent.items()):
+            return False
+        if row.model and _value_match(row.model, self._model) is not _Match.OURS:
             return False
         if any(name not in shown for name in ("prompt", "seed") if sent.get(name) is not None):
             return False

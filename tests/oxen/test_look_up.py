@@ -383,3 +383,26 @@ def test_a_queue_that_cannot_be_read_is_doubt_where_the_history_has_nothing(lost
     service = Service(*foreign(lost, 3))
     service.active = lambda **_: (_ for _ in ()).throw(UnexpectedReply("too large"))
     assert isinstance(look_up(service, lost.ledger, lost.record), Perhaps)
+
+
+@pytest.mark.parametrize("picture", ["shown", None])
+def test_a_job_of_another_model_is_not_taken_where_a_list_shows_all_models(lost: Any, picture: str | None) -> None:
+    entry = {**lost.entry, "model_name": "flux-kontext-max"}
+    assert kind(lost, entry if picture else {**entry, "input_image": None}) is Perhaps
+    assert kind(lost, {**entry, "model_name": "Flux-Kontext-Dev"}) is not Nothing
+
+
+@pytest.mark.parametrize("before", ["blocking", "given up"])
+def test_a_job_of_the_same_edit_made_before_is_not_taken_for_the_lost_one(lost: Any, before: str) -> None:
+    ledger, first, second = lost.ledger, lost.cut_off("same key"), lost.cut_off("same key")
+    hour = 3600.0
+    first = ledger._update(first, created_at=first.created_at - hour)
+    if before == "blocking":
+        ledger.done(first, b"its picture", "png")
+    else:
+        ledger.ended(first, State.GONE, "")
+    ledger.ended(lost.record, State.REFUSED, "")
+    old = {**lost.entry, "generation_id": "old", "enqueued_at": lost.entry["enqueued_at"] - int(hour)}
+    assert isinstance(look_up(Service(old), ledger, second), Perhaps)
+    answer = look_up(Service(lost.entry, old), ledger, second)
+    assert isinstance(answer, Found) and answer.row.generation_id == "ours"
