@@ -17,6 +17,7 @@ from ..imaging.errors import ImageError
 from ..oxen.batch import HOPELESS
 from ..oxen.errors import OxenError, SomeFailed
 from ..oxen.progress import Together
+from .anew import Asked
 
 Failure: TypeAlias = "OxenError | ImageError"
 
@@ -27,7 +28,7 @@ class Item:
     """One run of a node, for an item of a list or alone.
 
     number: which of the list, counted from 1. name: says to people which it is. progress: of the whole list.
-    hopeless: holds the error that no item can escape, once there is one.
+    hopeless: holds the error that no item can escape, once there is one. asked: what all of them ask for.
     """
 
     def __init__(self, group: _Group, number: int) -> None:
@@ -36,8 +37,13 @@ class Item:
         self.name = str(number)
         self.progress = group.progress
         self.hopeless = group.hopeless
+        self.asked = group.asked
         self.failure: Failure | None = None
         self.ended = False
+
+    async def all_here(self) -> None:
+        """Wait until the host has begun with all items."""
+        await self._group.all_here()
 
     def is_last(self) -> bool:
         """Whether all others have ended, and well."""
@@ -63,6 +69,7 @@ class _Group:
     def __init__(self) -> None:
         self.items: list[Item] = []
         self.hopeless: list[OxenError] = []
+        self.asked = Asked()
         self.progress = Together()
         self.stopped = False
         self._settled = asyncio.Event()

@@ -203,9 +203,10 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
         order = Order.read(**widgets)
         progress = Progress(order.count(image), item.progress)
         run_id = host.run_id()
+        await _noted(order, image, item)
 
         def work(session: Session) -> Gathered:
-            batch = Batch(session, decode, order.terms, run_id, item.hopeless)
+            batch = Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session))
             outcomes = batch.edit(order.edits(session, image), progress)
             size, policy = _size(image), order.if_some_fail
             return gather(batch, outcomes, progress, if_some_fail=policy, size_sent=size, send_as=order.send_as)
@@ -235,9 +236,10 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
         order = Order.read(**widgets, submit_only=True)
         progress = Progress(order.count(image), item.progress)
         run_id = host.run_id()
+        await _noted(order, image, item)
 
         def work(session: Session) -> Submitted:
-            batch = Batch(session, decode, order.terms, run_id, item.hopeless)
+            batch = Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session))
             return _submitted(batch.edit(order.edits(session, image), progress), order)
 
         return await _in_turn(work, item, progress, node_id)
@@ -322,6 +324,18 @@ async def _of_a_list(
                 raise failed.error(again) from error
             # one report for all: ComfyUI shows each to the artist
             return instead(host.blocked(failed.text if failed.tells else None), item.name, error)
+
+
+async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
+    """Note what an item asks for; where that is something new, before any of the list is sent."""
+    if not order.terms.reuse:
+        item.asked.note(order, image)
+        await item.all_here()
+
+
+def _for_lost(order: Order, item: Item, session: Session) -> bool:
+    """Whether new pictures are asked for on account of some of the list that may have been paid for."""
+    return not order.terms.reuse and item.asked.on_account_of_lost(session)
 
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:

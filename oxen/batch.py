@@ -54,6 +54,7 @@ class Batch(Generic[Picture]):
 
     decode: file bytes to picture; raises ValueError for damaged ones. run_id: names the run of the whole graph, for
     the spend limit. hopeless: an error found that no other edit can escape, which batches that belong together share.
+    for_lost: of batches that belong together, some edit may have been paid for, and `terms` ask for it anew.
     """
 
     def __init__(
@@ -63,9 +64,12 @@ class Batch(Generic[Picture]):
         terms: Terms | None = None,
         run_id: str | None = None,
         hopeless: list[OxenError] | None = None,
+        *,
+        for_lost: bool = False,
     ) -> None:
         self._session = session
         self._hopeless = hopeless
+        self._for_lost = for_lost
         self._decode = decode
         self._terms = terms or Terms()
         self._guard = SpendGuard(session.client, session.ledger, session.settings, run_id or uuid.uuid4().hex)
@@ -80,7 +84,9 @@ class Batch(Generic[Picture]):
         with in_words("The run"), contextlib.ExitStack() as stack:
             editor = self._editor(progress)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
-            if not self._terms.reuse and any(self._session.ledger.undecided(editor.key(edit)) for edit in edits):
+            if not self._terms.reuse and (
+                self._for_lost or any(self._session.ledger.undecided(editor.key(edit)) for edit in edits)
+            ):
                 # asked for anew on account of what may have been paid for: the others are not paid again
                 editor = self._editor(progress, pays_for_lost=True)
                 found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]

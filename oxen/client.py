@@ -121,8 +121,12 @@ class Client:
         """
         try:
             reply = self._about(generation_id, "GET", "/api/ai/queue/", within)
-        except GenerationNotFound:
-            return self._past(generation_id, within)
+        except GenerationNotFound as unknown:
+            try:
+                return self._past(generation_id, within)
+            except GenerationNotFound as error:
+                error.definite = error.definite and unknown.definite
+                raise
         return self._shown(self._read(partial(read_row, generation_id=generation_id), reply))
 
     def cancel(self, generation_id: str) -> None:
@@ -220,8 +224,10 @@ class Client:
         except ReplyError as error:
             if error.status != 404:
                 raise
-            raise GenerationNotFound(
+            not_found = GenerationNotFound(
                 f"Oxen.ai knows no generation {generation_id}. Check the id, and that the key is the account's.",
                 status=404,
                 generation_id=generation_id,
-            ) from None
+            )
+            not_found.definite = error.definite
+            raise not_found from None

@@ -13,7 +13,7 @@ from http import HTTPStatus
 
 from .client import Client
 from .control import Deadline
-from .errors import Interrupted, OutcomeUnknown, OxenError
+from .errors import Interrupted, OutcomeUnknown, OxenError, RateLimited
 from .ledger import Ledger
 from .lookup import Answer, Found, Nothing, Perhaps, look_up
 from .record import Record, State
@@ -80,7 +80,7 @@ class Doubts:
             raise error
         if isinstance(answer, Nothing) and error.status in _TURNED_AWAY:
             self._ledger.ended(record, State.REFUSED, error.message)
-            if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+            if isinstance(error, RateLimited):
                 return None
             raise error
         raise self._told(record, error, _in_words(record, answer, failed))
@@ -104,6 +104,7 @@ class Doubts:
                 raise
             except OxenError as failed:
                 if not decided:
+                    self._ledger.told(record)
                     raise failed.reworded(f"{self._cut_off(record)} {_in_words(record, None, failed)}") from failed
                 answer = Perhaps("could not be asked")
             if isinstance(answer, Found):

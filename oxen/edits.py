@@ -36,7 +36,7 @@ from .errors import (
     Upstream,
 )
 from .events import EventStream
-from .lookup import Found, look_up
+from .lookup import Answer, Found, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
 from .replies import JobStatus
@@ -137,6 +137,7 @@ class Editor(Generic[Picture]):
         self._progress = progress
         self._pays_for_lost = pays_for_lost
         self._submitted: list[Record] = []
+        self._anew: set[str] = set()
         self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
@@ -180,7 +181,7 @@ class Editor(Generic[Picture]):
 
     def _attempt(self, index: int, key: str, edit: Edit) -> _Claim[Picture] | None:
         """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
-        claim = self._take_up(index, key)
+        claim = None if key in self._anew else self._take_up(index, key)
         if claim is not None and (claim.picture is not None or self._terms.submit_only):
             return claim
         with slot(self._settings.max_in_flight, self._client.control):
@@ -194,6 +195,8 @@ class Editor(Generic[Picture]):
                 if not self._may_pay_again(claim, error):
                     raise self._with_way_out(claim.record, error) from error
                 self._ledger.ended(claim.record, State.GONE, error.message)
+                if self._pays_for_lost and claim.record.told:
+                    self._anew.add(key)  # an older picture of the same request is not what was asked for
                 return None
         return _Claim(record, claim.how, picture)
 
@@ -214,27 +217,43 @@ class Editor(Generic[Picture]):
                 continue
             picture = self._kept(found)
             if picture is None and found.state is State.DONE and found.generation_id is None:
-                answer = look_up(self._client, self._ledger, found)
+                answer = self._asked_for(found)
                 if isinstance(answer, Found):
                     found = self._ledger.sent(found, generation_id=answer.row.generation_id)
                 else:
-                    self._close_what_is_gone(found, decided=decided)
+                    self._close_what_is_gone(found, answer, decided=decided)
                     if asked_for:
                         return None
                     continue
             return _Claim(found, self._how(found, picture), picture)
         return None
 
-    def _close_what_is_gone(self, record: Record, *, decided: bool) -> None:
+    def _asked_for(self, record: Record) -> Answer | OxenError:
+        """What the lists say of a record whose picture is not here, or why they could not be asked."""
+        try:
+            return look_up(self._client, self._ledger, record)
+        except Interrupted:
+            raise
+        except OxenError as error:
+            return error
+
+    def _close_what_is_gone(self, record: Record, answer: Answer | OxenError, *, decided: bool) -> None:
         """Close the record of a blocking edit whose picture is neither here nor listed, so that it is made anew.
 
         So where its file was removed to make room after the picture had been handed over, or the artist decided to
-        pay again; raises ResultUnavailable otherwise.
+        pay again; raises ResultUnavailable otherwise, and why the lists could not be asked.
         """
-        if (record.was_pruned and record.collected_at is not None) or (decided and record.told):
+        asked = not isinstance(answer, OxenError)
+        if (asked and record.was_pruned and record.collected_at is not None) or (decided and record.told):
             self._ledger.ended(record, State.GONE, "Its file is gone from this machine.")
             return
         self._ledger.told(record)
+        if isinstance(answer, OxenError):
+            raise answer.reworded(
+                f"Edit {record.id} of the history is paid for, its picture is not on this machine, and Oxen.ai could "
+                f"not be asked for it: {answer} Run again to ask once more, or set result to always new to pay for "
+                "another."
+            )
         if record.bytes is None:
             raise ResultUnavailable(f"Edit {record.id} of the history: {_NEVER_KEPT}")
         raise ResultUnavailable(
@@ -273,13 +292,15 @@ class Editor(Generic[Picture]):
         """Whether a record that leads nowhere is closed and the edit sent anew.
 
         So where its picture was handed over before and its file was removed to make room, or where the artist asked
-        for a new one; otherwise the error goes to the artist, and nothing is paid a second time.
+        for a new one; otherwise the error goes to the artist, and nothing is paid a second time. That a job is unknown
+        is believed of the service alone: a gateway in between says 404 as well.
         """
         record = claim.record
         gone = isinstance(error, GenerationNotFound) or error.status is not None
+        certain = error.definite or not isinstance(error, GenerationNotFound)
         delivered = record.collected_at is not None and record.was_pruned
-        decided = not self._terms.reuse or (self._pays_for_lost and record.told)
-        return gone and claim.how is not How.NEW and (delivered or decided)
+        asked_for = not self._terms.reuse or (self._pays_for_lost and record.told)
+        return gone and claim.how is not How.NEW and (certain or record.told) and (delivered or asked_for)
 
     def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""
@@ -411,7 +432,7 @@ class Editor(Generic[Picture]):
         try:
             return record, *self._results.download(url, None)
         except ResultUnavailable:
-            answer = look_up(self._client, self._ledger, record)
+            answer = self._asked_for(record)
         if not isinstance(answer, Found):
             return record, *self._results.download(url, None, late)
         record = self._ledger.sent(record, generation_id=answer.row.generation_id)

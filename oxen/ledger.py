@@ -239,8 +239,10 @@ class Ledger:
         return self._update(record, cost=str(cost))
 
     def collected(self, record: Record) -> Record:
-        """Note that the picture was handed over; from now on its file may be pruned."""
-        return record if record.collected_at else self._update(record, collected_at=time.time())
+        """Note that the picture was handed over: from now on its file may be pruned, and no doubt is left."""
+        if record.collected_at and not record.told:
+            return record
+        return self._update(record, collected_at=record.collected_at or time.time(), told=False)
 
     def picture(self, record: Record) -> bytes | None:
         """The file bytes of a finished record, None where they are gone."""
@@ -264,15 +266,14 @@ class Ledger:
     def undecided(self, key: str) -> Record | None:
         """The oldest record of a key of which the artist was told that it may have been paid for and is not to be had.
 
-        It was cut off, or its picture came and could not be kept; to pay for another is the artist's decision.
+        It was cut off, or its picture is gone from here and from the service; to pay for another is the artist's
+        decision.
         """
-        return self._one(
-            "key = ? AND told AND (state = 'sending' OR (state = 'done' AND bytes IS NULL)) ORDER BY id LIMIT 1", key
-        )
+        return self._one("key = ? AND told AND state IN ('sending', 'sent', 'done') ORDER BY id LIMIT 1", key)
 
-    def lost(self) -> tuple[Record, ...]:
-        """The requests that were cut off before their answers, of whatever key."""
-        return self._many("state = 'sending' AND departed")
+    def unnamed(self, seed: int) -> tuple[Record, ...]:
+        """The requests of a seed that may have become jobs of which no id is known, of whatever key."""
+        return self._many(f"seed = ? AND generation_id IS NULL AND departed AND state != 'refused' AND {_LISTED}", seed)
 
     def by_generation(self, generation_id: str) -> Record | None:
         return self._one("generation_id = ?", generation_id)
@@ -292,13 +293,19 @@ class Ledger:
         )
 
     def owners(self, ids: Sequence[str]) -> Mapping[str, Record]:
-        """The requests of this machine, by those of these generation ids that are theirs."""
-        found = {one: self._one("generation_id = ? AND input_digest != ''", one) for one in ids}
+        """The requests of this machine, by those of these generation ids, in whatever case, that are theirs."""
+        owned = "generation_id IN (?, ?, ?) AND input_digest != ''"
+        found = {one: self._one(owned, one, one.lower(), one.upper()) for one in ids}
         return {one: record for one, record in found.items() if record is not None}
 
     def has_sent(self, input_digest: str) -> bool:
         """Whether some request of this machine had this picture."""
         return bool(self._select("SELECT 1 FROM jobs WHERE input_digest = ? LIMIT 1", (input_digest,)))
+
+    def undecided_keys(self) -> frozenset[str]:
+        """The keys with a record of which the artist was told that it may have been paid for and is not to be had."""
+        where = "told AND (state IN ('sending', 'sent') OR (state = 'done' AND bytes IS NULL))"
+        return frozenset(key for (key,) in self._select(f"SELECT key FROM jobs WHERE {where} AND {_LISTED}", ()))
 
     def spent_since(self, when: float) -> Decimal:
         """US dollars of all requests since `when` (unix seconds): the cost told, else the price published.

@@ -8,17 +8,22 @@ of which the artist is told.
 
 from __future__ import annotations
 
+import base64
+import html
 import logging
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
+from urllib.parse import unquote
 
 from .client import Client
 from .errors import OxenError, UnexpectedReply
 from .ledger import Ledger
-from .record import Record, text_digest
+from .record import Record, State, text_digest
 from .replies import Row
 
 logger = logging.getLogger(__name__)
@@ -30,9 +35,18 @@ _MAX_PAGES = 100
 _OLDER_SECONDS = 26 * 3600.0
 # Within this time of a row nobody else may have worked on the account, if a row without its picture is to be believed.
 _ALONE_SECONDS = 3600.0
+# How much earlier and later than its request, by the service's clock, such a row may be: clocks differ a little, and
+# a large picture may take its time to get there.
+_EARLIER_SECONDS = 120.0
+_LATER_SECONDS = 900.0
 _NUMBER_TOLERANCE = 1e-3
 # What a number may lose on its way through 32 bits.
 _ROUNDING = 1e-6
+# Texts with this part of their words in common may be one text in two forms.
+_ALIKE = 0.5
+# What may stand around a prompt; more is not looked at.
+_AROUND = 10_000
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -92,14 +106,16 @@ class _Search:
         free = [row for one, row in self.rows.items() if one not in owners]
         matches = {row.generation_id: self._match(row, faithful=faithful) for row in free}
         ours = [row for row in free if matches[row.generation_id] is _Match.OURS]
-        if ours:
-            # a blocking request for the same picture may have left one that no record names
-            return Found(min(ours, key=lambda row: abs(row.enqueued_at - self._sent_at())))
+        contested = [row for row in ours if self._is_anothers(row)]
+        contested += [row for row in ours if row not in contested and self._is_an_earlier_ones(row)]
+        if clear := [row for row in ours if row not in contested]:
+            return Found(min(clear, key=self._apart))
         maybe = [row for row in free if matches[row.generation_id] is _Match.MAYBE and not self._is_anothers(row)]
+        maybe += contested
         if len(maybe) == 1 and self._can_only_be(maybe[0], free):
             return Found(maybe[0])
         if maybe:
-            why = "lists a job that may be this one, and does not show of which picture it is"
+            why = "lists a job that may be this one, and does not show whether it is"
             return Perhaps(why, tuple(row.generation_id for row in maybe))
         if any(self._match(row, faithful=faithful) is not _Match.OTHER for row in self.strange):
             return Perhaps("lists a job without an id that may be this one")
@@ -111,6 +127,7 @@ class _Search:
         except UnexpectedReply as error:
             # It comes in one piece, which many large pictures make too large; the history has its rows, too, by pages.
             logger.info("The queue cannot be read, so the history alone is searched: %s", error)
+            self.gaps.append("its queue cannot be read")
             return
         self._take(listed.rows, listed.strange)
 
@@ -175,10 +192,26 @@ class _Search:
             if row.generation_id in owners
         )
 
+    @cached_property
+    def _others(self) -> list[Record]:
+        """Other requests of the same seed that no id is known of, so that a job which nobody owns may be theirs."""
+        return [one for one in self.ledger.unnamed(self.record.seed) if one.key != self.record.key]
+
     def _is_anothers(self, row: Row) -> bool:
-        """Whether a row is certainly that of another request that was cut off."""
-        others = (one for one in self.ledger.lost() if one.id != self.record.id)
-        return any(replace(self, record=one)._match(row, faithful=False) is _Match.OURS for one in others)
+        """Whether a row shows all that it shows as another request has it."""
+        return any(replace(self, record=one)._match(row, faithful=False) is _Match.OURS for one in self._others)
+
+    def _is_an_earlier_ones(self, row: Row) -> bool:
+        """Whether a row is nearer in time to the same edit made once before, of whose job no id is known."""
+        unnamed = self.ledger.unnamed(self.record.seed)
+        before = [one for one in unnamed if one.key == self.record.key and one.state in (State.DONE, State.GONE)]
+        return any(
+            replace(self, record=one)._apart(row) < self._apart(row) for one in before if one.id != self.record.id
+        )
+
+    def _apart(self, row: Row) -> float:
+        """Seconds between the request and a row."""
+        return abs(row.enqueued_at - self._sent_at())
 
     def _match(self, row: Row, *, faithful: bool) -> _Match:
         """faithful: whether this service is known to show pictures as they were sent."""
@@ -189,6 +222,8 @@ class _Search:
         if _Match.OTHER in (prompt, seed, picture):
             return _Match.OTHER
         rest = [_value_match(shown[name], value) for name, value in sent.items() if name in shown]
+        if row.model:  # which a list that was asked for one model may not have looked at
+            rest.append(_value_match(row.model, self._model))
         certain = prompt is seed is picture is _Match.OURS and all(match is _Match.OURS for match in rest)
         return _Match.OURS if certain else _Match.MAYBE
 
@@ -198,25 +233,28 @@ class _Search:
         digest = text_digest(shown)
         if digest == self.record.input_digest:
             return _Match.OURS
-        # shown as it was sent, and it is the picture of another request
-        return _Match.OTHER if faithful or self.ledger.has_sent(digest) else _Match.MAYBE
+        # shown as it was sent, and it is the picture of another request; what is cut, or an address, may be stored so
+        another = (faithful and _is_whole(shown)) or self.ledger.has_sent(digest)
+        return _Match.OTHER if another else _Match.MAYBE
 
     def _can_only_be(self, row: Row, free: list[Row]) -> bool:
         """Whether a row that shows no picture is this request's for want of anybody else's.
 
-        All else that it shows agrees, no other request of this machine was cut off that was alike but for the
-        picture, and nobody else worked on the account about that time.
+        All else that it shows agrees, it is of the request's time, no other request of this machine that is known by
+        no id was alike but for the picture, and nobody else worked on the account about that time.
         """
         shown, sent = row.parameters, self.record.parameters
         if shown.get("input_image") is not None or not row.enqueued_at:
             return False
+        if not -_EARLIER_SECONDS <= row.enqueued_at - self._sent_at() <= _LATER_SECONDS:
+            return False
         if any(name in shown and _value_match(shown[name], value) is not _Match.OURS for name, value in sent.items()):
+            return False
+        if row.model and _value_match(row.model, self._model) is not _Match.OURS:
             return False
         if any(name not in shown for name in ("prompt", "seed") if sent.get(name) is not None):
             return False
-        alike = ("prompt", "seed")
-        others = [one for one in self.ledger.lost() if one.id != self.record.id]
-        if any(all(one.parameters.get(name) == sent.get(name) for name in alike) for one in others):
+        if any(one.parameters.get("prompt") == sent.get("prompt") for one in self._others):
             return False
         return not self.gaps and all(
             other is row or (other.enqueued_at and abs(other.enqueued_at - row.enqueued_at) > _ALONE_SECONDS)
@@ -265,11 +303,15 @@ def _number_match(shown: Any, sent: Any) -> _Match:
 def _text_match(shown: Any, sent: str) -> _Match:
     if not isinstance(shown, str) or not shown.strip():
         return _Match.MAYBE
+    shown = shown[: 4 * len(sent) + _AROUND]
     if _spaced(unicodedata.normalize("NFC", shown)) == _spaced(unicodedata.normalize("NFC", sent)):
         return _Match.OURS
-    one, other = _plain(shown), _plain(sent)
-    cut = one.rstrip(".… ")
-    return _Match.MAYBE if cut and (other.startswith(cut) or one.startswith(other)) else _Match.OTHER
+    one, other = _words(shown), _words(sent)
+    run, other_run = "".join(one), "".join(other)
+    if run in other_run or other_run in run:  # cut, wrapped, or with other signs between
+        return _Match.MAYBE
+    common = (Counter(one) & Counter(other)).total()
+    return _Match.MAYBE if common >= _ALIKE * max(len(one), len(other)) else _Match.OTHER
 
 
 def _spaced(text: str) -> str:
@@ -277,9 +319,22 @@ def _spaced(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _plain(text: str) -> str:
-    """A text as far as its meaning goes."""
-    return _spaced(unicodedata.normalize("NFKC", text).casefold())
+def _words(text: str) -> list[str]:
+    """A text as far as its meaning goes: its words without accents, case, signs, and what markup does to them."""
+    plain = unicodedata.normalize("NFKD", html.unescape(unquote(text))).casefold()
+    joined = "".join(c for c in plain if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+    return "".join(c if c.isalnum() else " " for c in joined).split()
+
+
+def _is_whole(image: str) -> bool:
+    """Whether an echo is a data URI of a PNG with its end, as pictures are sent, and so not cut or stored elsewhere."""
+    head, _, encoded = image.partition(",")
+    if not head.startswith("data:") or not head.endswith(";base64") or len(encoded) % 4:
+        return False
+    try:
+        return base64.b64decode(encoded[-24:], validate=True).endswith(_PNG_END)
+    except ValueError:
+        return False
 
 
 def _is_older(one: Record, other: Record) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import Enum
@@ -45,7 +46,8 @@ class Record:
     opened, taken: places in the order of what this ledger wrote: when the request was opened, and when its generation
     id was noted. A job whose id was noted before another was opened is the older one, whatever the clocks say.
     departed: whether its last block may have left this machine; until then the service cannot have taken it.
-    told: whether the artist has been told that it may have been paid for, and how to pay for another.
+    told: whether the artist has been told that it may have been paid for, and how to pay for another; no longer
+    once its picture was handed over.
     """
 
     id: int
@@ -87,10 +89,15 @@ COLUMNS = tuple(field.name for field in fields(Record))
 
 
 def read_record(row: tuple[Any, ...]) -> Record:
-    """A record from its columns, in the order of `COLUMNS`."""
+    """A record from its columns, in the order of `COLUMNS`; raises sqlite3.DatabaseError for what is none."""
     values = dict(zip(COLUMNS, row, strict=True))
-    values["state"] = State(values["state"])
-    values["parameters"] = json.loads(values["parameters"])
+    try:
+        values["state"] = State(values["state"])
+        values["parameters"] = dict(json.loads(values["parameters"]))
+        for name in ("seed", "created_at"):
+            values[name] + 0
+    except (TypeError, ValueError) as error:
+        raise sqlite3.DatabaseError(f"the row of edit {values['id']} cannot be read: {error}") from None
     for name in ("blocking", "departed", "told"):
         values[name] = bool(values[name])
     for name in ("price", "cost"):

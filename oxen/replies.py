@@ -21,6 +21,8 @@ _MOST_DOLLARS = Decimal(1_000_000)
 # A number of seconds above this one, which lies in the year 5138, counts milliseconds.
 _MOST_SECONDS = 1e11
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+# Where half a character may stand in JSON: as an escape, or as bytes.
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 EVENT_NAME = "media_generation_completed"
 
 
@@ -126,7 +128,8 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
     Raises UnexpectedReply for HTML or anything else that is not JSON, and for JSON nested too deeply.
     """
     try:
-        return json.loads(body)
+        parsed = json.loads(body)
+        return _whole_characters(parsed) if _HALF.search(body) else parsed
     except RecursionError:
         raise UnexpectedReply("The service's answer is JSON nested too deeply to be read.") from None
     except ValueError:
@@ -137,6 +140,22 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
             f"The service answered with {kind}{where} where JSON belongs, beginning {start!r}. A proxy or a login "
             "page may stand between; check OXEN_BASE_URL and the network."
         ) from None
+
+
+def _whole_characters(parsed: Any) -> Any:
+    """A JSON value without halves of characters, which a text that was cut may end in, and which no file takes."""
+    whole = [parsed]
+    left: list[Any] = [whole]
+    while left:
+        holder = left.pop()
+        for place, item in list(holder.items() if isinstance(holder, dict) else enumerate(holder)):
+            if isinstance(item, str):
+                holder[place] = item.encode("utf-8", "replace").decode()
+            elif isinstance(item, dict | list):
+                left.append(item)
+            if isinstance(place, str) and (name := place.encode("utf-8", "replace").decode()) != place:
+                holder[name] = holder.pop(place)
+    return whole[0]
 
 
 def error_text(reply: Any) -> str | None:
@@ -191,16 +210,17 @@ def read_edit(reply: Any) -> tuple[EditImage, ...]:
 
     `images[].b64_json`, `images[].url`, `image_url` and `url` all occur, whatever was asked for.
     """
-    if isinstance(reply, Mapping) and not reply.get("error"):
+    pictures: tuple[EditImage, ...] = ()
+    if isinstance(reply, Mapping):
         entries = reply.get("images")
         candidates = [e for e in entries if isinstance(e, Mapping)] if isinstance(entries, list) else []
         candidates.append({"url": reply.get("image_url") or reply.get("url")})
         pictures = tuple(picture for entry in candidates if (picture := _edit_image(entry)) is not None)
-        if pictures:
+        if pictures and not reply.get("error"):
             return pictures
     said = error_text(reply)
     error = UnexpectedReply("The service answered without a picture" + (f": {said}" if said else "."))
-    error.definite = has_own_error(reply)
+    error.definite = not pictures and has_own_error(reply)
     raise error
 
 
@@ -208,10 +228,18 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
     encoded, url = entry.get("b64_json"), entry.get("url")
     if isinstance(encoded, str) and encoded:
         try:
-            return EditImage(data=base64.b64decode(encoded, validate=True))
+            return EditImage(data=_decoded(encoded))
         except ValueError:
-            raise UnexpectedReply("The service sent a picture that is not base64.") from None
+            if not isinstance(url, str) or not url:
+                raise UnexpectedReply("The service sent a picture that is not base64.") from None
     return EditImage(url=url) if isinstance(url, str) and url else None
+
+
+def _decoded(encoded: str) -> bytes:
+    """The bytes of a paid picture, in whatever form base64 comes: as a data URI, wrapped, unpadded or URL-safe."""
+    text = encoded.partition(",")[2] if encoded.lstrip().startswith("data:") else encoded
+    plain = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
+    return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 
 
 def read_row(reply: Any, generation_id: str | None = None) -> Row:

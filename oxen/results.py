@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
+from urllib.parse import urljoin
 
 from .client import Client
 from .control import Deadline
@@ -53,6 +54,7 @@ class Results(Generic[Picture]):
             elif number >= _ROUNDS:
                 break
             if url is not None:
+                url = _absolute(self._client.account.base_url, url)
                 try:
                     data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))
                     return data, self.decode(data)
@@ -73,3 +75,11 @@ class Results(Generic[Picture]):
             status=410 if gone else None,
             generation_id=generation_id,
         )
+
+
+def _absolute(base_url: str, url: str) -> str:
+    """A result's address as the service means it, which may leave out what is its own."""
+    try:
+        return urljoin(base_url, url.strip())
+    except ValueError:  # what is no address is named by whoever fetches it
+        return url

@@ -59,8 +59,8 @@ class Store:
         return max(whole, key=lambda path: path.stat().st_mtime).name if whole else None
 
     def names(self) -> list[str]:
-        """The names of all whole files."""
-        return [path.name for path in self.folder.glob("*") if path.suffix != _PART and path.is_file()]
+        """The names of all whole files of owners, which are numbers; a desktop leaves others in any folder."""
+        return [path.name for path in self.folder.glob("[0-9]*") if path.suffix != _PART and path.is_file()]
 
     def remove(self, names: Iterable[str]) -> None:
         for name in names:

@@ -20,6 +20,7 @@ from kontext_bridge import host
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import NodeFailed, RunInterrupted, run_workflow
 from kontext_bridge.imaging.uri import parse_data_uri
+from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen.errors import OxenError, SomeFailed, SpendLimitReached, Unauthenticated
 from kontext_bridge.oxen.ledger import Ledger
 from kontext_bridge.standin import Fault, Faults
@@ -302,3 +303,20 @@ def test_what_is_kept_is_handed_over_where_nothing_new_can_be_made(serve: Any) -
     assert [isinstance(one, torch.Tensor) for one in images] == [False] * 8 + [True] * 4
     assert "8 of 12 items of the list failed" in result.blocked["node"]
     assert len(bench.server.billed) == 4
+
+
+@pytest.mark.parametrize("node", ["KontextEdit", "KontextSubmit"])
+def test_always_new_on_account_of_one_item_in_doubt_pays_for_that_one_alone(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, node: str
+) -> None:
+    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
+    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
+    bench = serve(answer_dropped=Fault(times=1), list_error=True)
+    with pytest.raises(OxenError, match="always new"):
+        run_lists(bench, node, {"image": pictures(4)}, seed=3)
+    assert len(bench.paid) == 4
+    run_lists(bench, node, {"image": pictures(4)}, seed=3, result="always new")
+    assert len(bench.paid) == 5, "only the one that may have been paid for"
+    if node == "KontextEdit":
+        run_lists(bench, node, {"image": pictures(4)}, seed=3, result="always new")
+        assert len(bench.paid) == 9, "nothing is in doubt any more"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import random
 import unicodedata
 from collections.abc import Iterator
@@ -12,10 +14,12 @@ from typing import Any
 import pytest
 from kontext_bridge.oxen.errors import InvalidParameters, UnexpectedReply
 from kontext_bridge.oxen.lookup import Found, Nothing, Perhaps, look_up
+from kontext_bridge.oxen.record import State
 from kontext_bridge.oxen.replies import read_history, read_rows
 
 PROMPT = "mettez un chapeau à l'été, s'il vous plaît, and a red scarf"
-OTHER_PICTURE = "data:image/png;base64,b3RoZXI="
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200)) + b"\0\0\0\0IEND\xaeB`\x82"
+OTHER_PICTURE = "data:image/png;base64," + base64.b64encode(PNG).decode()
 
 
 class Service:
@@ -295,5 +299,110 @@ def test_what_the_lists_refuse_is_raised(lost: Any) -> None:
     service.active = lambda **_: (_ for _ in ()).throw(InvalidParameters("no"))
     with pytest.raises(InvalidParameters):
         look_up(service, lost.ledger, lost.record)
+
+
+@pytest.mark.parametrize(
+    ("sent", "shown"),
+    [
+        ('a sign that says "A & B"', html.escape('a sign that says "A & B"')),
+        ('a sign that says "A & B"', "a sign that says “A & B”"),
+        ("the ox's hat", "the ox’s hat"),
+        ("an astronaut \N{WOMAN}\u200d\N{ROCKET} rides", "an astronaut \N{WOMAN}\N{ROCKET} rides"),
+        ("an astronaut \N{WOMAN}\u200d\N{ROCKET} rides", "an astronaut ??? rides"),
+        ("a soft\u00adhyphen", "a softhyphen"),
+        ("give the ox a red hat", '"give the ox a red hat"'),
+        ("give the ox a red hat", "Edit the picture: give the ox a red hat"),
+        ("un chapeau à l'été", "un chapeau a l'ete"),
+        ("give the ox a red hat, and make it night over the sea", "give the ox a … over the sea"),
+        ("give the ox a red hat", "give%20the%20ox%20a%20red%20hat"),
+        ("give the ox a red hat", "givetheoxaredhat"),
+        ("give the <b>ox</b> a hat", "give the ox a hat"),
+        ("a hat\\nand a scarf", "a hat\nand a scarf"),
+    ],
+    ids=range(14),
+)
+@pytest.mark.parametrize("picture", ["whole", None, "https://hub.oxen.ai/stored.png"])
+def test_a_prompt_that_comes_back_a_little_changed_is_not_certainly_anothers(
+    lost: Any, sent: str, shown: str, picture: str | None
+) -> None:
+    record = lost.cut_off("another key", prompt=sent)
+    echo = lost.entry["input_image"] if picture == "whole" else picture
+    entry = {**lost.entry, "prompt": shown, "input_image": echo}
+    answer = look_up(Service(entry), lost.ledger, record)
+    assert not isinstance(answer, Nothing)
+
+
+def test_a_service_that_stores_large_pictures_and_shows_small_ones_leaves_large_ones_in_doubt(lost: Any) -> None:
+    mine = lost.ledger.sent(lost.cut_off("earlier", prompt="earlier"), generation_id="earlier")
+    shown = {**lost.entry, "prompt": mine.prompt, "generation_id": "earlier"}
+    for echo in ("https://hub.oxen.ai/stored.png", lost.entry["input_image"][:-9], "[image]"):
+        assert kind(lost, {**lost.entry, "input_image": echo}, shown) is Perhaps
+    assert kind(lost, {**lost.entry, "input_image": OTHER_PICTURE}, shown) is Nothing
+
+
+def test_an_address_that_is_shown_as_it_was_sent_says_nothing_of_pictures_in_the_request(lost: Any) -> None:
+    url = "https://hub.oxen.ai/api/repos/me/kontext/file/main/a.png?oxen_signature=1"
+    mine = lost.ledger.sent(lost.cut_off("earlier", prompt="earlier", image=url), generation_id="earlier")
+    shown = {**lost.entry, "prompt": mine.prompt, "generation_id": "earlier", "input_image": url}
+    stored = "https://hub.oxen.ai/api/repos/me/kontext/file/main/b.png"
+    assert kind(lost, {**lost.entry, "input_image": stored}, shown) is Perhaps
+
+
+@pytest.mark.parametrize("what", ["blocking", "made anew", "failed"])
+def test_a_row_without_its_picture_may_be_an_alike_edit_that_is_closed(lost: Any, what: str) -> None:
+    alike = lost.cut_off("other key", image=OTHER_PICTURE)
+    if what == "blocking":
+        lost.ledger.done(alike, b"its picture", "png")
+    else:
+        lost.ledger.ended(alike, State.GONE if what == "made anew" else State.FAILED, "")
+    assert kind(lost, {**lost.entry, "input_image": None}) is Perhaps
+
+
+@pytest.mark.parametrize("seconds", [-86400 * 7, -7200, 86400])
+def test_a_row_without_its_picture_of_another_time_is_not_taken(lost: Any, seconds: int) -> None:
+    entry = {**lost.entry, "input_image": None, "enqueued_at": lost.entry["enqueued_at"] + seconds}
+    assert kind(lost, entry) is Perhaps
+
+
+def test_two_lost_edits_that_differ_in_what_is_not_shown_are_not_guessed(lost: Any) -> None:
+    other = lost.cut_off("other key", guidance=5.0)
+    entry = {name: value for name, value in lost.entry.items() if name != "guidance"}
+    rows = [{**entry, "generation_id": one} for one in ("ours", "theirs")]
+    for record in (lost.record, other):
+        assert isinstance(look_up(Service(*rows), lost.ledger, record), Perhaps)
+        assert isinstance(look_up(Service(rows[0]), lost.ledger, record), Perhaps)
+    assert kind(lost, lost.entry) is Found
+
+
+def test_an_id_in_another_case_is_that_id(lost: Any) -> None:
+    lost.ledger.sent(lost.cut_off("same key"), generation_id="0aa1b2c3-d4e5")
+    assert kind(lost, {**lost.entry, "generation_id": "0AA1B2C3-D4E5"}) is Nothing
+
+
+def test_a_queue_that_cannot_be_read_is_doubt_where_the_history_has_nothing(lost: Any) -> None:
+    service = Service(*foreign(lost, 3))
     service.active = lambda **_: (_ for _ in ()).throw(UnexpectedReply("too large"))
-    assert isinstance(look_up(service, lost.ledger, lost.record), Nothing)
+    assert isinstance(look_up(service, lost.ledger, lost.record), Perhaps)
+
+
+@pytest.mark.parametrize("picture", ["shown", None])
+def test_a_job_of_another_model_is_not_taken_where_a_list_shows_all_models(lost: Any, picture: str | None) -> None:
+    entry = {**lost.entry, "model_name": "flux-kontext-max"}
+    assert kind(lost, entry if picture else {**entry, "input_image": None}) is Perhaps
+    assert kind(lost, {**entry, "model_name": "Flux-Kontext-Dev"}) is not Nothing
+
+
+@pytest.mark.parametrize("before", ["blocking", "given up"])
+def test_a_job_of_the_same_edit_made_before_is_not_taken_for_the_lost_one(lost: Any, before: str) -> None:
+    ledger, first, second = lost.ledger, lost.cut_off("same key"), lost.cut_off("same key")
+    hour = 3600.0
+    first = ledger._update(first, created_at=first.created_at - hour)
+    if before == "blocking":
+        ledger.done(first, b"its picture", "png")
+    else:
+        ledger.ended(first, State.GONE, "")
+    ledger.ended(lost.record, State.REFUSED, "")
+    old = {**lost.entry, "generation_id": "old", "enqueued_at": lost.entry["enqueued_at"] - int(hour)}
+    assert isinstance(look_up(Service(old), ledger, second), Perhaps)
+    answer = look_up(Service(lost.entry, old), ledger, second)
+    assert isinstance(answer, Found) and answer.row.generation_id == "ours"

@@ -172,11 +172,15 @@ def test_an_edit_without_a_picture_is_an_error(reply: Any) -> None:
 
 
 def test_an_edit_with_an_error_gives_no_picture_even_where_it_has_one() -> None:
-    with pytest.raises(UnexpectedReply, match="without a picture: sorry"):
+    with pytest.raises(UnexpectedReply, match="without a picture: sorry") as told:
         read_edit({"images": [{"url": URL}], "error": "sorry"})
+    assert not told.value.definite, "it may be on the bill"
+    with pytest.raises(UnexpectedReply, match="without a picture: sorry") as told:
+        read_edit({"images": [], "error": "sorry"})
+    assert told.value.definite
 
 
-@pytest.mark.parametrize("text", ["*not base64*", "abc", "é" * 8, "data:image/png;base64,QUJD"])
+@pytest.mark.parametrize("text", ["*not base64*", "abcde", "é" * 8, "data:image/png;base64,*"])
 def test_a_picture_that_is_not_base64_is_refused(text: str) -> None:
     with pytest.raises(UnexpectedReply, match="not base64"):
         read_edit({"images": [{"b64_json": text}]})

@@ -1,0 +1,118 @@
+"""Odd services and odd states: every error names a way out that works, and what is paid for is handed over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from kontext_bridge.oxen import doubt as doubt_module
+from kontext_bridge.oxen import edits as edits_module
+from kontext_bridge.oxen.choices import WaitMode
+from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.edits import How, Terms
+from kontext_bridge.oxen.errors import (
+    GenerationFailed,
+    ModerationBlocked,
+    ResultUnavailable,
+)
+from kontext_bridge.oxen.record import State, request_key
+from kontext_bridge.oxen.replies import parse_json
+from kontext_bridge.oxen.transport import Reply
+
+QUICKLY = Terms(seconds=0.6)
+NEW = Terms(reuse=False, seconds=2.0)
+BLOCKING = Terms(wait=WaitMode.BLOCKING)
+
+
+def hows(outcomes: Any) -> list[How | None]:
+    return [outcome.how for outcome in outcomes]
+
+
+def errors(outcomes: Any) -> list[type | None]:
+    return [outcome.error and type(outcome.error) for outcome in outcomes]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
+    monkeypatch.setattr(doubt_module, "_FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(edits_module, "_LATE_SECONDS", 0.0)
+
+
+def killed_while_sending(remote: Any, edit: Any, *, blocking: bool = False) -> None:
+    key = request_key(remote.account.base_url, edit.parameters, edit.pixels)
+    with remote.session() as session:
+        record = session.ledger.open(
+            key, edit.parameters, edit.input_image(), None, clock_offset=0.0, blocking=blocking
+        )
+        session.ledger.leaving(record)
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_always_new_is_a_way_out_after_a_kill_where_the_lists_can_never_be_read(serve: Any, blocking: bool) -> None:
+    remote = serve(list_error=True)
+    (edit,) = remote.edits()
+    killed_while_sending(remote, edit, blocking=blocking)
+    (outcome,) = remote.run([edit], QUICKLY)
+    assert "always new" in str(outcome.error) and not remote.server.billed
+    assert hows(remote.run([edit], NEW)) == [How.NEW]
+    assert len(remote.server.billed) == 1
+
+
+def test_always_new_is_a_way_out_for_a_picture_that_could_not_be_kept_where_the_lists_cannot_be_read(
+    serve: Any,
+) -> None:
+    remote = serve(list_error=True)
+    (edit,) = remote.edits()
+    killed_while_sending(remote, edit, blocking=True)
+    with remote.session() as session:
+        session.ledger.came(session.ledger.recent(1)[0])
+    (outcome,) = remote.run([edit], QUICKLY)
+    assert "always new" in str(outcome.error) and not remote.server.billed
+    assert hows(remote.run([edit], NEW)) == [How.NEW]
+
+
+def test_an_expired_address_of_a_blocking_edit_says_that_it_is_paid_where_the_lists_cannot_be_read(
+    serve: Any,
+) -> None:
+    remote = serve(url_though_b64=True, result_expired=True, list_error=True)
+    (outcome,) = remote.run(remote.edits(), BLOCKING)
+    assert isinstance(outcome.error, ResultUnavailable) and "paid for" in str(outcome.error)
+    assert "always new" in str(outcome.error)
+    remote.server.set(url_though_b64=None)
+    assert hows(remote.run(remote.edits(), replace(NEW, wait=WaitMode.BLOCKING))) == [How.NEW]
+    assert len(remote.server.billed) == 2
+
+
+def test_a_gateways_429_that_speaks_of_safety_is_no_python_error(remote: Any, monkeypatch: Any) -> None:
+    def flagged(*_: Any, before_last: Any = None, **__: Any) -> Any:
+        before_last()
+        raise ModerationBlocked("Your address was flagged.", status=429)
+
+    monkeypatch.setattr(Client, "enqueue", flagged)
+    assert errors(remote.run(remote.edits())) == [ModerationBlocked]
+
+
+@pytest.mark.parametrize("half", [rb"\\ud83d", b"\xed\xa0\xbd"], ids=["escaped", "bytes"])
+def test_half_a_character_in_what_the_service_says_is_no_python_error(
+    remote: Any, monkeypatch: Any, half: bytes
+) -> None:
+    def about(self: Client, generation_id: str, *_: Any) -> Any:
+        body = b'{"generation_id": "%s", "status": "failed", "error_message": "cut %s"}' % (
+            generation_id.encode(),
+            half,
+        )
+        return Reply(200, {}, body)
+
+    monkeypatch.setattr(Client, "_about", about)
+    assert errors(remote.run(remote.edits())) == [GenerationFailed]
+    with remote.session() as session:
+        assert [one.state for one in session.ledger.recent(9)] == [State.FAILED]
+
+
+def test_half_a_character_leaves_whole_ones_as_they_are() -> None:
+    body = json.dumps({"prompt": "an ox \U0001f402", "\ud83d": ["\ud83d", {"a": "\U0001f402 \udc02"}]}).encode()
+    assert parse_json(body) == {"prompt": "an ox \U0001f402", "?": ["?", {"a": "\U0001f402 ?"}]}
