@@ -49,6 +49,15 @@ class Channel:
 
 
 @dataclass(frozen=True)
+class Scan:
+    """A scan's header, where its data begin in the file, and how many units of coding lie between its restart marks."""
+
+    header: bytes
+    begin: int
+    interval: int
+
+
+@dataclass(frozen=True)
 class Probe:
     """A JPEG to decode at an eighth of its size, where each block is one pixel and next to no work.
 
@@ -122,10 +131,27 @@ class JpegParts:
         restarts = restarts[restarts >= self.last]
         needed = (self._units[3] - 1) // self.interval if self.interval else 0
         if len(restarts) < needed:
-            raise truncated(JPEG, f"before its last pixel: it has {len(restarts)} of {needed} restart marks")
+            raise _lacks_restarts(len(restarts), needed)
         last = int(restarts[needed - 1]) + 2 if needed else self.last
         end = _before_fill(self.scans, int(restarts[needed])) if len(restarts) > needed else self.end
         return replace(self, last=last, end=end)
+
+    def check_last(self, scan: Scan, restarts: int) -> None:
+        """Raise ImageError where the last scan, of whatever coding, has too few restart marks: libjpeg would pass over
+        whatever stands in front of the end mark in place of one.
+        """
+        needed = (self._units_of(scan.header) - 1) // scan.interval if scan.interval else 0
+        if restarts < needed:
+            raise _lacks_restarts(restarts, needed)
+
+    def _units_of(self, header: bytes) -> int:
+        across, down = (8 * side for side in self._largest)
+        width, height = self.width, self.height
+        # The only channel of a scan is coded in blocks of its own, of which some do not fill a unit of all.
+        alone = [channel for channel in self.channels if header[0] == 1 and channel.number == header[1]]
+        for channel in alone:
+            width, height = width * channel.across, height * channel.down
+        return -(-width // across) * -(-height // down)
 
     @property
     def _largest(self) -> tuple[int, int]:
@@ -168,7 +194,8 @@ def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
     width, height = _size(frame)
     channels = tuple(Channel(frame[at], frame[at + 1] >> 4, frame[at + 1] & 15) for at in range(6, 6 + 3 * frame[5], 3))
     marks = _marks(data, start)
-    stop, finish, headers = _scans(data, marks)
+    stop, finish, scans = _scans(data, marks, interval)
+    headers = [scan.header for scan in scans]
     scanned = {number for header in headers for number in header[1 : 1 + 2 * header[0] : 2]}
     if not scanned.issuperset(channel.number for channel in channels):
         raise truncated(JPEG, "before the first scan of each of its channels")
@@ -185,7 +212,13 @@ def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
         last=4 + len(headers[0]),
         end=stop - start,
     )
-    return parts.within(marks[(marks < stop) & _are_restarts(data, marks)] - start)
+    restarts = marks[(marks < stop) & _are_restarts(data, marks)]
+    parts.check_last(scans[-1], int(np.count_nonzero(restarts >= scans[-1].begin)))
+    return parts.within(restarts - start)
+
+
+def _lacks_restarts(found: int, needed: int) -> ImageError:
+    return truncated(JPEG, f"before its last pixel: it has {found} of {needed} restart marks")
 
 
 def _joined(segments: Iterable[Segment], scans: bytes) -> bytes:
@@ -263,11 +296,9 @@ def _before_fill(data: bytes, at: int) -> int:
     return at
 
 
-def _scans(data: bytes, marks: NDArray[np.int64]) -> tuple[int, int, list[bytes]]:
-    """Where the last scan's data end and where the end mark is, each with the fill in front of it, and the bodies of
-    the scans' headers.
-    """
-    headers: list[bytes] = []
+def _scans(data: bytes, marks: NDArray[np.int64], interval: int) -> tuple[int, int, list[Scan]]:
+    """Where the last scan's data end and where the end mark is, each with the fill in front of it, and the scans."""
+    scans: list[Scan] = []
     end = stop = 0
     in_scan = False
     # Anything but a restart mark ends a scan.
@@ -278,15 +309,17 @@ def _scans(data: bytes, marks: NDArray[np.int64]) -> tuple[int, int, list[bytes]
         if in_scan:
             stop = _before_fill(data, mark)
         if marker == _END:
-            return stop, _before_fill(data, mark), headers
+            return stop, _before_fill(data, mark), scans
         in_scan = marker == _SCAN
         end = mark + 2
         if marker != _NOTHING:
             end += int.from_bytes(data[mark + 2 : mark + 4], "big")
+        if marker == _INTERVAL:
+            interval = int.from_bytes(data[mark + 4 : mark + 6], "big")
         if marker == _SCAN:
-            headers.append(data[mark + 4 : end])
-            if len(headers[-1]) < 6:
+            scans.append(Scan(data[mark + 4 : end], end, interval))
+            if len(scans[-1].header) < 6:
                 raise damaged(JPEG, "a scan has no header")
-        if len(headers) > _MAX_SCANS or number > _MAX_BETWEEN:
+        if len(scans) > _MAX_SCANS or number > _MAX_BETWEEN:
             raise damaged(JPEG, f"it has more than {_MAX_SCANS} scans, or {_MAX_BETWEEN} marks between them")
     raise truncated(JPEG, "before its end mark")

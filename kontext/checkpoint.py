@@ -301,7 +301,7 @@ class _Reader:
                 for name, hint in layers.items()
                 if not str(name).startswith(COMPANIONS)
             }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedFile(f"{self.path.name}: its {_METADATA} cannot be read. {GET_KONTEXT}") from error
         return hints
 
@@ -311,11 +311,13 @@ class _Reader:
         if tensor is not None:
             try:
                 hint = dict(json.loads(bytes(tensor.to(torch.uint8).tolist())))
-            except (ValueError, TypeError) as error:
+            except (ValueError, TypeError, RecursionError) as error:
                 raise DamagedFile(f"{self.path.name}: '{name}.{_HINT}' cannot be read. {GET_KONTEXT}") from error
         if hint is None:
             return None
         form = hint.get("format")
+        # What is no text may have no hash either.
+        form = form if isinstance(form, str) else repr(form)
         if form in _COMFYUI_FORMATS:
             raise UnknownLayout(
                 f"{self.path.name} is stored in {_COMFYUI_FORMATS[form]} ({name!r} is {form!r}), which is not read "

@@ -89,7 +89,7 @@ def _changed(change: Change, norms: str) -> tuple[_Key, Any]:
     name, rows = f"{_PREFIX}{change.layer}", (0, change.offset, change.rows)
     tensors = change.tensors
     if change.kind is Kind.BIAS:
-        return (f"{name}.bias", rows), ("diff", (tensors[BIAS] * change.scale,))
+        return (f"{name}.bias", rows), ("diff", (tensors[BIAS].float() * change.scale,))
     if change.kind in (Kind.NORM, Kind.DIFF, Kind.SET):
         what = ("diff", (tensors[DIFF],)) if DIFF in tensors else ("set", (tensors[SET],))
     else:

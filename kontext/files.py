@@ -47,6 +47,8 @@ for _name, _known in {
     if hasattr(torch, _known):
         _DTYPES[_name] = getattr(torch, _known)
 _MAX_HEADER = 100_000_000
+# torch counts with 64 bits.
+_TOO_MANY = 2**63
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the model: fetch the file itself (git lfs pull)"),
     (b"GGUF", "a GGUF file: it needs ComfyUI-GGUF's loader; get a .safetensors file instead"),
@@ -138,7 +140,7 @@ def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict
     handle.seek(8)
     try:
         header = json.loads(handle.read(length))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path.name} has a header that cannot be read ({error}). Download it again.") from error
     if not isinstance(header, dict):
         raise DamagedFile(f"{path.name} has a header that is no table of tensors. Download it again.")
@@ -164,10 +166,10 @@ def _entries(path: Path, header: dict[str, Any], data_start: int, size: int) -> 
 def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
     try:
         kind, shape, (start, stop) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-        sane = all(type(n) is int and n >= 0 for n in (*shape, start, stop))
+        sane = all(type(n) is int and 0 <= n < _TOO_MANY for n in (*shape, start, stop))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(f"{path.name}: the header entry of {name!r} is malformed.") from error
-    if kind not in _DTYPES:
+    if not isinstance(kind, str) or kind not in _DTYPES:
         raise UnknownLayout(f"{path.name}: {name!r} has the number format {kind!r}, which is not read here.")
     dtype = _DTYPES[kind]
     if not sane or stop - start != math.prod(shape) * dtype.itemsize:
@@ -203,7 +205,7 @@ def _shards(folder: Path) -> list[Path]:
         return found
     try:
         names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(f"{index.name} in {folder} cannot be read. Download it again.") from error
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
     if missing or not names:

@@ -246,6 +246,6 @@ def _folder_labels(path: Path) -> list[str]:
     if index.is_file():
         try:
             pipeline = str(json.loads(index.read_text()).get("_class_name", ""))
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             logger.warning("%s cannot be read and is ignored.", index)
     return [pipeline, root.name]

@@ -53,5 +53,5 @@ def adapter_config(metadata: Mapping[str, str], file_name: str) -> AdapterConfig
             by_pattern=tuple((re.compile(rf"(.*\.)?({key})$"), float(value)) for key, value in patterns.items()),
             by_root=bool(config.get("use_rslora", False)),
         )
-    except (ValueError, TypeError, AttributeError, re.error) as error:
+    except (ValueError, TypeError, AttributeError, re.error, OverflowError, RecursionError) as error:
         raise LoraError(f"{file_name}: its adapter settings cannot be read ({error}). Get the file again.") from error

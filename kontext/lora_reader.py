@@ -11,6 +11,7 @@ import torch
 
 from .errors import LoraError
 from .files import TensorFile
+from .fp8 import FORMATS
 from .layers import Size
 from .linear import require_finite
 from .lora_config import adapter_config
@@ -33,6 +34,11 @@ _CONTROLS = {
     384: "a LoRA of FLUX.1 Fill",
 }
 _BIASES = (BIAS, UP_BIAS)
+# What numbers of an adapter are stored as; of others torch knows no arithmetic, or they are no plain numbers.
+_NUMBERS = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
 
 
 class Reader:
@@ -52,6 +58,7 @@ class Reader:
 
     def read(self, layer: str, names: Mapping[str, str]) -> None:
         """layer: its name in the file. names: of its tensors, by part. Raises LoraError or NonFinite."""
+        self._check_types(names)
         parts = {part: name for part, name in names.items() if not self._is_nothing(part, name)}
         kind = self._kind(layer, parts)
         if kind is None:
@@ -73,8 +80,21 @@ class Reader:
                 self._other(layer, kind, tensors, alpha, rows)
             self._biases(layer, tensors, 1.0, rows)
 
+    def _check_types(self, names: Mapping[str, str]) -> None:
+        for name in names.values():
+            kind = self._file.entries[name].dtype
+            if kind not in _NUMBERS:
+                raise LoraError(
+                    f"{self._name} stores {name!r} as {str(kind).removeprefix('torch.')}, which is not read here. Save "
+                    "it as float32, float16 or bfloat16."
+                )
+
     def _is_nothing(self, part: str, name: str) -> bool:
-        return part in (DIFF, *_BIASES) and not bool(self._file[name].count_nonzero())
+        if part not in (DIFF, *_BIASES):
+            return False
+        tensor = self._file[name]
+        # torch counts no FP8, whose zeros have both signs.
+        return not bool((tensor.half() if tensor.dtype in FORMATS else tensor).count_nonzero())
 
     def _kind(self, layer: str, parts: Mapping[str, str]) -> Kind | None:
         kinds = kinds_of(parts)

@@ -168,6 +168,24 @@ def test_restart_marks_that_are_missing_or_too_many_are_told_apart(jpeg: Callabl
         decode(data[: marks[1] + 2] + END)
 
 
+@pytest.mark.parametrize("build", ["progressive", "one scan a channel"])
+def test_a_last_scan_of_several_that_was_cut_at_a_restart_mark_is_refused(
+    build: str, jpeg: Callable[..., bytes]
+) -> None:
+    # One whole interval and nothing behind it: what is put in front of the end mark is passed over there.
+    if build == "progressive":
+        data = jpeg(progressive=True, restart_marker_blocks=2)
+    else:
+        data = planes(lambda mode: jpeg(mode, restart_marker_blocks=2), "123")
+    assert np.array_equal(decode(data).rgb, shown(data))
+    scan = data.rindex(b"\xff\xda")
+    marks = [mark.start() for mark in re.finditer(rb"\xff[\xd0-\xd7]", data) if mark.start() > scan]
+    assert len(marks) > 10
+    for end in marks:
+        with pytest.raises(ImageError, match="truncated"):
+            decode(data[:end] + END)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("build", BUILDS)
 def test_the_end_is_checked_without_decoding_the_picture_again(

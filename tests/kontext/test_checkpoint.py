@@ -6,7 +6,8 @@ import struct
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.errors import DamagedFile, NonFinite, UnknownLayout, WrongModel
+from kontext_bridge.kontext.errors import CheckpointError, DamagedFile, NonFinite, UnknownLayout, WrongModel
+from kontext_bridge.kontext.files import open_tensors
 from kontext_bridge.kontext.fp8 import FORMATS
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -135,6 +136,24 @@ def test_a_header_that_lies_about_offsets_is_refused(tmp_path, offsets):
     path.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
     with pytest.raises(DamagedFile, match="'x'"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"[" * 100_000,
+        b'{"x":' * 100_000,
+        b'{"x": {"dtype": [], "shape": [1], "data_offsets": [0, 8]}}',
+        b'{"x": {"dtype": {}, "shape": [1], "data_offsets": [0, 8]}}',
+        b'{"x": {"dtype": "F32", "shape": [0, 18446744073709551616], "data_offsets": [0, 0]}}',
+    ],
+    ids=["list in list", "dict in dict", "list", "dict", "beyond 64 bits"],
+)
+def test_a_header_that_python_or_torch_cannot_hold_is_refused_in_words(tmp_path, header):
+    path = tmp_path / "kontext.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(CheckpointError, match=r"kontext.safetensors"):
+        open_tensors(path)
 
 
 def test_overlapping_tensors_are_refused(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kontext_bridge.kontext.checkpoint import read_checkpoint
 from kontext_bridge.kontext.errors import CheckpointError, UnknownLayout, WrongModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 QKV = "double_blocks.0.img_attn.qkv"
 
@@ -42,6 +42,22 @@ def test_what_changes_nothing_in_a_hint_is_no_reason_to_refuse_a_file(write, mor
 def test_what_turns_the_numbers_into_others_is_refused(write, more):
     with pytest.raises(UnknownLayout, match=QKV):
         read_checkpoint(write("comfy_quant", change=hinted({"format": "float8_e4m3fn", **more})))
+
+
+@pytest.mark.parametrize("form", [[], {"a": 1}, None, 8])
+def test_a_format_that_is_no_text_is_refused_in_words(write, form):
+    with pytest.raises(UnknownLayout, match=QKV):
+        read_checkpoint(write("comfy_quant", change=hinted({"format": form})))
+
+
+def test_hints_without_end_are_refused_in_words(write, tmp_path):
+    endless = torch.tensor(list(b"[" * 50_000), dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_checkpoint(write("comfy_quant", change=lambda tensors: {**tensors, f"{QKV}.comfy_quant": endless}))
+    path = tmp_path / "kontext_endless.safetensors"
+    save_file(load_file(write("metadata")), path, metadata={"_quantization_metadata": "[" * 50_000})
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize(

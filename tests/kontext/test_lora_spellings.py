@@ -105,6 +105,48 @@ def test_settings_that_cannot_be_read_are_refused(save, size, patterns):
         read_lora(save(tensors, header), size)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "[" * 100_000,
+        '{"lora_alpha": 1' + "0" * 400 + "}",
+        json.dumps({"alpha_pattern": {"to_q": 10**400}}),
+        json.dumps({"alpha_pattern": {"(" * 3000: 1}}),
+        json.dumps({"alpha_pattern": {"a{99999999999}": 1}}),
+    ],
+    ids=["deep", "huge alpha", "huge pattern alpha", "deep pattern", "huge repetition"],
+)
+def test_settings_that_python_cannot_hold_are_refused_in_words(save, size, settings):
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.randn(2, 128), f"{layer}.lora_B.weight": torch.randn(128, 2)}
+    with pytest.raises(LoraError, match="settings cannot be read"):
+        read_lora(save(tensors, {"lora_adapter_metadata": settings}), size)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("part", ["diff_b", "lora_B.bias", "diff"])
+def test_changes_in_fp8_are_read(save, size, part, dtype):
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    values = torch.ones((128, 128) if part == "diff" else 128).to(dtype)
+    tensors = {f"{layer}.lora_A.weight": torch.randn(2, 128), f"{layer}.lora_B.weight": torch.randn(128, 2)}
+    beside = {} if part == "diff" else tensors
+    lora = read_lora(save({**beside, f"{layer}.{part}": values}), size, every_kind=True)
+    assert len(lora.changes) == 1
+    zeros = (-torch.zeros(values.shape)).to(dtype)
+    assert not read_lora(save({**tensors, f"{layer}.{part}": zeros}), size, every_kind=True).changes
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu", "uint16", "complex64"])
+@pytest.mark.parametrize("part", ["lora_A.weight", "diff_b", "alpha", "dora_scale"])
+def test_what_no_adapter_is_stored_as_is_named(save, size, part, dtype):
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    tensors = {f"{layer}.lora_A.weight": torch.ones(2, 128), f"{layer}.lora_B.weight": torch.ones(128, 2)}
+    shape = {"lora_A.weight": (2, 128), "diff_b": (128,), "alpha": (), "dora_scale": (128, 1)}[part]
+    tensors[f"{layer}.{part}"] = torch.ones(shape).to(getattr(torch, dtype))
+    with pytest.raises(LoraError, match=rf"stores .* as {dtype}"):
+        read_lora(save(tensors), size, every_kind=True)
+
+
 NOT_PLAIN = {
     "dora by row": "DoRA",
     "loha": "LoHa",
