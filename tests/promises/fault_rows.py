@@ -28,7 +28,7 @@ DOUBTS = (
     *(Doubt("list_prompt", how, may_ask=False) for how in ("trimmed", "nfd")),
     *(Doubt("list_prompt", how) for how in ("cut", "upper")),
     *(Doubt("list_numbers", how, may_ask=False) for how in ("guidance_text", "guidance_near", "seed_text")),
-    *(Doubt("list_enqueued_at", how) for how in ("null", "text", "iso", "ms", "naive")),
+    *(Doubt("list_enqueued_at", how, may_ask=False) for how in ("null", "text", "iso", "ms", "naive")),
     Doubt("list_newer", 15, may_ask=False),
     *(Doubt("list_pages", how, also=MANY) for how in ("null", 1)),
     Doubt("list_small_pages", 5, may_ask=False, also=MANY),
