@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
+from http import HTTPStatus
 from typing import Generic, TypeVar
 
 from .choices import WaitMode
@@ -173,8 +174,10 @@ class Editor(Generic[Picture]):
             if picture is None:
                 try:
                     record, picture = self._finish(index, record)
-                except GenerationNotFound:
-                    self._ledger.forget(record)
+                except (GenerationNotFound, ResultUnavailable) as error:
+                    self._with_way_out(record, error)
+                    if isinstance(error, GenerationNotFound):
+                        self._ledger.forget(record)
                     raise
         self._progress.at(index, Stage.DONE)
         return Outcome(record, how, picture, seconds=time.monotonic() - since)
@@ -182,6 +185,10 @@ class Editor(Generic[Picture]):
     def _attempt(self, index: int, key: str, edit: Edit) -> _Claim[Picture] | None:
         """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
         claim = None if key in self._anew else self._take_up(index, key)
+        if claim is not None and claim.picture is None and self._terms.submit_only and self._is_given_up(claim.record):
+            self._ledger.ended(claim.record, State.GONE, "It could not be collected, and the artist had it made anew.")
+            self._anew.add(key)
+            claim = None
         if claim is not None and (claim.picture is not None or self._terms.submit_only):
             return claim
         with slot(self._settings.max_in_flight, self._client.control):
@@ -298,9 +305,14 @@ class Editor(Generic[Picture]):
         record = claim.record
         gone = isinstance(error, GenerationNotFound) or error.status is not None
         certain = error.definite or not isinstance(error, GenerationNotFound)
-        delivered = record.collected_at is not None and record.was_pruned
+        refused = error.status == HTTPStatus.FORBIDDEN  # which may pass
+        delivered = record.collected_at is not None and record.was_pruned and not refused
         asked_for = not self._terms.reuse or (self._pays_for_lost and record.told)
         return gone and claim.how is not How.NEW and (certain or record.told) and (delivered or asked_for)
+
+    def _is_given_up(self, record: Record) -> bool:
+        """Whether the artist was told that a job's picture is not to be had, and asks for a new one."""
+        return record.state is State.SENT and record.told and (self._pays_for_lost or not self._terms.reuse)
 
     def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""

@@ -43,9 +43,9 @@ class Results(Generic[Picture]):
         A presigned URL may have expired: the row, where there is one, is read again for a fresh one. late: seconds
         for which the picture of a job that has just ended may not be there yet.
         Raises ResultUnavailable saying that it is paid for and how to get it, with the `status` 410 where it is gone
-        for good; Interrupted.
+        for good and 403 where fresh addresses are refused as well, which may be for good; Interrupted.
         """
-        why, gone, refused = "the service gives no address for it.", False, True
+        why, gone, refused, denied = "the service gives no address for it.", False, True, False
         comes_by, pause = Deadline(late), _FIRST_PAUSE
         for number in itertools.count():
             if number and not comes_by.passed:
@@ -62,17 +62,20 @@ class Results(Generic[Picture]):
                     # an address that is refused is out of date; without an id there is no way to a fresh one
                     why, gone = error.message, error.status in ({404, 410} if generation_id else {403, 404, 410})
                     refused = error.status in {401, 403, 404, 410}
+                    denied = error.status == 403
                 except ValueError as error:
-                    why, gone, refused = str(error), False, False
+                    why, gone, refused, denied = str(error), False, False, False
             if number + 1 >= _ROUNDS and not refused:
                 break
             if generation_id is not None:
                 url = self._client.row(generation_id).result_url
         name = f"Generation {generation_id}" if generation_id else "The edit"
-        advice = "Run again to try once more, or set result to always new to pay for another." if gone else _RETRY
+        advice = (
+            "Run again to try once more, or set result to always new to pay for another." if gone or denied else _RETRY
+        )
         raise ResultUnavailable(
             f"{name} is finished and paid for, but its picture could not be downloaded: {why} {advice}",
-            status=410 if gone else None,
+            status=410 if gone else 403 if denied else None,
             generation_id=generation_id,
         )
 

@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen import edits as edits_module
+from kontext_bridge.oxen.batch import Batch
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.client import Client
 from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import (
     GenerationFailed,
+    GenerationNotFound,
     ModerationBlocked,
     ResultUnavailable,
 )
 from kontext_bridge.oxen.record import State, request_key
 from kontext_bridge.oxen.replies import parse_json
 from kontext_bridge.oxen.transport import Reply
+from kontext_bridge.standin import Fault
 
 QUICKLY = Terms(seconds=0.6)
 NEW = Terms(reuse=False, seconds=2.0)
@@ -116,3 +119,44 @@ def test_half_a_character_in_what_the_service_says_is_no_python_error(
 def test_half_a_character_leaves_whole_ones_as_they_are() -> None:
     body = json.dumps({"prompt": "an ox \U0001f402", "\ud83d": ["\ud83d", {"a": "\U0001f402 \udc02"}]}).encode()
     assert parse_json(body) == {"prompt": "an ox \U0001f402", "?": ["?", {"a": "\U0001f402 ?"}]}
+
+
+def test_a_picture_that_is_refused_for_ever_is_made_anew_only_where_that_is_asked_for(serve: Any) -> None:
+    remote = serve(result_expired=True)
+    (outcome,) = remote.run(remote.edits())
+    assert isinstance(outcome.error, ResultUnavailable) and "always new" in str(outcome.error)
+    remote.server.set(result_expired=Fault(match=outcome.error.generation_id))
+    assert errors(remote.run(remote.edits())) == [ResultUnavailable]
+    assert hows(remote.run(remote.edits(), NEW)) == [How.NEW]
+    assert len(remote.server.billed) == 2
+
+
+def test_a_pruned_picture_that_is_refused_is_not_paid_again_by_itself(serve: Any) -> None:
+    remote = serve()
+    (first,) = remote.run(remote.edits())
+    with remote.session() as session:
+        assert session.ledger.prune(max_bytes=0, keep_seconds=1e9) == 1
+    remote.server.set(result_expired=Fault(match=first.record.generation_id))
+    assert errors(remote.run(remote.edits())) == [ResultUnavailable]
+    assert len(remote.server.billed) == 1
+
+
+@pytest.mark.parametrize("gone", ["result_missing", "result_expired", "row"])
+def test_submit_with_always_new_makes_anew_what_collect_said_is_gone(serve: Any, monkeypatch: Any, gone: str) -> None:
+    remote = serve()
+    submit = Terms(submit_only=True)
+    (sent,) = remote.run(remote.edits(), submit)
+    if gone == "row":
+        monkeypatch.setattr(edits_module, "wait_for_row", not_found)
+    else:
+        remote.server.set(**{gone: True})
+    with remote.session() as session:
+        (outcome,) = Batch(session, len).collect([sent.record])
+    assert outcome.error is not None
+    assert hows(remote.run(remote.edits(), submit)) == [How.RESUMED], "only where it is asked for"
+    (again,) = remote.run(remote.edits(), replace(submit, reuse=False))
+    assert again.how is How.NEW and again.record.generation_id != sent.record.generation_id
+
+
+def not_found(*_: Any, **__: Any) -> Any:
+    raise GenerationNotFound("Oxen.ai knows no such generation.", status=404)
