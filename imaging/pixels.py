@@ -121,8 +121,13 @@ def digest(pixels: UInt8) -> str:
 
 
 def _check_values(values: Tensor, noun: str) -> None:
-    if not values.is_floating_point():
-        raise ImageError(f"The {noun} holds {values.dtype} values; ComfyUI's are floating point in 0..1.")
+    # Of the 8-bit ones torch finds no extremes.
+    if not values.is_floating_point() or values.dtype.itemsize == 1:
+        raise ImageError(
+            f"The {noun} holds {values.dtype} values; ComfyUI's are floating point of 16 bits or more, in 0..1."
+        )
+    if values.layout is not torch.strided or values.is_meta:
+        raise ImageError(f"The {noun} is a tensor that holds no numbers to read ({values.layout}, {values.device}).")
     # The extremes carry NaN and infinity, in one pass and without a copy.
     if torch.isfinite(torch.stack(torch.aminmax(values.detach()))).all():
         return

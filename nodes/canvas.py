@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ..oxen.request import AspectRatio
-from . import inputs
+from ..oxen.errors import InvalidParameters
+from ..oxen.request import AspectRatio, member_of
+from . import inputs, values
 from .types import KontextCanvas
 
 if TYPE_CHECKING:
     import torch
 
     from ..imaging.canvas import Canvas
+
+_MEGAPIXELS = (0.1, 4.0)
+_MARGIN = (0, 2048)
+_FEATHER = (0, 512)
 
 
 class KontextPrepare(io.ComfyNode):
@@ -39,8 +44,8 @@ class KontextPrepare(io.ComfyNode):
                 io.Float.Input(
                     "megapixels",
                     default=1.0,
-                    min=0.1,
-                    max=4.0,
+                    min=_MEGAPIXELS[0],
+                    max=_MEGAPIXELS[1],
                     step=0.1,
                     round=0.01,
                     tooltip="The size to edit at. Kontext was made for 1. Pictures near that size are not scaled.",
@@ -48,8 +53,8 @@ class KontextPrepare(io.ComfyNode):
                 io.Int.Input(
                     "margin",
                     default=64,
-                    min=0,
-                    max=2048,
+                    min=_MARGIN[0],
+                    max=_MARGIN[1],
                     tooltip="How many pixels around the mask Kontext sees of its surroundings. More gives a better "
                     "fit, less gives more detail.",
                 ),
@@ -74,10 +79,14 @@ class KontextPrepare(io.ComfyNode):
         cls, image: torch.Tensor, megapixels: float, margin: int, aspect_ratio: str, mask: torch.Tensor | None = None
     ) -> io.NodeOutput:
         from ..imaging import canvas as canvases
+        from ..imaging.pixels import check_image
 
+        image, margin = check_image(image), values.whole(margin, "margin", _MARGIN)
+        megapixels = values.within(megapixels, "megapixels", _MEGAPIXELS)
+        shape = member_of(AspectRatio, aspect_ratio, "aspect_ratio")
         size = None
-        if aspect_ratio != AspectRatio.MATCH.value:
-            size = canvases.pick_size(aspect_ratio, image.shape[2], image.shape[1], megapixels)
+        if shape is not AspectRatio.MATCH:
+            size = canvases.pick_size(shape.value, image.shape[2], image.shape[1], megapixels)
         # Until Kontext Restore says how far to fade, the room for it is remembered in its place.
         canvas = canvases.prepare(image, mask, size=size, megapixels=megapixels, margin=margin, feather=margin)
         height, width = canvas.prepared.shape[1:3]
@@ -100,8 +109,8 @@ class KontextRestore(io.ComfyNode):
                 io.Int.Input(
                     "feather",
                     default=16,
-                    min=0,
-                    max=512,
+                    min=_FEATHER[0],
+                    max=_FEATHER[1],
                     tooltip="Over how many pixels outside the mask the edit fades out; at most the margin of Kontext "
                     "Prepare.",
                 ),
@@ -113,4 +122,9 @@ class KontextRestore(io.ComfyNode):
     def execute(cls, image: torch.Tensor, canvas: Canvas, feather: int) -> io.NodeOutput:
         from ..imaging import canvas as canvases
 
+        if not isinstance(canvas, canvases.Canvas):
+            raise InvalidParameters(
+                "canvas takes what Kontext Prepare gives; something else is connected. Nothing was sent."
+            )
+        feather = values.whole(feather, "feather", _FEATHER)
         return io.NodeOutput(canvases.restore(image, replace(canvas, feather=min(feather, canvas.feather))))

@@ -16,8 +16,8 @@ from ..imaging.pixels import check_image
 from ..kontext.errors import BadRequest, KontextError, NonFinite
 from ..kontext.linear import Compute
 from ..kontext.sampler import Edit
-from ..oxen.request import AspectRatio
-from . import files
+from ..oxen.request import AspectRatio, member_of
+from . import files, values
 
 if TYPE_CHECKING:
     from ..kontext.comfyui import Loaded
@@ -39,7 +39,8 @@ class Edited:
 
 def load(name: str, compute: str, *, compiled: bool) -> Loaded:
     """Load Kontext (FP8): the MODEL in a file of diffusion_models; raises KontextError."""
-    path = files.path("diffusion_models", name)
+    compute, compiled = values.text(compute, "compute"), values.switch(compiled, "compile")
+    path = files.path("diffusion_models", values.text(name, "file"))
     if compute not in _COMPUTE:
         raise BadRequest(f"compute is {compute!r}; choose one of {', '.join(_COMPUTE)}.")
 
@@ -53,7 +54,8 @@ def load(name: str, compute: str, *, compiled: bool) -> Loaded:
 
 def with_lora(model: Any, name: str, strength: float) -> Any:
     """Kontext LoRA: the MODEL with a file of loras; raises KontextError."""
-    path = files.path("loras", name)
+    strength = values.number(strength, "strength")
+    path = files.path("loras", values.text(name, "file"))
 
     def patched() -> Any:
         from ..kontext import comfyui_lora
@@ -61,6 +63,17 @@ def with_lora(model: Any, name: str, strength: float) -> Any:
         return comfyui_lora.with_lora(model, path, strength)
 
     return _inside_comfyui(patched)
+
+
+def latents(references: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors of some LATENTs by the names of their sockets; raises BadRequest for what is none."""
+    found = []
+    for name, latent in references.items():
+        samples = latent.get("samples") if isinstance(latent, dict) else None
+        if not isinstance(samples, torch.Tensor) or not samples.ndim:
+            raise BadRequest(f"{name} takes a LATENT, and something else is connected. Connect an encoded picture.")
+        found.append(samples)
+    return found
 
 
 def sample(
@@ -78,6 +91,9 @@ def sample(
     """Kontext Sample: a latent [B,16,height/8,width/8], B the most pictures that a reference has."""
     if not references:
         raise BadRequest("Kontext edits pictures, and no reference is connected. Connect an encoded picture.")
+    width, height = values.whole(width, "width"), values.whole(height, "height")
+    steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
+    guidance, cfg = values.number(guidance, "guidance"), values.number(cfg, "cfg")
     batch = max(reference.shape[0] for reference in references)
     edit = Edit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
 
@@ -107,7 +123,10 @@ def edit(
     With match_input_image each comes back at its own size; another aspect ratio is sampled as a new shape and comes
     back in the size it was sampled at. Raises KontextError or ImageError.
     """
-    image = check_image(image)
+    image, prompt = check_image(image), values.text(prompt, "prompt")
+    steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
+    variations, guidance = values.whole(variations, "variations"), values.number(guidance, "guidance")
+    aspect_ratio = member_of(AspectRatio, aspect_ratio, "aspect_ratio").value
     if not prompt.strip():
         raise BadRequest("The prompt is empty: say in a sentence what to change.")
     if variations < 1:

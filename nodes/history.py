@@ -8,6 +8,8 @@ from comfy_api.latest import io, ui
 
 from . import inputs
 
+_LINES = 1000
+
 
 class KontextHistory(io.ComfyNode):
     @classmethod
@@ -25,7 +27,7 @@ class KontextHistory(io.ComfyNode):
                     "pick",
                     default=1,
                     min=1,
-                    max=1000,
+                    max=_LINES,
                     tooltip="Which line of the table to bring back; 1 is the newest.",
                 ),
                 io.String.Input(
@@ -34,7 +36,7 @@ class KontextHistory(io.ComfyNode):
                     placeholder="search: words of the prompt, or a generation id",
                     tooltip="Only what has this in its prompt or generation id.",
                 ),
-                io.Int.Input("count", default=20, min=1, max=1000, tooltip="How many lines the table has."),
+                io.Int.Input("count", default=20, min=1, max=_LINES, tooltip="How many lines the table has."),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture of the chosen line."),
@@ -53,6 +55,7 @@ class KontextHistory(io.ComfyNode):
         from . import listing
         from .values import text, whole
 
-        pick, count, search = whole(pick, "pick"), whole(count, "count"), text(search, "search").strip()
+        pick, count = whole(pick, "pick", (1, _LINES)), whole(count, "count", (1, _LINES))
+        search = text(search, "search").strip()
         image, table, as_json = await listing.history(pick, search, count, cls.hidden.unique_id)
         return io.NodeOutput(image, table, as_json, ui=ui.PreviewText(table))

@@ -193,7 +193,7 @@ class KontextSample(io.ComfyNode):
     ) -> io.NodeOutput:
         from . import edits
 
-        latents = [latent["samples"] for latent in references.values()]
+        latents = edits.latents(references)
         sampled = edits.sample(model, positive, negative, cfg, latents, width, height, steps, guidance, seed)
         return io.NodeOutput({"samples": sampled})
 

@@ -25,6 +25,7 @@ from ..oxen.uploads import upload
 from .runs import account_without_key, in_session
 from .types import Bytes
 from .values import text as text_of
+from .values import whole
 
 _MAX_URIS = 64
 _FETCH_TRIES = 3
@@ -75,11 +76,13 @@ async def from_uris(text: str) -> Stacked:
 def to_files(image: torch.Tensor, mask: torch.Tensor | None, format: str, quality: int) -> Bytes:
     """One file for each picture of an IMAGE [B,H,W,C]; raises ImageError."""
     chosen = member_of(ImageFormat, format, "format")
-    return tuple(encode_batch(image, mask, format=chosen, quality=quality))
+    return tuple(encode_batch(image, mask, format=chosen, quality=whole(quality, "quality")))
 
 
 def from_files(files: Bytes) -> Stacked:
-    """The pictures of some files; raises ImageError."""
+    """The pictures of some files; raises ImageError, and InvalidParameters for what is none."""
+    if not isinstance(files, tuple) or not all(isinstance(file, EncodedImage) for file in files):
+        raise InvalidParameters("bytes takes what Image to Bytes gives; something else is connected. Nothing was sent.")
     return to_tensors(_decode_all((partial(_data, file), _OF_BYTES) for file in files))
 
 

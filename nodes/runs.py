@@ -34,7 +34,7 @@ from ..oxen.errors import (
 from ..oxen.progress import Progress
 from ..oxen.record import Record
 from ..oxen.replies import is_generation_id, shown_id
-from ..oxen.request import member_of
+from ..oxen.request import member_of, shown_value
 from ..oxen.session import Session, expect, prune_soon
 from ..oxen.settings import load_settings
 from ..oxen.trouble import in_words
@@ -345,9 +345,11 @@ def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
 def _described(image: object, widgets: dict[str, Any]) -> str:
     """By what people tell one item of a list from another, which may be anything yet."""
     size = f"{_size(image)}, " if isinstance(image, torch.Tensor) and is_batch(image) else ""
-    prompt = " ".join(str(widgets.get("prompt", "")).split())
+    # Neither has been checked yet, and not everything that a link gives has a text of a bearable length.
+    seed, written = (one if isinstance(one, str) else shown_value(one) for one in map(widgets.get, ("seed", "prompt")))
+    prompt = " ".join(written.split())
     shown = prompt if len(prompt) <= _PROMPT_SHOWN else prompt[: _PROMPT_SHOWN - 1] + "…"
-    return f' ({size}seed {widgets.get("seed")}, "{shown}")'
+    return f' ({size}seed {seed}, "{shown}")'
 
 
 def _size(image: torch.Tensor) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import TypeGuard
 
 from ..oxen.errors import InvalidParameters
 
+# A seed of ComfyUI's has 64 bits; nothing else that a node takes has more.
+_MOST = 2**64
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -28,19 +31,45 @@ def text(value: object, name: str) -> str:
     raise _refused(value, name, "a text", advice)
 
 
-def whole(value: object, name: str) -> int:
-    """An INT, also where it comes as a FLOAT without a fraction; raises InvalidParameters for anything else."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if is_number and value == int(value):  # type: ignore[call-overload]
-        return int(value)  # type: ignore[call-overload, no-any-return]
-    raise _refused(value, name, "a whole number")
+def whole(value: object, name: str, bounds: tuple[int, int] = (-_MOST, _MOST)) -> int:
+    """An INT, also where it comes as a FLOAT without a fraction; raises InvalidParameters for anything else, and for
+    one out of bounds.
+    """
+    if not _is_number(value) or not math.isfinite(value) or value != int(value):
+        raise _refused(value, name, "a whole number")
+    if not bounds[0] <= value <= bounds[1]:
+        raise _out_of(bounds, value, name)
+    return int(value)
 
 
 def number(value: object, name: str) -> float:
     """A FLOAT or an INT; raises InvalidParameters for anything else."""
-    if isinstance(value, Real) and not isinstance(value, bool):
+    if _is_number(value):
         return value if isinstance(value, int) else float(value)
     raise _refused(value, name, "a number")
+
+
+def within(value: object, name: str, bounds: tuple[float, float]) -> float:
+    """A FLOAT or an INT within bounds; raises InvalidParameters for anything else, NaN too."""
+    found = number(value, name)
+    if not bounds[0] <= found <= bounds[1]:
+        raise _out_of(bounds, found, name)
+    return found
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number that Python's own arithmetic takes; a whole one may have more digits than that."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _out_of(bounds: tuple[float, float], value: float, name: str) -> InvalidParameters:
+    return InvalidParameters(f"{name} is {value:g}; it takes {bounds[0]:g} to {bounds[1]:g}. Nothing was sent.")
 
 
 def switch(value: object, name: str) -> bool:
@@ -52,7 +81,9 @@ def switch(value: object, name: str) -> bool:
 
 def _refused(value: object, name: str, wanted: str, advice: str = "") -> InvalidParameters:
     kind = _KINDS.get(type(value), f"of the kind {type(value).__name__}")
-    shown = f" ({value!r})" if isinstance(value, str | int | float) and len(repr(value)) <= 40 else ""
+    kind = kind if not isinstance(value, Real) or _is_number(value) or isinstance(value, bool) else "one too large"
+    short = isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 10**39)
+    shown = f" ({value!r})" if short and len(repr(value)) <= 40 else ""
     return InvalidParameters(
         f"{name} takes {wanted}; what is connected gives it {kind}{shown}.{advice} Nothing was sent."
     )

@@ -77,7 +77,7 @@ class EditParameters:
     def __post_init__(self) -> None:
         if wrong := wrong_with_prompt(self.prompt):
             raise InvalidParameters(f"{wrong} Nothing was sent.")
-        namespace = text_of("namespace", self.namespace or "").strip()
+        namespace = text_of("namespace", "" if self.namespace is None else self.namespace).strip()
         if wrong := _wrong_characters("namespace", namespace, _NAMESPACE_CHARACTERS):
             raise InvalidParameters(f"{wrong} Nothing was sent.")
         read: dict[str, object] = {
@@ -129,14 +129,17 @@ def member_of(kind: type[Member], value: object, name: str) -> Member:
         return kind(value)
     except ValueError:
         choices = ", ".join(str(member.value) for member in kind)
-        raise InvalidParameters(f"{name} is {value!r}; it takes one of {choices}. Nothing was sent.") from None
+        raise InvalidParameters(
+            f"{name} is {shown_value(value)}; it takes one of {choices}. Nothing was sent."
+        ) from None
 
 
 def text_of(name: str, value: object) -> str:
     """A text that came over a link, where ComfyUI checks nothing; raises InvalidParameters for what is none."""
     if not isinstance(value, str):
         raise InvalidParameters(
-            f"{name} takes a text, and what is connected to it gives {_kind(value)}: {_short(value)}. Nothing was sent."
+            f"{name} takes a text, and what is connected to it gives {_kind(value)}: {shown_value(value)}. "
+            "Nothing was sent."
         )
     return value
 
@@ -144,7 +147,7 @@ def text_of(name: str, value: object) -> str:
 def wrong_with_prompt(prompt: object) -> str | None:
     """What keeps a prompt from being sent, with what to do; None where nothing does."""
     if not isinstance(prompt, str):
-        return f"The prompt takes a text, and what is connected to it gives {_kind(prompt)}: {_short(prompt)}."
+        return f"The prompt takes a text, and what is connected to it gives {_kind(prompt)}: {shown_value(prompt)}."
     if not prompt.strip():
         return "The prompt is empty: say in a sentence what to change."
     return _wrong_characters("prompt", prompt, PROMPT_CHARACTERS)
@@ -152,7 +155,7 @@ def wrong_with_prompt(prompt: object) -> str | None:
 
 def _wrong_characters(name: str, text: str, most: int) -> str | None:
     if len(text) > most:
-        return f"The {name} has {len(text):,} characters, beginning {_short(text)}; it takes at most {most:,}."
+        return f"The {name} has {len(text):,} characters, beginning {shown_value(text)}; it takes at most {most:,}."
     for place, character in enumerate(text, 1):
         kind = unicodedata.category(character)
         if kind == "Cs":
@@ -169,7 +172,10 @@ def _kind(value: object) -> str:
     return "nothing" if value is None else f"a value of type {type(value).__name__}"
 
 
-def _short(value: object) -> str:
+def shown_value(value: object) -> str:
+    """A value for an error's text, cut where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
+        return "a number of very many digits"  # Python itself prints no more than some thousands
     shown = ascii(value[:_SHOWN] if isinstance(value, str) else value)
     return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
 
@@ -180,14 +186,17 @@ def _number(value: object) -> int | float | None:
         return None
     if isinstance(value, Integral):
         return int(value)
-    return float(value) if isinstance(value, Real) else None
+    try:
+        return float(value) if isinstance(value, Real) else None
+    except OverflowError:
+        return None
 
 
 def _within(name: str, value: object, bounds: tuple[float, float]) -> int | float:
     low, high = bounds
     number = _number(value)
     if number is None or not low <= number <= high:
-        raise InvalidParameters(f"{name} is {_short(value)}; it takes {low:g} to {high:g}. Nothing was sent.")
+        raise InvalidParameters(f"{name} is {shown_value(value)}; it takes {low:g} to {high:g}. Nothing was sent.")
     return number
 
 
@@ -198,12 +207,12 @@ def _whole(name: str, value: object, bounds: tuple[float, float]) -> int:
     if number is None or number < low or number % 1:
         upto = f" to {high:g}" if high < math.inf else ""
         raise InvalidParameters(
-            f"{name} is {_short(value)}; it takes a whole number from {low:g}{upto}. Nothing was sent."
+            f"{name} is {shown_value(value)}; it takes a whole number from {low:g}{upto}. Nothing was sent."
         )
     return int(number)
 
 
 def _switch(name: str, value: object) -> bool:
     if not isinstance(value, Real) or value not in (0, 1):
-        raise InvalidParameters(f"{name} is {_short(value)}; it takes true or false. Nothing was sent.")
+        raise InvalidParameters(f"{name} is {shown_value(value)}; it takes true or false. Nothing was sent.")
     return bool(value)

@@ -6,6 +6,7 @@ import base64
 import math
 import struct
 import zlib
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from kontext_bridge.headless.graph import WorkflowError
 from kontext_bridge.imaging.codec import EncodedImage
+from kontext_bridge.imaging.errors import ImageError
 from kontext_bridge.oxen.errors import OxenError
 from kontext_bridge.standin import Fault
 from kontext_bridge.standin.picture import bomb
@@ -353,3 +355,125 @@ def test_what_is_no_job_on_a_job_input_is_told_in_words(bench: Any) -> None:
     with pytest.raises(OxenError, match="job takes what Kontext Submit gives"):
         bench.run("KontextCollect", job=["5ad0c1c6"])
     assert bench.server.requests == []
+
+
+TOO_LONG = 10**5000
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), TOO_LONG, Fraction(10**400)], ids=["+", "-", "long", "fraction"]
+)
+@pytest.mark.parametrize(
+    "name", ["steps", "seed", "variations", "guidance", "timeout", "prompt", "aspect_ratio", "disable_safety_checker"]
+)
+def test_a_number_that_python_cannot_count_with_is_told_in_words(
+    bench: Any, images: Any, name: str, value: Any
+) -> None:
+    with pytest.raises(OxenError, match=rf"^{name} .*Nothing was sent") as raised:
+        bench.run("KontextEdit", image=images(), **{"prompt": "a hat", name: [value]})
+    assert len(str(raised.value)) < 300 and bench.server.requests == []
+
+
+@pytest.mark.parametrize("name", ["pick", "count"])
+@pytest.mark.parametrize("value", [0, -1, -5, 1001, 2**63, 10**400])
+def test_a_line_that_no_history_has_is_refused_and_not_counted_from_the_other_end(
+    bench: Any, images: Any, name: str, value: int
+) -> None:
+    bench.edit(images())
+    with pytest.raises(OxenError, match=rf"^{name} .*takes"):
+        bench.run("KontextHistory", **{name: [value]})
+
+
+@pytest.mark.parametrize("value", ["90", [90], None, math.nan, 10**400], ids=["text", "list", "none", "nan", "huge"])
+@pytest.mark.parametrize("node", ["KontextImageToURI", "KontextEncodeImage"])
+def test_a_quality_that_is_no_number_is_told_in_words(bench: Any, images: Any, node: str, value: Any) -> None:
+    with pytest.raises(OxenError, match=r"^quality takes a whole number"):
+        bench.run(node, image=images(), format="jpg", quality=[value])
+
+
+@pytest.mark.parametrize(
+    "value", [None, 7, b"bytes", "text", [1], (b"bytes",), ("text",), {}, torch.ones(2)], ids=lambda v: type(v).__name__
+)
+def test_what_is_no_bytes_of_ours_is_told_in_words(bench: Any, value: Any) -> None:
+    with pytest.raises(OxenError, match=r"^bytes takes what Image to Bytes gives"):
+        bench.run("KontextDecodeImage", bytes=[value])
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value"),
+    [
+        ("KontextPrepare", "megapixels", "1"),
+        ("KontextPrepare", "megapixels", math.nan),
+        ("KontextPrepare", "megapixels", math.inf),
+        ("KontextPrepare", "megapixels", 1e6),
+        ("KontextPrepare", "margin", [64]),
+        ("KontextPrepare", "margin", None),
+        ("KontextPrepare", "aspect_ratio", 16),
+        ("KontextPrepare", "aspect_ratio", "1000000000:1"),
+        ("KontextRestore", "canvas", "canvas"),
+        ("KontextRestore", "canvas", None),
+    ],
+)
+def test_what_a_canvas_cannot_be_made_of_is_told_in_words(
+    bench: Any, images: Any, node: str, name: str, value: Any
+) -> None:
+    with pytest.raises(OxenError, match=rf"^{name} (takes|is) "):
+        bench.run(node, image=images(), **{name: [value]})
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda image: image.to(torch.float8_e4m3fn),
+        lambda image: image.to("meta"),
+        lambda image: image.to_sparse(),
+        lambda image: image.tolist(),
+    ],
+    ids=["fp8", "meta", "sparse", "list"],
+)
+@pytest.mark.parametrize("node", ["KontextEncodeImage", "KontextPrepare"])
+def test_a_tensor_that_holds_no_picture_is_told_in_words(bench: Any, images: Any, node: str, spoil: Any) -> None:
+    shape = {"aspect_ratio": "16:9"} if node == "KontextPrepare" else {}
+    with pytest.raises(ImageError, match=r"The picture|An IMAGE is"):
+        bench.run(node, image=[spoil(images())], **shape)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value"),
+    [
+        *(
+            ("KontextEditLocal", name, value)
+            for name in ("steps", "seed", "variations", "guidance")
+            for value in ("5", [5])
+        ),
+        ("KontextEditLocal", "prompt", ["a hat"]),
+        ("KontextEditLocal", "aspect_ratio", 16),
+        *(("KontextSample", name, "16") for name in ("width", "height", "steps", "seed", "guidance", "cfg")),
+        *(("KontextSample", "references.reference_0", value) for value in ("latent", {}, {"samples": None}, [1])),
+        ("KontextLoRA", "strength", "1"),
+        ("KontextLoRA", "file", ["a.safetensors"]),
+        ("KontextLoadModel", "compute", ["auto"]),
+        ("KontextLoadModel", "compile", "yes"),
+    ],
+    ids=str,
+)
+def test_the_local_nodes_tell_what_they_cannot_take_in_words(node: str, name: str, value: Any) -> None:
+    from kontext_bridge.kontext.errors import BadRequest
+    from kontext_bridge.nodes import edits
+
+    latent = {"samples": torch.zeros(1, 16, 4, 4)}
+    sampled = {"width": 16, "height": 16, "steps": 4, "guidance": 2.5, "seed": 1, "cfg": 1.0}
+    edited = {"prompt": "a hat", "aspect_ratio": "1:1", "steps": 4, "guidance": 2.5, "seed": 1}
+    with pytest.raises((OxenError, BadRequest), match=rf"^(references.)?{name.rpartition('.')[2]} (takes|is) "):
+        if node == "KontextEditLocal":
+            edits.edit(None, None, None, torch.zeros(1, 16, 16, 3), **{**edited, name: value})
+        elif node == "KontextLoRA":
+            edits.with_lora(None, **{"name": "x", "strength": 1.0, ("name" if name == "file" else name): value})
+        elif node == "KontextLoadModel":
+            edits.load(
+                "x", **{"compute": "auto", "compiled": False, ("compiled" if name == "compile" else name): value}
+            )
+        elif name.startswith("references."):
+            edits.latents({"reference_0": value})
+        else:
+            edits.sample(None, None, None, references=edits.latents({"x": latent}), **{**sampled, name: value})
