@@ -12,8 +12,10 @@ from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen import edits as edits_module
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.edits import How, Terms
-from kontext_bridge.oxen.errors import GenerationNotFound, OutcomeUnknown, OxenError
+from kontext_bridge.oxen.errors import GenerationNotFound, Interrupted, OutcomeUnknown, OxenError
+from kontext_bridge.oxen.ledger import Ledger
 from kontext_bridge.oxen.replies import read_edit
 from kontext_bridge.standin import Fault
 
@@ -167,3 +169,23 @@ def test_what_a_desktop_leaves_in_a_folder_is_no_picture(remote: Any, name: str)
     (remote.home / "results").mkdir()
     (remote.home / "results" / name).write_bytes(b"icons")
     assert hows(remote.run(remote.edits())) == [How.NEW]
+
+
+@pytest.mark.parametrize("wait", [WaitMode.BLOCKING, WaitMode.POLLING])
+@pytest.mark.parametrize("how", ["interrupt", "detach"])
+def test_cancel_just_before_the_last_block_leaves_no_doubt(
+    remote: Any, monkeypatch: pytest.MonkeyPatch, wait: WaitMode, how: str
+) -> None:
+    control = Control()
+    leaving = Ledger.leaving
+
+    def pressed(self: Ledger, record: Any) -> None:
+        leaving(self, record)
+        getattr(control, how)()
+
+    monkeypatch.setattr(Ledger, "leaving", pressed)
+    with pytest.raises(Interrupted):
+        remote.run(remote.edits(), Terms(wait=wait), control=control)
+    monkeypatch.setattr(Ledger, "leaving", leaving)
+    assert not remote.server.billed
+    assert hows(remote.run(remote.edits(), Terms(wait=wait))) == [How.NEW]
