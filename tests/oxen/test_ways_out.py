@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import time
 from contextlib import closing
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen import edits as edits_module
+from kontext_bridge.oxen import transport as transport_module
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.client import Client
 from kontext_bridge.oxen.control import Control
@@ -189,3 +193,26 @@ def test_cancel_just_before_the_last_block_leaves_no_doubt(
     monkeypatch.setattr(Ledger, "leaving", leaving)
     assert not remote.server.billed
     assert hows(remote.run(remote.edits(), Terms(wait=wait))) == [How.NEW]
+
+
+def test_what_was_known_of_the_services_clock_is_forgotten_when_this_machines_is_set(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = remote.transport()
+    assert transport.clock_offset is None
+    transport.send("GET", "/api/users/me")
+    assert abs(transport.clock_offset) < 5
+    wrong = SimpleNamespace(time=lambda: time.time() + 7200, monotonic=time.monotonic)
+    monkeypatch.setattr(transport_module, "time", wrong)
+    assert transport.clock_offset is None
+    transport.send("GET", "/api/users/me")
+    assert abs(transport.clock_offset + 7200) < 5
+
+
+def test_a_picture_that_cost_nothing_is_not_counted_by_its_price(remote: Any) -> None:
+    (edit,) = remote.edits()
+    with remote.session() as session:
+        record = session.ledger.open("key", edit.parameters, "data:,", Decimal("0.03"))
+        assert session.ledger.spent_since(0.0) == Decimal("0.03")
+        session.ledger.note_cost(record, Decimal("0.00"))
+        assert session.ledger.spent_since(0.0) == 0
