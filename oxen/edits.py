@@ -357,7 +357,8 @@ class Editor(Generic[Picture]):
             record = self._noted(record, generation_id=generation_id)
             self._submitted.append(record)
             return _Claim(record, How.NEW)
-        except Interrupted:
+        except Interrupted:  # of a request that is out the outcome is unknown, and that is another error
+            self._ended(record, State.REFUSED, "Its run was stopped before it was sent.")
             raise
         except OxenError as error:
             # without the service's own envelope it is a gateway's word, which knows nothing of the service

@@ -313,7 +313,8 @@ class Ledger:
         A request whose outcome is unknown counts; one that the service refused does not.
         """
         rows = self._select("SELECT cost, price FROM jobs WHERE created_at >= ? AND state != ?", (when, State.REFUSED))
-        return sum((read_amount(cost) or read_amount(price) or Decimal(0) for cost, price in rows), Decimal(0))
+        amounts = (read_amount(price if read_amount(cost) is None else cost) for cost, price in rows)
+        return sum((amount or Decimal(0) for amount in amounts), Decimal(0))
 
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""

@@ -25,6 +25,7 @@ from .errors import OxenError, UnexpectedReply
 from .ledger import Ledger
 from .record import Record, State, text_digest
 from .replies import Row
+from .request import SEED_RANGE
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +220,8 @@ class _Search:
         prompt = _text_match(shown.get("prompt"), str(sent.get("prompt", "")))
         seed = _number_match(shown.get("seed"), sent.get("seed"))
         picture = self._picture_match(shown.get("input_image"), faithful=faithful)
+        if seed is _Match.OTHER and sent.get("seed") == 0 and not self._is_ours(shown["seed"]):
+            seed = _Match.MAYBE  # many take 0 for a seed that they choose, and show what they chose
         if _Match.OTHER in (prompt, seed, picture):
             return _Match.OTHER
         rest = [_value_match(shown[name], value) for name, value in sent.items() if name in shown]
@@ -226,6 +229,11 @@ class _Search:
             rest.append(_value_match(row.model, self._model))
         certain = prompt is seed is picture is _Match.OURS and all(match is _Match.OURS for match in rest)
         return _Match.OURS if certain else _Match.MAYBE
+
+    def _is_ours(self, seed: Any) -> bool:
+        """Whether some other request of this machine with no id known has a seed."""
+        number = float(seed)
+        return number.is_integer() and 0 <= number < SEED_RANGE and bool(self.ledger.unnamed(int(number)))
 
     def _picture_match(self, shown: Any, *, faithful: bool) -> _Match:
         if not isinstance(shown, str) or not shown:

@@ -232,12 +232,25 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
         except ValueError:
             if not isinstance(url, str) or not url:
                 raise UnexpectedReply("The service sent a picture that is not base64.") from None
+    if isinstance(url, str) and (data := inline(url)) is not None:
+        return EditImage(data=data)
     return EditImage(url=url) if isinstance(url, str) and url else None
+
+
+def inline(url: str) -> bytes | None:
+    """The picture that an address holds itself, as a data URI does; None for any other."""
+    head = url[:100].lstrip().partition(",")[0].lower()
+    if not (head.startswith("data:") and head.endswith(";base64")):
+        return None
+    try:
+        return _decoded(url)
+    except ValueError:
+        return None
 
 
 def _decoded(encoded: str) -> bytes:
     """The bytes of a paid picture, in whatever form base64 comes: as a data URI, wrapped, unpadded or URL-safe."""
-    text = encoded.partition(",")[2] if encoded.lstrip().startswith("data:") else encoded
+    text = encoded.partition(",")[2] if encoded[:100].lstrip().lower().startswith("data:") else encoded
     plain = "".join(text.split()).rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
     return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
 

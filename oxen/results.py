@@ -12,6 +12,7 @@ from .client import Client
 from .control import Deadline
 from .errors import ConnectionFailed, ResultUnavailable, UrlRefused
 from .fetch import Fetcher, with_retries
+from .replies import inline
 
 Picture = TypeVar("Picture")
 
@@ -56,7 +57,9 @@ class Results(Generic[Picture]):
             if url is not None:
                 url = _absolute(self._client.account.base_url, url)
                 try:
-                    data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))
+                    data = inline(url)
+                    if data is None:
+                        data = with_retries(self._client.control, _TRIES, partial(self._fetcher.fetch, url))
                     return data, self.decode(data)
                 except (ConnectionFailed, ResultUnavailable, UrlRefused) as error:
                     # an address that is refused is out of date; without an id there is no way to a fresh one

@@ -74,6 +74,7 @@ _ERROR_BYTES = 1 << 20
 _ERROR_SECONDS = 10.0
 _FRAMING = 8  # bytes on the network for one of a body, in chunks of one byte each
 _YEARS = (1.7e9, 4.1e9)  # 2023 to 2099: no Date outside them is the time
+_SET_SECONDS = 5.0
 _CONNECT_TRIES = 3
 _BUSY_TRIES = 6
 _POOL_SIZE = 16
@@ -126,6 +127,7 @@ class _Clock:
     """What is known of the service's clock, by all who share a connection pool."""
 
     offset: float | None = None
+    began: float = 0.0
 
 
 class Transport:
@@ -148,9 +150,10 @@ class Transport:
     def clock_offset(self) -> float | None:
         """Seconds, to about one, that the service's clock was ahead of this machine's at its last answer.
 
-        None until one tells.
+        None until one tells, and again once this machine's clock was set since.
         """
-        return self._clock.offset
+        was_set = abs(_began() - self._clock.began) > _SET_SECONDS
+        return None if was_set else self._clock.offset
 
     def close(self) -> None:
         self.session.close()
@@ -308,7 +311,12 @@ class Transport:
         date = http_date(headers.get("Date", ""))
         stored = headers.get("Age", "0").strip() not in {"", "0"}
         if date is not None and _YEARS[0] < date < _YEARS[1] and not stored:
-            self._clock.offset = date - time.time()
+            self._clock.offset, self._clock.began = date - time.time(), _began()
+
+
+def _began() -> float:
+    """When the clock that nobody sets was at nought, by the one that is set; the same as long as that is not."""
+    return time.time() - time.monotonic()
 
 
 def _is_out(line: Line, body: Outgoing) -> bool:

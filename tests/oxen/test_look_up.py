@@ -406,3 +406,11 @@ def test_a_job_of_the_same_edit_made_before_is_not_taken_for_the_lost_one(lost: 
     assert isinstance(look_up(Service(old), ledger, second), Perhaps)
     answer = look_up(Service(lost.entry, old), ledger, second)
     assert isinstance(answer, Found) and answer.row.generation_id == "ours"
+
+
+def test_a_seed_that_a_service_chose_in_place_of_none_is_doubt(lost: Any) -> None:
+    record = lost.cut_off("zero", seed=0)
+    row = {**lost.entry, "seed": 1234567}
+    assert isinstance(look_up(Service(row), lost.ledger, record), Perhaps)
+    assert isinstance(look_up(Service({**row, "prompt": "make it night"}), lost.ledger, record), Nothing)
+    assert isinstance(look_up(Service(lost.entry), lost.ledger, record), Nothing), "the seed of another lost request"

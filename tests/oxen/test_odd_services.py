@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from kontext_bridge.oxen import client as client_module
 from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen import edits as edits_module
 from kontext_bridge.oxen.batch import Batch
@@ -20,7 +21,7 @@ from kontext_bridge.oxen.errors import (
     ResultUnavailable,
 )
 from kontext_bridge.oxen.record import State, request_key
-from kontext_bridge.oxen.replies import parse_json
+from kontext_bridge.oxen.replies import parse_json, read_edit
 from kontext_bridge.oxen.transport import Reply
 from kontext_bridge.standin import Fault
 
@@ -160,3 +161,20 @@ def test_submit_with_always_new_makes_anew_what_collect_said_is_gone(serve: Any,
 
 def not_found(*_: Any, **__: Any) -> Any:
     raise GenerationNotFound("Oxen.ai knows no such generation.", status=404)
+
+
+@pytest.mark.parametrize("mode", [Terms(), BLOCKING], ids=["queue", "blocking"])
+def test_a_result_whose_address_is_a_data_uri_is_that_picture(serve: Any, monkeypatch: Any, mode: Terms) -> None:
+    remote = serve(url_though_b64=True)
+    uri = remote.edits()[0].input_image()
+    if mode is BLOCKING:
+        monkeypatch.setattr(client_module, "read_edit", lambda _: read_edit({"images": [{"url": uri}]}))
+    real = Client._shown
+
+    def shown(self: Client, row: Any) -> Any:
+        row = real(self, row)
+        return replace(row, result_url=uri) if row.result_url else row
+
+    monkeypatch.setattr(Client, "_shown", shown)
+    (outcome,) = remote.run(remote.edits(), mode)
+    assert outcome.how is How.NEW and outcome.picture == (48, 32)

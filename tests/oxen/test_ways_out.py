@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import base64
 import sqlite3
+import time
 from contextlib import closing
+from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen import edits as edits_module
+from kontext_bridge.oxen import transport as transport_module
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.edits import How, Terms
-from kontext_bridge.oxen.errors import GenerationNotFound, OutcomeUnknown, OxenError
+from kontext_bridge.oxen.errors import GenerationNotFound, Interrupted, OutcomeUnknown, OxenError
+from kontext_bridge.oxen.ledger import Ledger
 from kontext_bridge.oxen.replies import read_edit
 from kontext_bridge.standin import Fault
 
@@ -167,3 +173,46 @@ def test_what_a_desktop_leaves_in_a_folder_is_no_picture(remote: Any, name: str)
     (remote.home / "results").mkdir()
     (remote.home / "results" / name).write_bytes(b"icons")
     assert hows(remote.run(remote.edits())) == [How.NEW]
+
+
+@pytest.mark.parametrize("wait", [WaitMode.BLOCKING, WaitMode.POLLING])
+@pytest.mark.parametrize("how", ["interrupt", "detach"])
+def test_cancel_just_before_the_last_block_leaves_no_doubt(
+    remote: Any, monkeypatch: pytest.MonkeyPatch, wait: WaitMode, how: str
+) -> None:
+    control = Control()
+    leaving = Ledger.leaving
+
+    def pressed(self: Ledger, record: Any) -> None:
+        leaving(self, record)
+        getattr(control, how)()
+
+    monkeypatch.setattr(Ledger, "leaving", pressed)
+    with pytest.raises(Interrupted):
+        remote.run(remote.edits(), Terms(wait=wait), control=control)
+    monkeypatch.setattr(Ledger, "leaving", leaving)
+    assert not remote.server.billed
+    assert hows(remote.run(remote.edits(), Terms(wait=wait))) == [How.NEW]
+
+
+def test_what_was_known_of_the_services_clock_is_forgotten_when_this_machines_is_set(
+    remote: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = remote.transport()
+    assert transport.clock_offset is None
+    transport.send("GET", "/api/users/me")
+    assert abs(transport.clock_offset) < 5
+    wrong = SimpleNamespace(time=lambda: time.time() + 7200, monotonic=time.monotonic)
+    monkeypatch.setattr(transport_module, "time", wrong)
+    assert transport.clock_offset is None
+    transport.send("GET", "/api/users/me")
+    assert abs(transport.clock_offset + 7200) < 5
+
+
+def test_a_picture_that_cost_nothing_is_not_counted_by_its_price(remote: Any) -> None:
+    (edit,) = remote.edits()
+    with remote.session() as session:
+        record = session.ledger.open("key", edit.parameters, "data:,", Decimal("0.03"))
+        assert session.ledger.spent_since(0.0) == Decimal("0.03")
+        session.ledger.note_cost(record, Decimal("0.00"))
+        assert session.ledger.spent_since(0.0) == 0
