@@ -4,6 +4,7 @@ picture that was paid for is worth less than the picture.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
@@ -16,6 +17,17 @@ def open_console() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a command line; ends the command in argparse's own way where they are none."""
+    options = parser.parse_args(arguments)
+    for name, value in vars(options).items():
+        # argparse takes the -- of --option=-- away and leaves an empty list in place of a text
+        is_empty = value == [] and parser.get_default(name) != []
+        if is_empty or (isinstance(value, list) and [] in value):
+            parser.error(f"-- is no value of {name.replace('_', '-')}")
+    return options
 
 
 def say(text: str, stream: TextIO | None, end: str = "\n") -> OSError | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .console import is_terminal, open_console, say, typed
+from .console import is_terminal, open_console, parsed, say, typed
 from .imaging.canvas import pick_size, prepare, restore
 from .imaging.codec import decode, encode, to_tensors
 from .imaging.errors import ImageError
@@ -51,7 +51,7 @@ _LONGEST_RATIO = 40
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command; gives its exit status, 1 with a line on stderr for anything the user can mend."""
     open_console()
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     # The libraries' own bars would come between this command's.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -177,6 +177,11 @@ def _check_files(options: argparse.Namespace) -> None:
 
 
 def _check_target(out: Path) -> None:
+    if out.is_symlink():
+        try:
+            out = out.resolve(strict=False)
+        except (OSError, RuntimeError) as error:
+            raise BadRequest(f"{out} is a link that leads in a circle. Name another file.") from error
     if not out.parent.is_dir():
         raise BadRequest(f"There is no folder {out.parent} to write {out.name} into.")
     if out.is_dir():

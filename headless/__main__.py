@@ -16,7 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .. import comfy_entrypoint, host
-from ..console import open_console, say, tell, typed
+from ..console import open_console, parsed, say, tell, typed
 from .folders import RunFolders
 from .graph import Problem, WorkflowError, read_workflow
 from .report import TerminalReport
@@ -34,7 +34,7 @@ PYTHON_MODULE = "custom_nodes.kontext-bridge"
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0, or 1 with the reason on stderr."""
     open_console()
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     logging.basicConfig(level=logging.WARNING)
     if options.debug:
         # The pack's own log only: other libraries write whole request lines at this level.

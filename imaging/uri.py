@@ -81,7 +81,7 @@ def parse_data_uri(text: str, limits: Limits | None = None) -> bytes:
     payload = payload.partition("#")[0]
     is_base64 = "base64" in (word.strip().lower() for word in header.split(";")[1:])
     _check_length(payload, is_base64, limits)
-    data = _from_base64(payload) if is_base64 else unquote_to_bytes("".join(payload.split()))
+    data = _from_base64(payload) if is_base64 else _from_percents(payload)
     if not data:
         raise ImageError(f"The data URI {header[:_SHOWN]!r} holds no data after its comma.")
     limits.check_bytes(len(data))
@@ -96,6 +96,15 @@ def _check_length(payload: str, is_base64: bool, limits: Limits) -> None:
             f"The data URI is {len(payload) / MIB:.1f} MiB of text; "
             f"pictures of at most {limits.max_bytes / MIB:.1f} MiB are read."
         )
+
+
+def _from_percents(payload: str) -> bytes:
+    try:
+        return unquote_to_bytes("".join(payload.split()))
+    except UnicodeEncodeError as error:
+        raise ImageError(
+            f"The data URI holds half of a character, which no text may: it starts with {payload[:_SHOWN]!a}."
+        ) from error
 
 
 def _from_base64(payload: str) -> bytes:

@@ -164,3 +164,12 @@ def test_a_second_signal_kills_a_node_that_does_not_heed_the_first(tmp_path: Pat
             continue
     out, _ = process.communicate(timeout=2 * PATIENCE)
     assert (process.returncode, out) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("option", ["--output", "--set"])
+def test_two_dashes_as_a_value_are_refused_in_words(
+    option: str, workflow: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(workflow), f"{option}=--"])
+    assert ended.value.code == 2 and "error: " in capsys.readouterr().err

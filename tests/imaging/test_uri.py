@@ -142,3 +142,9 @@ def test_a_picture_at_the_limit_is_read_with_its_line_breaks() -> None:
     limits = Limits(max_bytes=1000)
     text = base64.encodebytes(b"x" * 1000).decode()
     assert len(uri.parse_data_uri("data:image/png;base64," + text, limits)) == 1000
+
+
+def test_half_a_character_in_a_data_uri_is_told_in_words() -> None:
+    for text in ("data:,\ud800", "data:image/png,%89\udc80", "data:;base64,\ud800", "data:;base64,%41\ud800"):
+        with pytest.raises(ImageError, match="data URI"):
+            uri.parse_data_uri(text)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kontext_bridge
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint import read_checkpoint
@@ -63,3 +64,37 @@ def test_every_step_is_that_of_comfyuis_own_model(comfyui, write, size, tmp_path
                 ours = unpack(denoiser(pack(inputs["latent"]), step), 8, 12)
             expected = theirs[f"{method.value}.{step}"]
             assert ((ours - expected).norm() / expected.norm()).item() < 1e-5, (method, step)
+
+
+FP8_BIASES = """
+import sys
+
+sys.argv[1:], (tree, package, path) = ["--cpu"], sys.argv[1:]
+sys.path[:0] = [tree, package]
+import comfy.options
+
+comfy.options.enable_args_parsing()
+from kontext_bridge.kontext import comfyui_lora
+from kontext_bridge.kontext.lora import read_lora
+from kontext_bridge.kontext.tiny import TINY
+
+for change in read_lora(path, TINY, every_kind=True).changes:
+    (key, (_, (values,))) = comfyui_lora._changed(change, ".weight")
+    assert key[0].endswith(".bias") and values.tolist() == [2.0] * 128, (key, values)
+    print(change.kind.name)
+"""
+
+
+@pytest.mark.comfyui
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+def test_biases_in_fp8_become_comfyuis_patches(comfyui, tmp_path, dtype):
+    tree, python = comfyui
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    path = tmp_path / "lora.safetensors"
+    save_file({f"{layer}.diff_b": torch.full((128,), 2.0).to(dtype)}, path)
+    package = str(Path(kontext_bridge.__file__).parent.parent)
+    done = subprocess.run(
+        [python, "-c", FP8_BIASES, tree, package, str(path)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["BIAS"]

@@ -180,6 +180,26 @@ def test_what_cannot_be_done_is_said_in_a_line_before_anything_is_computed(
     assert re.search(message, said)
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--steps", "--guidance", "--seed", "--megapixels", "--aspect-ratio", "--negative-prompt", "--lora", "--out"],
+)
+def test_two_dashes_as_a_value_are_refused_in_words(run, capsys, option, nothing_computed):
+    with pytest.raises(SystemExit) as ended:
+        run(f"{option}=--")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith("python -m kontext_bridge.edit: error: ")
+
+
+def test_a_link_that_leads_nowhere_is_said_before_the_picture_is_made_and_lost(run, tmp_path, capsys, nothing_computed):
+    (tmp_path / "out.png").symlink_to(tmp_path / "nodir" / "out.png")
+    assert run()[0] == 1
+    assert re.search(r"no folder .*nodir", capsys.readouterr().err)
+    (tmp_path / "circle.png").symlink_to(tmp_path / "circle.png")
+    assert run(out="circle.png")[0] == 1
+    assert "circle" in capsys.readouterr().err
+
+
 def test_a_folder_that_is_not_there_is_said_before_the_picture_is_made_and_lost(run, capsys, nothing_computed):
     assert run(out="nodir/out.png")[0] == 1
     assert re.search(r"no folder .*nodir", capsys.readouterr().err)
