@@ -1,0 +1,102 @@
+"""One look at the pictures as they lie: the edit on the source's pixels, its drift taken back, and what was edited."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .bench import Bench
+from .change import find_change
+from .colour import Drift, fit_drift
+from .filters import centres, enlarged, highest, pooled, sampled
+from .mapping import Mapping
+
+_POOLED = 16_000  # pixels that the drift is learnt from: enough, and quick
+_BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
+_APART = 6  # pixels around a change that may not tell of the drift
+_CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """aligned, corrected [3,h,w] fp32; mask, covered [h,w] bool; drift: None where too little is left to learn it."""
+
+    aligned: Tensor
+    corrected: Tensor
+    covered: Tensor
+    mask: Tensor
+    drift: Drift | None
+    noise: float
+
+
+def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, allowed: Tensor | None) -> Look:
+    """edited [H,W] bool: what is known to have been edited, or None; allowed [H,W] bool: where alone that may be.
+
+    Both at any size over the source.
+    """
+    height, width = bench.source.shape[1:]
+    u, v = mapping.on(height, width)
+    aligned = sampled(bench.edited, *bench.on_edit(u, v), "bicubic" if edited is not None else "bilinear").clamp_(0, 1)
+    covered = mapping.covered(u, v)
+    # In the edit's pixels, which at half the size are half as wide.
+    judged = mapping.covered(u, v, _BORDER * math.sqrt(math.prod(bench.edit) / (height * width)))
+    judged[:_BORDER] = judged[-_BORDER:] = judged[:, :_BORDER] = judged[:, -_BORDER:] = False
+    weight = covered.float()[None]
+    known = edited if edited is not None else allowed
+    if known is not None:
+        weight = weight * (1 - highest(_at(known, height, width), _APART))
+    drift = _drift(bench.source, aligned, weight, likeness, known is not None)
+    corrected = aligned
+    if drift is not None:
+        corrected = drift.corrected(aligned, centres(height), centres(width)).clamp_(0, 1)
+    change = find_change(bench.source, corrected, aligned, judged)
+    mask = torch.from_numpy(change.mask)
+    if allowed is not None:
+        mask &= _at(allowed, height, width)[0] > 0.5
+    return Look(aligned, corrected, covered, mask, drift, change.noise)
+
+
+def carried(mask: Tensor, mapping: Mapping) -> Tensor:
+    """The mask [h,w] with what it is at the edit's border gone on a little beyond, where the edit does not reach."""
+    height, width = mask.shape
+    u, v = mapping.on(height, width)
+    affine = mapping.affine()
+    down, across = torch.arange(height)[:, None], torch.arange(width)[None]
+    rows = down - _beyond(v, mapping.edit[0], _BORDER) * (height / float(affine[1, 1]))
+    columns = across - _beyond(u, mapping.edit[1], _BORDER) * (width / float(affine[0, 0]))
+    rows = rows.round().clamp(min(_BORDER, height // 2), max(height - 1 - _BORDER, height // 2)).long()
+    columns = columns.round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
+    far = torch.maximum((rows - down).abs(), (columns - across).abs())
+    return torch.where(far == 0, mask, mask[rows, columns] & (far <= max(_BORDER + 1, _CARRIED * max(height, width))))
+
+
+def half(bench: Bench) -> Bench:
+    """The same at half the size, for a first look."""
+    small = [pooled(p, max(8, p.shape[1] // 2), max(8, p.shape[2] // 2)) for p in (bench.source, bench.edited)]
+    return Bench(small[0], small[1], bench.size, bench.edit)
+
+
+def _beyond(points: Tensor, length: int, margin: float) -> Tensor:
+    """How far the points lie beyond the span of the edit that can be judged."""
+    return points - points.clamp(margin, max(margin, length - margin))
+
+
+def _at(mask: Tensor, height: int, width: int) -> Tensor:
+    """[1,height,width] 0..1 of a bool mask: by areas where that is coarser, else linear between."""
+    planes = mask.float()[None]
+    return pooled(planes, height, width) if mask.shape[0] >= height else enlarged(planes, height, width)
+
+
+def _drift(source: Tensor, aligned: Tensor, weight: Tensor, likeness: Tensor, known: bool) -> Drift | None:
+    height, width = source.shape[1:]
+    pool = max(1, round(math.sqrt(height * width / _POOLED)))
+    small = max(1, height // pool), max(1, width // pool)
+    share = pooled(weight, *small)
+    planes = pooled(torch.cat([source, aligned]) * weight, *small) / share.clamp(min=1e-3)
+    if not known:
+        # Flat places look unlike for no reason; the fit leaves out what does not follow.
+        share = share * ((enlarged(likeness, *small) - 0.3) / 0.4).clamp(0.3, 1)
+    return fit_drift(planes[:3], planes[3:], share, known)
