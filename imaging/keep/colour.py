@@ -17,8 +17,8 @@ from .mapping import legendre, places
 
 _BIAS, _GAIN = 5, 3  # the degrees of the slow changes
 # From where a pixel is no drift: wide at first. Channels leak only in the second half, once recoloured things are out.
-_CUTS = (0.3, 0.2, 0.14, 0.1, 0.1, 0.07, 0.05, 0.05)
-_TIGHT = (0.3, 0.15, 0.1, 0.07, 0.05, 0.04)
+_CUTS = (0.3, 0.15, 0.1, 0.1, 0.06, 0.05)
+_TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
 _LEAST = 200  # pixels without which nothing can be said
 _DARK = 0.02  # keeps the logarithm of black finite
 _HEADROOM = 1.3, 0.01  # a correction may be that much larger than any that was seen

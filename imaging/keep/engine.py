@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch import Tensor
@@ -25,18 +24,10 @@ from .look import Look, carried, half, look
 from .mapping import Mapping
 from .refine import Refined
 from .report import Report, report_of
+from .scope import Scope
 from .verdict import Signs, Verdict, signs_of
 
 _APART = 4  # pixels around a change that do not tell where the rest lies
-
-
-class Scope(str, Enum):
-    """What may have changed: auto finds out; local and whole say it; mask takes all of the given mask."""
-
-    AUTO = "auto"
-    LOCAL = "local"
-    WHOLE = "whole"
-    MASK = "mask"
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class Options:
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """picture [H,W,C] with the source's size, type and alpha (C 3 or 4); mask [H,W] fp32: how much of it is the edit's."""
+    """picture [H,W,C], C 3 or 4: of the source's size, type and alpha; mask [H,W] fp32: how much is the edit's."""
 
     picture: Tensor
     mask: Tensor
@@ -90,11 +81,15 @@ def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Op
 def _checked(mask: Tensor | None, source: Tensor, options: Options) -> Tensor | None:
     """The mask, or None where it is empty."""
     if mask is not None and tuple(mask.shape) != tuple(source.shape[:2]):
-        raise ImageError(f"The mask is {mask.shape[1]}x{mask.shape[0]} and the picture {source.shape[1]}x{source.shape[0]}.")
+        raise ImageError(
+            f"The mask is {mask.shape[1]}x{mask.shape[0]} and the picture {source.shape[1]}x{source.shape[0]}."
+        )
     if mask is not None and not (mask > 0).any():
         mask = None
     if mask is None and options.scope is Scope.MASK:
-        raise ImageError("change is 'mask', but no mask is connected, or it is empty: draw what may change, or use auto.")
+        raise ImageError(
+            "change is 'mask', but no mask is connected, or it is empty: draw what may change, or use auto."
+        )
     return mask
 
 
@@ -107,9 +102,7 @@ def _bench(source: Tensor, edited: Tensor) -> tuple[Bench, Tensor]:
     return bench, sharpest(new, bench)
 
 
-def _second_look(
-    bench: Bench, alignment: Alignment, allowed: Tensor | None, options: Options
-) -> tuple[Look, Refined]:
+def _second_look(bench: Bench, alignment: Alignment, allowed: Tensor | None, options: Options) -> tuple[Look, Refined]:
     """What was edited is found twice: roughly, and again without it in the way."""
     first = look(half(bench), alignment.found.mapping, alignment.found.likeness, None, allowed)
     told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
@@ -141,9 +134,7 @@ def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, see
     return Kept(picture, weight, report, mapping)
 
 
-def _handed_on(
-    source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen: Look, signs: Signs, why: str
-) -> Kept:
+def _handed_on(source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen: Look, signs: Signs, why: str) -> Kept:
     """The edit's own pixels: where it lies, if that can be trusted, else simply at the source's size."""
     mapping = found.mapping if signs.aligned else squeezed(bench)
     picture, weight = blended(source, Patch(sharp, mapping, None, None, 0.0), torch.ones(1, 1))

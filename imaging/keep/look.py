@@ -14,7 +14,7 @@ from .colour import Drift, fit_drift
 from .filters import centres, enlarged, highest, pooled, sampled
 from .mapping import Mapping
 
-_POOLED = 16_000  # pixels that the drift is learnt from: enough, and quick
+_POOLED = 12_000  # pixels that the drift is learnt from: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .filters import blur, luma
+from .filters import blur, luma, pooled
 
 _MOST_PSNR = 99.0  # identical pictures: infinity is no JSON
-_SAMPLES = 100_000
+_SAMPLES = 40_000
 # sRGB to XYZ over the white point D65 (IEC 61966-2-1), and Lab's knee.
 _XYZ = ((0.4339530, 0.3762190, 0.1898280), (0.2126710, 0.7151600, 0.0721690), (0.0177580, 0.1094770, 0.8727650))
 _KNEE = 6 / 29
@@ -27,7 +27,10 @@ class Distance:
 
 
 def distance(one: Tensor, other: Tensor, where: Tensor) -> Distance | None:
-    """Between two pictures [3,H,W] 0..1 at the pixels `where` [H,W] bool; None where there are none."""
+    """Between two pictures [3,H,W] 0..1 at the pixels `where` [H,W] bool; None where there are none.
+
+    PSNR and CIEDE2000 are measured at some forty thousand pixels spread evenly.
+    """
     rows, columns = where.nonzero(as_tuple=True)
     if not len(rows):
         return None
@@ -35,15 +38,21 @@ def distance(one: Tensor, other: Tensor, where: Tensor) -> Distance | None:
     a, b = (p[:, rows[::step], columns[::step]] for p in (one, other))
     square = float((a - b).double().square().mean())
     psnr = min(_MOST_PSNR, -10 * math.log10(max(square, 1e-10)))
-    return Distance(psnr, float(_ssim(luma(one), luma(other))[0][where].mean()), float(ciede2000(lab(a), lab(b)).mean()))
+    return Distance(psnr, ssim(luma(one), luma(other), where), float(ciede2000(lab(a), lab(b)).mean()))
 
 
-def _ssim(one: Tensor, other: Tensor) -> Tensor:
-    """[1,H,W]: structural similarity (Wang et al. 2004) with a Gaussian of 1.5."""
-    means = blur(torch.cat([one, other, one * one, other * other, one * other]), 1.5)
-    a, b, aa, bb, ab = means.unbind()
+def ssim(one: Tensor, other: Tensor, where: Tensor) -> float:
+    """Structural similarity of brightness [1,H,W] (Wang et al. 2004), its mean over `where` [H,W] bool.
+
+    As its authors advise, looked at from where the short side is about 256 pixels.
+    """
+    factor = max(1, round(min(where.shape) / 256))
+    small = where.shape[0] // factor, where.shape[1] // factor
+    one, other, share = (pooled(p, *small) for p in (one, other, where.float()[None]))
+    a, b, aa, bb, ab = blur(torch.cat([one, other, one * one, other * other, one * other]), 1.5)
     top = (2 * a * b + 1e-4) * (2 * (ab - a * b) + 9e-4)
-    return (top / ((a * a + b * b + 1e-4) * (aa - a * a + bb - b * b + 9e-4)))[None]
+    index = top / ((a * a + b * b + 1e-4) * (aa - a * a + bb - b * b + 9e-4))
+    return float((index * share[0]).sum() / share.sum())
 
 
 def lab(colour: Tensor) -> Tensor:

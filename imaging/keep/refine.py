@@ -30,10 +30,10 @@ class Level:
 
 
 COARSE = (Level(160, 1, 8, 4.0),)
-MIDDLE = (Level(320, 1, 4, 3.0), Level(640, 3, 3, 2.0), Level(640, 5, 3, 2.0))
-FINE = (Level(640, DEGREE, 2, 1.8), Level(1100, DEGREE, 3, 1.8))
+MIDDLE = (Level(320, 1, 4, 3.0), Level(640, 3, 2, 2.0), Level(640, 5, 3, 2.0))
+FINE = (Level(640, DEGREE, 3, 1.8), Level(1000, DEGREE, 2, 1.8))
 
-_STILL = 0.01  # edit pixels: a smaller step is the last
+_STILL = 0.02  # edit pixels: a smaller step is the last
 _BEND = 1.5  # edit pixels: the deviation of a bend of order 2 before anything is known; each further order is less
 _DECAY = 0.6
 _ALONE = 4  # blocks err with their neighbours: so many of them are one measurement

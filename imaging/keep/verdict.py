@@ -85,7 +85,9 @@ def _contrast(source: Tensor, edited: Tensor, free: Tensor) -> tuple[float, floa
     few = (share[0] > 0.9).reshape(-1)
     if int(few.sum()) < 50:
         few = (share[0] > 0).reshape(-1)
-    one, two = (pooled(p * free, height, width).div(share.clamp(min=1e-3)).reshape(3, -1)[:, few] for p in (source, edited))
+    one, two = (
+        pooled(p * free, height, width).div(share.clamp(min=1e-3)).reshape(3, -1)[:, few] for p in (source, edited)
+    )
     one, two = ((p - p.mean(1, keepdim=True)).double() for p in (one, two))
     spread = one @ one.T / one.shape[1]
     ridge = 2e-4 * torch.eye(3).double()
