@@ -22,8 +22,8 @@ class KontextKeep(io.ComfyNode):
             display_name="Kontext Keep",
             category=inputs.CATEGORY,
             description="Lays an edit back onto its source so that only what was edited changes: aligned, its tint "
-            "taken back, at the source's own size. Every other pixel stays exactly what it was. Works on the results of "
-            "any editor.",
+            "taken back, at the source's own size. Every other pixel stays exactly what it was. Works on any editor's "
+            "results.",
             search_aliases=[
                 "keep the rest",
                 "align edit",

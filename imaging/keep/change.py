@@ -27,7 +27,7 @@ _SEED = 12  # this many strong pixels make a part certain
 _TAIL, _TAIL_REACH = 0.2, 6  # less than that share of the largest nearby is a blur's tail
 _GOES_ON = 40  # a faint part beside an obvious one is certain if so many of its pixels lie further off
 _HOLE = 120  # pixels: smaller holes in a changed part are changed
-_CUT = 0.012, 0.08  # a channel this near to black or white was cut off; it may have been that much further
+_CUT = 0.012  # a channel this near to black or white was cut off
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,14 +38,15 @@ class Change:
     noise: float
 
 
-def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor) -> Change:
+def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Change:
     """Where `corrected` is not `source` for a reason. All [3,H,W]; covered [H,W] bool: where the edit reaches.
 
-    edited: the edit before its drift was taken back, which shows where it was cut off at black and white.
+    edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
+    far beyond these it may have been.
     """
-    slack = ((edited < _CUT[0]) | (edited > 1 - _CUT[0])) * _CUT[1]
+    cut = (edited < _CUT) | (edited > 1 - _CUT)
     difference = (source - corrected) * covered
-    difference = difference.sign() * (difference.abs() - slack).clamp_(min=0)
+    difference = difference.sign() * (difference.abs() - cut * slack).clamp_(min=0)
     smooth, other = blur(source, 1.5), blur(source - difference, 1.5)
     texture = _texture(smooth)
     beyond = torch.maximum(_outside(smooth, other), _outside(other, smooth)).square_().sum(0, keepdim=True).sqrt_()

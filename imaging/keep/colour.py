@@ -20,6 +20,7 @@ _BIAS, _GAIN = 5, 3  # the degrees of the slow changes
 _CUTS = (0.3, 0.15, 0.1, 0.1, 0.06, 0.05)
 _TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
 _LEAST = 200  # pixels without which nothing can be said
+_GREY = 0.01  # channels that differ by less than that are one
 _DARK = 0.02  # keeps the logarithm of black finite
 _HEADROOM = 1.3, 0.01  # a correction may be that much larger than any that was seen
 
@@ -54,11 +55,13 @@ class Drift:
 
 _SLOW_BIAS, _SLOW_GAIN = places(_BIAS)[1:], places(_GAIN)[1:]
 _COLOURS = 1 + 3 + 3 + 3  # terms of the colour alone: constant, channels, tone curve, products
-# Which variance each term shares: none for the constant, then leaks, tone, products, each order of bias and of gain.
-_LEAKS, _PRODUCTS = 1, 3
-_GROUPS = [0, *[1] * 3, *[2] * 3, *[3] * 3]
-_GROUPS += [3 + i + j for i, j in _SLOW_BIAS] + [3 + _BIAS + i + j for i, j in _SLOW_GAIN]
-_START = [1e2, 0.1, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
+# Which variance each term shares, beside the constant's: channels that leak, the channel's own curve, products, each
+# order of bias and of gain.
+_LEAKS, _OWN, _PRODUCTS = 1, 2, 3
+_SLOW = [3 + i + j for i, j in _SLOW_BIAS] + [3 + _BIAS + i + j for i, j in _SLOW_GAIN]
+_GROUPS = torch.tensor([[0, *[_LEAKS] * 3, *[_OWN] * 3, *[_PRODUCTS] * 3, *_SLOW]] * 3)
+_GROUPS[range(3), range(1, 4)] = _OWN
+_START = [1e2, 0.05, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
 
 
 def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = False) -> Drift | None:
@@ -75,16 +78,19 @@ def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = Fals
     colour, weight = edited.reshape(3, -1)[:, sure].double(), weight.reshape(-1)[sure].double()
     wanted = source.reshape(3, -1)[:, sure] - colour
     terms = [_terms(colour, c, slow) for c in range(3)]
-    weights = torch.zeros(3, len(_GROUPS), dtype=torch.float64)
+    weights = torch.zeros(_GROUPS.shape, dtype=torch.float64)
     variance = torch.tensor(_START).double().square().repeat(3, 1)
+    # A grey picture says nothing of how channels leak, and would learn it from noise.
+    true = wanted + colour
+    colourful = float((true - true.mean(0)).square().mean()) > _GREY**2
     trusted = weight
     for turn, cut in enumerate(_TIGHT if known else _CUTS):
-        leaks = known or turn >= len(_CUTS) // 2
+        leaks = colourful and (known or turn >= len(_CUTS) // 2)
         added = torch.stack([weights[c] @ terms[c] for c in range(3)])
         left = wanted - added
         trusted = weight * (1 - (left.square().sum(0) / cut**2)).clamp(min=0).square()
         for c in range(3):
-            weights[c], variance[c] = _solved(terms[c], left[c], weights[c], trusted, variance[c], leaks)
+            weights[c], variance[c] = _solved(terms[c], left[c], weights[c], trusted, variance[c], _GROUPS[c], leaks)
     added = torch.stack([weights[c] @ terms[c] for c in range(3)]).abs()[:, trusted > 0.2]
     largest = float(added.amax(0).quantile(0.995)) if added.shape[1] else 0.1
     return Drift(weights.float(), largest * _HEADROOM[0] + _HEADROOM[1])
@@ -117,10 +123,9 @@ def _slow(weights: Tensor, where: list[tuple[int, int]], rows: Tensor, columns: 
 
 
 def _solved(
-    terms: Tensor, left: Tensor, weights: Tensor, trusted: Tensor, variance: Tensor, leaks: bool
+    terms: Tensor, left: Tensor, weights: Tensor, trusted: Tensor, variance: Tensor, groups: Tensor, leaks: bool
 ) -> tuple[Tensor, Tensor]:
     """The weights that explain what is left, and the groups' variances after that."""
-    groups = torch.tensor(_GROUPS)
     noise = (trusted * left.square()).sum() / (trusted.sum() + 1e-6)
     # Neighbours err alike: nine pooled pixels are about one measurement.
     noise = float(noise.clamp(min=1e-6)) * 9
@@ -136,6 +141,7 @@ def _solved(
     power = found.square() + covariance.diagonal()
     variance = variance.clone()
     for group in range(1, len(variance)):
-        if leaks or group not in (_LEAKS, _PRODUCTS):
+        # How far channels leak is learnt badly from few colours: that stays as likely as it was.
+        if group not in (_LEAKS, _PRODUCTS):
             variance[group] = power[groups == group].mean().clamp(min=1e-8)
     return found, variance

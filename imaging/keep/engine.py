@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ImageError
-from ..geometry import feathered
+from ..geometry import box_around, feathered
 from ..pixels import colour_of
 from .align import Alignment
 from .bench import Bench, bench_of
@@ -124,7 +124,16 @@ def _mask_of(seen: Look, mapping: Mapping, mask: Tensor | None, options: Options
     if options.scope is Scope.MASK and mask is not None:
         scale = math.sqrt(mask.numel() / seen.mask.numel())
         return feathered(mask.float().clamp(0, 1)[None], round(options.feather * scale))[0]
-    return feathered(carried(seen.mask, mapping).float()[None], options.feather)[0]
+    return _faded(carried(seen, mapping), options.feather)
+
+
+def _faded(mask: Tensor, feather: int) -> Tensor:
+    """The mask [h,w] bool fading out; the work is done around it alone."""
+    faded = torch.zeros(mask.shape)
+    if mask.any():
+        box = box_around(mask[None], 2 * feather + 1)
+        faded[box.rows, box.columns] = feathered(mask[None, box.rows, box.columns].float(), feather)[0]
+    return faded
 
 
 def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, seen: Look | None = None) -> Kept:

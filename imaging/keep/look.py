@@ -17,16 +17,19 @@ from .mapping import Mapping
 _POOLED = 12_000  # pixels that the drift is learnt from: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
+_SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """aligned, corrected [3,h,w] fp32; mask, covered [h,w] bool; drift: None where too little is left to learn it."""
+    """aligned, corrected [3,h,w] fp32; covered, judged, mask [h,w] bool: where the edit reaches, where it is far enough
+    from any border to be judged, and what was edited; drift: None where too little is left to learn it."""
 
     aligned: Tensor
     corrected: Tensor
     covered: Tensor
+    judged: Tensor
     mask: Tensor
     drift: Drift | None
     noise: float
@@ -52,36 +55,49 @@ def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None
     corrected = aligned
     if drift is not None:
         corrected = drift.corrected(aligned, centres(height), centres(width)).clamp_(0, 1)
-    change = find_change(bench.source, corrected, aligned, judged)
+    change = find_change(
+        bench.source, corrected, aligned, judged, _SLACK if drift is None else max(_SLACK, drift.limit)
+    )
     mask = torch.from_numpy(change.mask)
     if allowed is not None:
         mask &= _at(allowed, height, width)[0] > 0.5
-    return Look(aligned, corrected, covered, mask, drift, change.noise)
+    return Look(aligned, corrected, covered, judged, mask, drift, change.noise)
 
 
-def carried(mask: Tensor, mapping: Mapping) -> Tensor:
-    """The mask [h,w] with what it is at the edit's border gone on a little beyond, where the edit does not reach."""
+def carried(seen: Look, mapping: Mapping) -> Tensor:
+    """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near: each pixel the
+    nearest judged one's. Where the edit shows much less than the source, a change ends with it."""
+    mask = seen.mask.clone()
     height, width = mask.shape
-    u, v = mapping.on(height, width)
+    most = max(2 * _BORDER, _CARRIED * max(height, width))
+    down, across = (~seen.judged).nonzero(as_tuple=True)
     affine = mapping.affine()
-    down, across = torch.arange(height)[:, None], torch.arange(width)[None]
-    rows = down - _beyond(v, mapping.edit[0], _BORDER) * (height / float(affine[1, 1]))
-    columns = across - _beyond(u, mapping.edit[1], _BORDER) * (width / float(affine[0, 0]))
-    rows = rows.round().clamp(min(_BORDER, height // 2), max(height - 1 - _BORDER, height // 2)).long()
-    columns = columns.round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
-    far = torch.maximum((rows - down).abs(), (columns - across).abs())
-    return torch.where(far == 0, mask, mask[rows, columns] & (far <= max(_BORDER + 1, _CARRIED * max(height, width))))
+    u, v = mapping.on(height, width)
+    columns = _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most)[down, across]
+    rows = _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most).T[down, across]
+    near = (rows >= 0) & (columns >= 0)
+    mask[down[near], across[near]] |= seen.mask[rows[near], columns[near]]
+    return mask
+
+
+def _nearest(points: Tensor, length: int, scale: float, most: float) -> Tensor:
+    """[h,w]: for each pixel of the source the nearest column that can be judged; -1 beyond a side of the edit that is
+    further than `most` from the source's. points [h,w]: u of every pixel; scale: edit pixels in one of them."""
+    width = points.shape[1]
+    columns = torch.arange(width)
+    beyond = (points - points.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
+    near = (columns - beyond).round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
+    if float(-beyond[:, 0].min()) > most:
+        near = torch.where(near > columns, -1, near)
+    if float(beyond[:, -1].max()) > most:
+        near = torch.where((near < columns) & (near >= 0), -1, near)
+    return near
 
 
 def half(bench: Bench) -> Bench:
     """The same at half the size, for a first look."""
     small = [pooled(p, max(8, p.shape[1] // 2), max(8, p.shape[2] // 2)) for p in (bench.source, bench.edited)]
     return Bench(small[0], small[1], bench.size, bench.edit)
-
-
-def _beyond(points: Tensor, length: int, margin: float) -> Tensor:
-    """How far the points lie beyond the span of the edit that can be judged."""
-    return points - points.clamp(margin, max(margin, length - margin))
 
 
 def _at(mask: Tensor, height: int, width: int) -> Tensor:

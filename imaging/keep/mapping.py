@@ -49,7 +49,7 @@ class Mapping:
         """u, v at the centres of a grid over the whole source."""
         return self.at(centres(height), centres(width))
 
-    def covered(self, u: Tensor, v: Tensor, margin: float = 0.5) -> Tensor:
+    def covered(self, u: Tensor, v: Tensor, margin: float = 0.0) -> Tensor:
         """[h,w] bool: which of the points u, v lie within the edit, that far from its border."""
         height, width = self.edit
         return (u > margin) & (u < width - margin) & (v > margin) & (v < height - margin)

@@ -30,13 +30,14 @@ class Level:
 
 
 COARSE = (Level(160, 1, 8, 4.0),)
-MIDDLE = (Level(320, 1, 4, 3.0), Level(640, 3, 2, 2.0), Level(640, 5, 3, 2.0))
-FINE = (Level(640, DEGREE, 3, 1.8), Level(1000, DEGREE, 2, 1.8))
+MIDDLE = (Level(320, 1, 4, 3.0), Level(512, 3, 2, 2.0), Level(512, 5, 3, 2.0))
+FINE = (Level(512, DEGREE, 1, 1.8), Level(800, DEGREE, 3, 1.8))
 
 _STILL = 0.02  # edit pixels: a smaller step is the last
 _BEND = 1.5  # edit pixels: the deviation of a bend of order 2 before anything is known; each further order is less
 _DECAY = 0.6
 _ALONE = 4  # blocks err with their neighbours: so many of them are one measurement
+_TURN = 0.01  # the deviation of turns and slants, of the long side: half a degree, before anything is known
 _TURNS = 3  # of learning the bends' variances, each step
 
 
@@ -149,16 +150,20 @@ def _solved(sums: _Sums, mapping: Mapping, degree: int, variance: Tensor) -> tup
     lower = torch.cat([(basis * uv) @ basis.T, (basis * vv) @ basis.T], 1)
     pull = torch.cat([basis @ u, basis @ v])
     information = torch.cat([upper, lower])
-    stiff = torch.where(order > 1, 1 / variance[order], 1e-8)
+    loose = torch.full_like(pull, 1e-8)
+    for place, cross in enumerate([i > j for i, j in places(degree)] + [i < j for i, j in places(degree)]):
+        if cross and order[place] == 1:
+            loose[place] = (_TURN * max(mapping.edit)) ** -2
+    stiff = torch.where(order > 1, 1 / variance[order], loose)
     now = mapping.terms[:, list(down), list(across)].reshape(-1)
     for _ in range(_TURNS):
         covariance = torch.linalg.inv(information + torch.diag(stiff))
-        step = (-covariance @ (pull + stiff * now * (order > 1))).clamp(-20, 20)
+        step = (-covariance @ (pull + stiff * now * (stiff > 1e-8))).clamp(-20, 20)
         power = (now + step).square() + covariance.diagonal()
         variance = variance.clone()
         for one in range(2, degree + 1):
             variance[one] = power[order == one].mean().clamp(min=1e-6)
-        stiff = torch.where(order > 1, 1 / variance[order], 1e-8)
+        stiff = torch.where(order > 1, 1 / variance[order], loose)
     terms = torch.zeros_like(mapping.terms)
     terms[:, list(down), list(across)] = step.reshape(2, -1)
     return terms, variance

@@ -12,6 +12,7 @@ from .filters import blur, luma, pooled
 
 _WHOLE_AREA = 0.75
 _UNLIKE = 0.40
+_TEXTURE = 0.0005  # fine detail weaker than this is noise
 _FAR = 0.13  # a mean correction above that was asked for
 _SLOPES = 0.55, 1.7  # so much flatter or steeper is no drift, but a grade
 
@@ -61,18 +62,21 @@ def signs_of(
     """source, edited (aligned), corrected [3,h,w]; likeness [1,y,x]; changed, covered [h,w] bool."""
     area = float((changed & covered).sum() / covered.sum().clamp(min=1))
     free = covered & ~changed
+    # A quarter of the pixels says as much as all of them.
+    source, edited, corrected, free = (p[..., ::2, ::2] for p in (source, edited, corrected, free))
     if not free.any():
-        return Signs(area, _alike(source, likeness, covered), 0.0, (1.0, 1.0))
+        return Signs(area, _alike(source, likeness, ~free), 0.0, (1.0, 1.0))
     drift = float((corrected - edited).square().sum(0).sqrt_()[free].mean())
     return Signs(area, _alike(source, likeness, free), drift, _contrast(source, edited, free))
 
 
 def _alike(source: Tensor, likeness: Tensor, free: Tensor) -> float:
-    """The likeness of the blocks, the textured ones counting most."""
+    """The likeness of the blocks, the textured ones counting most; where there is no texture, nothing is unlike."""
     height, width = likeness.shape[1:]
     bright = luma(source)
-    weight = pooled((bright - blur(bright, 4)).abs() * free, height, width).clamp(max=0.05)
-    return float((likeness * weight).sum() / (weight.sum() + 1e-6)) if float(weight.sum()) > 0 else 0.0
+    weight = pooled((bright - blur(bright, 2)).abs() * free, height, width).clamp(max=0.05)
+    doubt = _TEXTURE * weight.numel()
+    return float(((likeness * weight).sum() + doubt) / (weight.sum() + doubt))
 
 
 def _contrast(source: Tensor, edited: Tensor, free: Tensor) -> tuple[float, float]:
@@ -80,7 +84,7 @@ def _contrast(source: Tensor, edited: Tensor, free: Tensor) -> tuple[float, floa
 
     Directions in which the source hardly varies say nothing: there the map stays the identity.
     """
-    height, width = (max(1, n // 8) for n in free.shape)
+    height, width = (max(1, n // 4) for n in free.shape)
     share = pooled(free.float()[None], height, width)
     few = (share[0] > 0.9).reshape(-1)
     if int(few.sum()) < 50:
