@@ -27,7 +27,7 @@ class Alignment:
         assert best is not None
         self.found = self._aligner.refine(best.mapping, MIDDLE)
 
-    def again(self, free: Tensor) -> Refined:
-        """free [1,h,w] on the bench's source: 1 where nothing was edited."""
+    def again(self, free: Tensor | None) -> Refined:
+        """free [1,h,w] on the bench's source: 1 where nothing was edited; None: nothing is known."""
         self.found = self._aligner.refine(self.found.mapping, FINE, free)
         return self.found

@@ -15,7 +15,7 @@ from .filters import blur, centres, highest, pooled, sampled, scaled
 from .mapping import Mapping
 
 _ROWS = 256  # a band: memory beside the pictures stays small whatever their size
-_FAINT = 1e-3  # less of the edit than that is none
+_FAINT = 1e-3  # less of the edit than that is none, and less of the source
 _QUARTER = 4
 _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no leftover drift
 
@@ -90,7 +90,7 @@ def blended(source: Tensor, patch: Patch, alpha: Tensor) -> tuple[Tensor, Tensor
         rows = down[start : min(low, start + _ROWS)]
         part = picture[start : start + len(rows), left:right, :3]
         share = _spread(alpha[None], rows, columns)[0]
-        share = torch.where(share < _FAINT, 0.0, share)
+        share = torch.where(share < _FAINT, 0.0, torch.where(share > 1 - _FAINT, 1.0, share))
         new = patch.at(rows, columns).permute(1, 2, 0)
         mixed = torch.lerp(part.float(), new, share[..., None])
         part.copy_(torch.where(share[..., None] > 0, mixed.to(part.dtype), part))

@@ -25,7 +25,7 @@ from .mapping import Mapping
 from .refine import Refined
 from .report import Report, report_of
 from .scope import Scope
-from .verdict import Signs, Verdict, signs_of
+from .verdict import Signs, Verdict, signs_of, whole
 
 _APART = 4  # pixels around a change that do not tell where the rest lies
 
@@ -87,9 +87,7 @@ def _checked(mask: Tensor | None, source: Tensor, options: Options) -> Tensor | 
     if mask is not None and not (mask > 0).any():
         mask = None
     if mask is None and options.scope is Scope.MASK:
-        raise ImageError(
-            "change is 'mask', but no mask is connected, or it is empty: draw what may change, or use auto."
-        )
+        raise ImageError("change is mask, but no mask is connected or it is empty: draw one, or set change to auto.")
     return mask
 
 
@@ -106,7 +104,8 @@ def _second_look(bench: Bench, alignment: Alignment, allowed: Tensor | None, opt
     """What was edited is found twice: roughly, and again without it in the way."""
     first = look(half(bench), alignment.found.mapping, alignment.found.likeness, None, allowed)
     told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
-    free = 1 - highest(_resized(told, bench), _APART)
+    # Where nearly all of it seems to be edited, that says nothing of where it lies.
+    free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
     found = alignment.again(free)
     return look(bench, found.mapping, found.likeness, told, allowed), found
 

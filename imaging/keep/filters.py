@@ -40,8 +40,22 @@ def slopes(planes: Tensor) -> tuple[Tensor, Tensor]:
 def highest(planes: Tensor, radius: int) -> Tensor:
     """The largest value in the square of that radius; beyond the border there is nothing."""
     for axis in (1, 2):
-        planes = _highest_along(planes, axis, radius)
+        planes = highest_along(planes, axis, radius)
     return planes
+
+
+def highest_along(planes: Tensor, axis: int, radius: int) -> Tensor:
+    """The largest value within the radius down the columns (axis 1) or along the rows (axis 2)."""
+    length, window, reach = planes.shape[axis], 2 * radius + 1, 1
+    sides = (radius, radius) if axis == 2 else (0, 0, radius, radius)
+    found = F.pad(planes, sides, value=-math.inf)
+    while reach < window:
+        # Two windows that touch or overlap make one of up to twice the width.
+        step = min(reach, window - reach)
+        left = found.narrow(axis, 0, found.shape[axis] - step)
+        found = torch.maximum(left, found.narrow(axis, step, found.shape[axis] - step))
+        reach += step
+    return found.narrow(axis, 0, length)
 
 
 def scaled(planes: Tensor, height: int, width: int) -> Tensor:
@@ -106,16 +120,3 @@ def _across(planes: Tensor, band: Tensor) -> Tensor:
     tiles = padded.as_strided(shape, (_TILE, padded.stride(1), 1))
     means = torch.bmm(tiles, band.T.expand(len(tiles), -1, -1))
     return means.transpose(0, 1).reshape(count, height, -1)[..., :width]
-
-
-def _highest_along(planes: Tensor, axis: int, radius: int) -> Tensor:
-    length, window, reach = planes.shape[axis], 2 * radius + 1, 1
-    sides = (radius, radius) if axis == 2 else (0, 0, radius, radius)
-    found = F.pad(planes, sides, value=-math.inf)
-    while reach < window:
-        # Two windows that touch or overlap make one of up to twice the width.
-        step = min(reach, window - reach)
-        left = found.narrow(axis, 0, found.shape[axis] - step)
-        found = torch.maximum(left, found.narrow(axis, step, found.shape[axis] - step))
-        reach += step
-    return found.narrow(axis, 0, length)

@@ -11,13 +11,14 @@ from torch import Tensor
 from .bench import Bench
 from .change import find_change
 from .colour import Drift, fit_drift
-from .filters import centres, enlarged, highest, pooled, sampled
+from .filters import centres, enlarged, highest, highest_along, pooled, sampled
 from .mapping import Mapping
 
 _POOLED = 12_000  # pixels that the drift is learnt from: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
+_LASTING = 8  # a change goes on beyond the edit's border if it touches it for that many times the gap
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
 
@@ -66,32 +67,47 @@ def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None
 
 def carried(seen: Look, mapping: Mapping) -> Tensor:
     """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near: each pixel the
-    nearest judged one's. Where the edit shows much less than the source, a change ends with it."""
+    nearest judged one's. A change that touches the edit's border only briefly ends there, and so does every change where
+    the edit shows much less than the source."""
     mask = seen.mask.clone()
     height, width = mask.shape
     most = max(2 * _BORDER, _CARRIED * max(height, width))
     down, across = (~seen.judged).nonzero(as_tuple=True)
     affine = mapping.affine()
     u, v = mapping.on(height, width)
-    columns = _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most)[down, across]
-    rows = _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most).T[down, across]
+    columns, wide = _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most)
+    rows, tall = _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most)
+    rows, columns = rows.T[down, across], columns[down, across]
     near = (rows >= 0) & (columns >= 0)
-    mask[down[near], across[near]] |= seen.mask[rows[near], columns[near]]
+    down, across, rows, columns = (places[near] for places in (down, across, rows, columns))
+    long, broad = (_lasting(seen.mask, axis, gap)[rows, columns] for axis, gap in ((1, wide), (2, tall)))
+    mask[down, across] |= (long | (columns == across)) & (broad | (rows == down)) & seen.mask[rows, columns]
     return mask
 
 
-def _nearest(points: Tensor, length: int, scale: float, most: float) -> Tensor:
+def _nearest(points: Tensor, length: int, scale: float, most: float) -> tuple[Tensor, float]:
     """[h,w]: for each pixel of the source the nearest column that can be judged; -1 beyond a side of the edit that is
-    further than `most` from the source's. points [h,w]: u of every pixel; scale: edit pixels in one of them."""
+    further than `most` from the source's; and how wide the widest gap that is left is. points [h,w]: u of every pixel;
+    scale: edit pixels in one of them."""
     width = points.shape[1]
     columns = torch.arange(width)
     beyond = (points - points.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
     near = (columns - beyond).round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
-    if float(-beyond[:, 0].min()) > most:
+    left, right = float(-beyond[:, 0].min()), float(beyond[:, -1].max())
+    if left > most:
         near = torch.where(near > columns, -1, near)
-    if float(beyond[:, -1].max()) > most:
+    if right > most:
         near = torch.where((near < columns) & (near >= 0), -1, near)
-    return near
+    return near, max(gap for gap in (0.0, left, right) if gap <= most)
+
+
+def _lasting(mask: Tensor, axis: int, gap: float) -> Tensor:
+    """The mask [h,w] where it lasts along that axis for many times the gap; all of it where the gap is nearly none."""
+    if gap <= 2 * _BORDER:
+        return mask
+    radius = round(_LASTING * gap / 2)
+    core = -highest_along(-mask.float()[None], axis, radius)
+    return highest_along(core, axis, radius)[0] > 0
 
 
 def half(bench: Bench) -> Bench:

@@ -56,6 +56,11 @@ class Signs:
         return None
 
 
+def whole(changed: Tensor) -> bool:
+    """Whether that [h,w] bool is too much of a picture to be a change in it."""
+    return float(changed.float().mean()) > _WHOLE_AREA
+
+
 def signs_of(
     source: Tensor, edited: Tensor, corrected: Tensor, likeness: Tensor, changed: Tensor, covered: Tensor
 ) -> Signs:
@@ -64,8 +69,8 @@ def signs_of(
     free = covered & ~changed
     # A quarter of the pixels says as much as all of them.
     source, edited, corrected, free = (p[..., ::2, ::2] for p in (source, edited, corrected, free))
-    if not free.any():
-        return Signs(area, _alike(source, likeness, ~free), 0.0, (1.0, 1.0))
+    if not free.any() or area > _WHOLE_AREA:
+        return Signs(area, _alike(source, likeness, torch.ones_like(free)), 0.0, (1.0, 1.0))
     drift = float((corrected - edited).square().sum(0).sqrt_()[free].mean())
     return Signs(area, _alike(source, likeness, free), drift, _contrast(source, edited, free))
 
