@@ -67,8 +67,8 @@ def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None
 
 def carried(seen: Look, mapping: Mapping) -> Tensor:
     """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near: each pixel the
-    nearest judged one's. A change that touches the edit's border only briefly ends there, and so does every change where
-    the edit shows much less than the source."""
+    nearest judged one's. A change that touches the edit's border only briefly ends there, and so does every change
+    where the edit shows much less than the source."""
     mask = seen.mask.clone()
     height, width = mask.shape
     most = max(2 * _BORDER, _CARRIED * max(height, width))
