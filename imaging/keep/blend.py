@@ -100,5 +100,5 @@ def blended(source: Tensor, patch: Patch, alpha: Tensor) -> tuple[Tensor, Tensor
 
 def _spread(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:
     """Planes over the whole source at shares of it, linear between."""
-    u, v = torch.broadcast_tensors(across * planes.shape[2], (down * planes.shape[1])[:, None])
-    return sampled(planes, u, v)
+    u, v = across * planes.shape[2], (down * planes.shape[1])[:, None]
+    return sampled(planes, u.expand(len(down), -1), v.expand(-1, len(across)))

@@ -126,9 +126,9 @@ def _solved(
     terms: Tensor, left: Tensor, weights: Tensor, trusted: Tensor, variance: Tensor, groups: Tensor, leaks: bool
 ) -> tuple[Tensor, Tensor]:
     """The weights that explain what is left, and the groups' variances after that."""
-    noise = (trusted * left.square()).sum() / (trusted.sum() + 1e-6)
+    scatter = (trusted * left.square()).sum() / (trusted.sum() + 1e-6)
     # Neighbours err alike: nine pooled pixels are about one measurement.
-    noise = float(noise.clamp(min=1e-6)) * 9
+    noise = float(scatter.clamp(min=1e-6)) * 9
     weighed = terms * trusted
     information = weighed @ terms.T / noise
     stiff = 1 / variance[groups]

@@ -94,4 +94,5 @@ def ciede2000(one: Tensor, other: Tensor) -> Tensor:
     power = mean_c**7
     twist = -2 * (power / (power + 25**7)).sqrt() * (2 * around.deg2rad()).sin()
     parts = light / sl, strong / sc, hue / sh
-    return (parts[0] ** 2 + parts[1] ** 2 + parts[2] ** 2 + twist * parts[1] * parts[2]).clamp(min=0).sqrt()
+    square: Tensor = parts[0] ** 2 + parts[1] ** 2 + parts[2] ** 2 + twist * parts[1] * parts[2]
+    return square.clamp(min=0).sqrt()

@@ -77,7 +77,10 @@ def _trials(source: Tensor, frame: tuple[float, float], edit: tuple[int, int], h
     tall, wide = (max(8, round(frame[axis] / edit[axis] * (height, width)[axis])) for axis in (0, 1))
     small = scaled(source, tall, wide)
     down, across = ((centres(n) * 2 - 1) * edit[axis] / frame[axis] for axis, n in ((0, height), (1, width)))
-    grid = torch.stack(torch.broadcast_tensors(across[None], down[:, None]), -1)[None] / _SCALES[:, None, None, None]
+    grid = (
+        torch.stack([across.expand(height, -1), down[:, None].expand(-1, width)], -1)[None]
+        / _SCALES[:, None, None, None]
+    )
     return F.grid_sample(small.expand(len(_SCALES), -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
 
 
