@@ -68,7 +68,7 @@ def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Op
     why = signs.against(allowed is not None) if options.scope is Scope.AUTO else None
     if options.scope is Scope.WHOLE or why is not None:
         return _handed_on(base, sharp, bench, found, seen, signs, why or "the artist said so")
-    change = _mask_of(seen, found.mapping, mask, options)
+    change = _mask_of(bench, seen, found.mapping, mask, options)
     if not (change > 0).any():
         return _untouched(base, bench, found.mapping, seen)
     rim = rim_of(bench.source, seen.corrected, seen.mask, seen.covered)
@@ -118,12 +118,12 @@ def _resized(mask: Tensor, bench: Bench) -> Tensor:
     return torch.nn.functional.interpolate(planes[None], (height, width), mode="nearest")[0]
 
 
-def _mask_of(seen: Look, mapping: Mapping, mask: Tensor | None, options: Options) -> Tensor:
+def _mask_of(bench: Bench, seen: Look, mapping: Mapping, mask: Tensor | None, options: Options) -> Tensor:
     """How much of the edit is taken, 0..1, over the whole source: on the bench, or at full size for a given mask."""
     if options.scope is Scope.MASK and mask is not None:
         scale = math.sqrt(mask.numel() / seen.mask.numel())
         return feathered(mask.float().clamp(0, 1)[None], round(options.feather * scale))[0]
-    return _faded(carried(seen, mapping), options.feather)
+    return _faded(carried(seen, mapping, bench.source), options.feather)
 
 
 def _faded(mask: Tensor, feather: int) -> Tensor:

@@ -11,14 +11,14 @@ from torch import Tensor
 from .bench import Bench
 from .change import find_change
 from .colour import Drift, fit_drift
-from .filters import centres, enlarged, highest, highest_along, pooled, sampled
+from .filters import blur, centres, enlarged, highest, pooled, sampled
 from .mapping import Mapping
 
 _POOLED = 12_000  # pixels that the drift is learnt from: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
-_LASTING = 8  # a change goes on beyond the edit's border if it touches it for that many times the gap
+_SEEN = 0.02  # a difference that is one at a border
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
 
@@ -65,49 +65,50 @@ def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None
     return Look(aligned, corrected, covered, judged, mask, drift, change.noise)
 
 
-def carried(seen: Look, mapping: Mapping) -> Tensor:
-    """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near: each pixel the
-    nearest judged one's. A change that touches the edit's border only briefly ends there, and so does every change
-    where the edit shows much less than the source."""
+def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
+    """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near.
+
+    Each pixel beyond takes the nearest judged one's, if the change is still seen at the edit's very border: a thing
+    that ends there ends. Where the edit shows much less than the source, every change ends with the edit. source
+    [3,h,w].
+    """
     mask = seen.mask.clone()
     height, width = mask.shape
     most = max(2 * _BORDER, _CARRIED * max(height, width))
     down, across = (~seen.judged).nonzero(as_tuple=True)
     affine = mapping.affine()
     u, v = mapping.on(height, width)
-    columns, wide = _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most)
-    rows, tall = _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most)
-    rows, columns = rows.T[down, across], columns[down, across]
+    columns = _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most)[down, across]
+    rows = _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most).T[down, across]
     near = (rows >= 0) & (columns >= 0)
     down, across, rows, columns = (places[near] for places in (down, across, rows, columns))
-    long, broad = (_lasting(seen.mask, axis, gap)[rows, columns] for axis, gap in ((1, wide), (2, tall)))
-    mask[down, across] |= (long | (columns == across)) & (broad | (rows == down)) & seen.mask[rows, columns]
+    goes_on = seen.mask[rows, columns] & _reaches(source - seen.corrected, down, across, rows, columns)
+    mask[down, across] |= goes_on
+    # Its ends were drawn row by row: made even.
+    mask[down, across] &= blur(mask.float()[None], 2.0)[0][down, across] > 0.5
     return mask
 
 
-def _nearest(points: Tensor, length: int, scale: float, most: float) -> tuple[Tensor, float]:
+def _reaches(difference: Tensor, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """[N]: whether what differs at the last pixels that can be judged (rows, columns) still does at the very border of
+    the edit, towards the pixels beyond (down, across): a mask reaches further than its change."""
+    far = blur(difference.square().sum(0, keepdim=True).sqrt_(), 0.7)[0]
+    last = [near + (there - near).clamp(1 - _BORDER, _BORDER - 1) for near, there in ((rows, down), (columns, across))]
+    return (far[last[0], last[1]] > _SEEN) & (far[last[0], last[1]] > 0.3 * far[rows, columns])
+
+
+def _nearest(points: Tensor, length: int, scale: float, most: float) -> Tensor:
     """[h,w]: for each pixel of the source the nearest column that can be judged; -1 beyond a side of the edit that is
-    further than `most` from the source's; and how wide the widest gap that is left is. points [h,w]: u of every pixel;
-    scale: edit pixels in one of them."""
+    further than `most` from the source's. points [h,w]: u of every pixel; scale: edit pixels in one of them."""
     width = points.shape[1]
     columns = torch.arange(width)
     beyond = (points - points.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
     near = (columns - beyond).round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
-    left, right = float(-beyond[:, 0].min()), float(beyond[:, -1].max())
-    if left > most:
+    if float(-beyond[:, 0].min()) > most:
         near = torch.where(near > columns, -1, near)
-    if right > most:
+    if float(beyond[:, -1].max()) > most:
         near = torch.where((near < columns) & (near >= 0), -1, near)
-    return near, max(gap for gap in (0.0, left, right) if gap <= most)
-
-
-def _lasting(mask: Tensor, axis: int, gap: float) -> Tensor:
-    """The mask [h,w] where it lasts along that axis for many times the gap; all of it where the gap is nearly none."""
-    if gap <= 2 * _BORDER:
-        return mask
-    radius = round(_LASTING * gap / 2)
-    core = -highest_along(-mask.float()[None], axis, radius)
-    return highest_along(core, axis, radius)[0] > 0
+    return near
 
 
 def half(bench: Bench) -> Bench:
