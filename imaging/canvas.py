@@ -20,35 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import ImageError
-from .pixels import check_image, check_mask, fit_mask
+from .geometry import Box, box_around, feathered
+from .pixels import check_image, check_mask, colour_of, fit_mask
 
 _MEGAPIXEL = 1024 * 1024
 # A picture this near to the size asked for is only filled up, not scaled: its own pixels are worth more.
 _NEAR = 1.25
 # A service may answer in the nearest of its own sizes; beyond this it has reframed the picture.
 _SAME_ASPECT = 1.06
-# A mask's 1 in whole numbers: finer than float32, and a picture's worth of it fits into 64 bits.
-_ONE = 2**30
-
-
-@dataclass(frozen=True)
-class Box:
-    """A rectangle in pixels: left and top edge, width and height."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def rows(self) -> slice:
-        """Its rows, to index a tensor with."""
-        return slice(self.top, self.top + self.height)
-
-    @property
-    def columns(self) -> slice:
-        """Its columns, to index a tensor with."""
-        return slice(self.left, self.left + self.width)
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,11 +118,11 @@ def prepare(
     region = Box(0, 0, image.shape[2], image.shape[1])
     if mask is not None:
         mask = fit_mask(mask, image)
-        region = _around(mask, max(margin, feather))
+        region = box_around(mask, max(margin, feather))
         mask = mask[:, region.rows, region.columns].to(torch.float32).clamp(0, 1)
     width, height = size or grid_size(region.width, region.height, megapixels, multiple)
     content = _fit(region, width, height, multiple)
-    picture = _resize(_colour(image[:, region.rows, region.columns]), content.width, content.height)
+    picture = _resize(colour_of(image[:, region.rows, region.columns]), content.width, content.height)
     columns = _reflected(-content.left, width - content.left, content.width)
     rows = _reflected(-content.top, height - content.top, content.height)
     prepared = picture.index_select(1, rows.to(picture.device)).index_select(2, columns.to(picture.device))
@@ -157,7 +136,7 @@ def restore(edit: Tensor, canvas: Canvas) -> Tensor:
     source. Of another size (a service may choose its own) it is scaled to the prepared one's, and then counts as
     edited throughout. Raises ImageError where its aspect shows that it was reframed, or the counts differ.
     """
-    edit = _colour(check_image(edit))
+    edit = colour_of(check_image(edit))
     source = canvas.source.to(edit.device)
     count = _count(len(edit), len(source))
     height, width = canvas.prepared.shape[1:3]
@@ -169,7 +148,7 @@ def restore(edit: Tensor, canvas: Canvas) -> Tensor:
         edit = _resize(edit, width, height)
         weight = torch.ones(count, region.height, region.width, device=edit.device)
     if canvas.mask is not None:
-        weight = weight * _feathered(canvas.mask.to(edit.device), canvas.feather)
+        weight = weight * feathered(canvas.mask.to(edit.device), canvas.feather)
     patch = _resize(edit[:, content.rows, content.columns], region.width, region.height)
     result = source.expand(count, -1, -1, max(3, source.shape[3])).clone()
     below = result[:, region.rows, region.columns, :3]
@@ -181,16 +160,6 @@ def restore(edit: Tensor, canvas: Canvas) -> Tensor:
 
 def _nearest(length: float, multiple: int) -> int:
     return max(1, round(length / multiple)) * multiple
-
-
-def _around(mask: Tensor, margin: int) -> Box:
-    """The box around every masked pixel of the batch, grown by the margin within the picture."""
-    masked = (mask > 0).any(dim=0)
-    height, width = masked.shape
-    rows, columns = masked.any(dim=1).nonzero(), masked.any(dim=0).nonzero()
-    top, bottom = max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + 1 + margin)
-    left, right = max(0, int(columns[0]) - margin), min(width, int(columns[-1]) + 1 + margin)
-    return Box(left, top, right - left, bottom - top)
 
 
 def _fit(region: Box, width: int, height: int, multiple: int) -> Box:
@@ -231,42 +200,7 @@ def _edited(edit: Tensor, canvas: Canvas) -> Tensor:
         return differs[:, :1, :1].to(torch.float32).expand(-1, region.height, region.width)
     # A source pixel is edited where any of the prepared pixels that it became is.
     at_source = F.adaptive_max_pool2d(differs.to(torch.float32).unsqueeze(1), (region.height, region.width))
-    return _feathered(at_source.squeeze(1), canvas.feather)
-
-
-def _feathered(mask: Tensor, feather: int) -> Tensor:
-    """The mask [B,H,W] falling off to exactly 0 over `feather` pixels outside it; inside not less than it was."""
-    if feather == 0:
-        return mask
-    blur = feather // 2
-    grown = mask
-    for _ in range(2):
-        grown = _largest(grown, feather - blur).transpose(1, 2)
-    # Whole numbers: their sums are exact in any order, so a window of zeros gives zero and one of ones gives one.
-    sums = (grown * _ONE).round().to(torch.int64)
-    counts = [_sum(torch.ones(length, dtype=torch.int64, device=mask.device), blur) for length in mask.shape[1:]]
-    for _ in range(2):
-        sums = _sum(sums, blur).transpose(1, 2)
-    means = sums.to(torch.float32) / (counts[0][:, None] * counts[1] * _ONE).to(torch.float32)
-    return torch.maximum(means, mask)
-
-
-def _largest(values: Tensor, radius: int) -> Tensor:
-    """The largest of the values, none below 0, within the radius along the last dimension."""
-    length, window = values.shape[-1], 2 * radius + 1
-    largest, reach = F.pad(values, (radius, radius)), 1
-    while reach < window:
-        # Two windows that touch or overlap make one of up to twice the width.
-        step = min(reach, window - reach)
-        largest = torch.maximum(largest[..., :-step], largest[..., step:])
-        reach += step
-    return largest[..., :length]
-
-
-def _sum(values: Tensor, radius: int) -> Tensor:
-    """The sum of the values within the radius along the last dimension; beyond the edge there are none."""
-    sums = F.pad(values, (radius + 1, radius)).cumsum(-1)
-    return sums[..., 2 * radius + 1 :] - sums[..., : values.shape[-1]]
+    return feathered(at_source.squeeze(1), canvas.feather)
 
 
 def _check_aspect(edit: Tensor, canvas: Canvas) -> None:
@@ -286,8 +220,3 @@ def _count(edits: int, sources: int) -> int:
             "Give one edit for each picture, or use a canvas of one."
         )
     return edits
-
-
-def _colour(image: Tensor) -> Tensor:
-    """[B,H,W,3] of an IMAGE with 1, 3 or 4 channels."""
-    return image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image[..., :3]

@@ -113,6 +113,11 @@ def fit_mask(mask: Tensor, image: Tensor) -> Tensor:
     return mask.expand(count, -1, -1)
 
 
+def colour_of(image: Tensor) -> Tensor:
+    """[B,H,W,3] of an IMAGE with 1, 3 or 4 channels."""
+    return image.expand(-1, -1, -1, 3) if image.shape[3] == 1 else image[..., :3]
+
+
 def digest(pixels: UInt8) -> str:
     """SHA-256 over the shape and the 8-bit pixels of one picture [H,W,C], as 64 hexadecimal digits."""
     whole = hashlib.sha256(repr(tuple(pixels.shape)).encode())

@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from .canvas import KontextPrepare, KontextRestore
 from .history import KontextHistory
 from .images import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
+from .keep import KontextKeep
 from .local import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
 from .queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
 from .remote import KontextEdit, KontextModelInfo
@@ -29,6 +30,7 @@ NODES: list[type[io.ComfyNode]] = [
     KontextRestore,
     KontextSample,
     KontextEditLocal,
+    KontextKeep,
 ]
 
 

@@ -8,6 +8,7 @@ const NODES = new Set([
   "KontextHistory",
   "KontextModelInfo",
   "KontextLoadFP8",
+  "KontextKeep",
 ]);
 const NAME = "text";
 const WIDE = 400;

@@ -1,0 +1,1 @@
+"""Keeping what an edit was not asked to change; engine.keep is the whole of it."""

@@ -1,0 +1,104 @@
+"""Lays what was edited into the source, at the source's own size; everything else stays the source's, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..geometry import box_around
+from .bench import Bench
+from .colour import Drift
+from .filters import blur, centres, highest, pooled, sampled, scaled
+from .mapping import Mapping
+
+_ROWS = 256  # a band: memory beside the pictures stays small whatever their size
+_FAINT = 1e-3  # less of the edit than that is none, and less of the source
+_QUARTER = 4
+_MOST = 0.06  # the largest step at the rim that is carried inwards: more is no leftover drift
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """What the edit has to give: where it lies, what to add to its colour, and to its rim.
+
+    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1.
+    """
+
+    edited: Tensor
+    mapping: Mapping
+    drift: Drift | None
+    rim: Tensor | None
+    strength: float
+
+    def at(self, down: Tensor, across: Tensor) -> Tensor:
+        """[3,h,w] in 0..1 at shares of the source; beyond the edit's border its mirror image."""
+        height, width = self.mapping.edit
+        u, v = self.mapping.at(down, across)
+        u, v = u * (self.edited.shape[2] / width), v * (self.edited.shape[1] / height)
+        colour = sampled(self.edited, u, v, "bicubic", "reflection").clamp_(0, 1)
+        if self.drift is not None:
+            colour = self.drift.corrected(colour, down, across, self.strength)
+        if self.rim is not None:
+            colour = colour + _spread(self.rim, down, across) * self.strength
+        return colour.clamp_(0, 1)
+
+
+def sharpest(edited: Tensor, bench: Bench) -> Tensor:
+    """The edit [3,h,w] to sample from: as it came, or scaled down once where the source has fewer pixels."""
+    share = math.sqrt(math.prod(bench.size) / math.prod(bench.edit))
+    if share > 0.9:
+        return edited
+    return scaled(edited, *(max(1, round(n * share)) for n in bench.edit))
+
+
+def rim_of(source: Tensor, corrected: Tensor, mask: Tensor, covered: Tensor) -> Tensor:
+    """[3,h,w] on a quarter grid: what source and edit still differ by around the mask, carried smoothly into it.
+
+    source, corrected [3,H,W]; mask, covered [H,W] bool. Near before far; where nothing is known, nothing.
+    """
+    height, width = (max(1, n // _QUARTER) for n in mask.shape)
+    known = (~mask & covered).float()[None]
+    known = 1 - highest(1 - known, 1)
+    small = pooled(torch.cat([(source - corrected) * known, known]), height, width)
+    value, sure = torch.zeros_like(small[:3]), torch.zeros_like(small[:1])
+    for sigma in (1.0, 2.5, 6.0):
+        near = blur(small, sigma)
+        trust = (near[3:] * 6).clamp(0, 1) * (1 - sure)
+        value = value + trust * near[:3] / (near[3:] + 1e-3)
+        sure = sure + trust
+    return value.clamp_(-_MOST, _MOST)
+
+
+def blended(source: Tensor, patch: Patch, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """(picture [H,W,C], mask [H,W]): the patch laid over the source [H,W,C] as far as alpha [h,w] says, 0..1.
+
+    C 3 or 4, floating point; a fourth channel stays. alpha lies over the whole source, at any size.
+    """
+    height, width = source.shape[:2]
+    picture, weight = source.clone(), torch.zeros(height, width)
+    if not (alpha > 0).any():
+        return picture, weight
+    down, across = centres(height), centres(width)
+    box = box_around(alpha[None], 1)
+    top, low = box.top * height // alpha.shape[0], -(-(box.top + box.height) * height // alpha.shape[0])
+    left, right = box.left * width // alpha.shape[1], -(-(box.left + box.width) * width // alpha.shape[1])
+    columns = across[left:right]
+    for start in range(top, low, _ROWS):
+        rows = down[start : min(low, start + _ROWS)]
+        part = picture[start : start + len(rows), left:right, :3]
+        share = _spread(alpha[None], rows, columns)[0]
+        share = torch.where(share < _FAINT, 0.0, torch.where(share > 1 - _FAINT, 1.0, share))
+        new = patch.at(rows, columns).permute(1, 2, 0)
+        mixed = torch.lerp(part.float(), new, share[..., None])
+        part.copy_(torch.where(share[..., None] > 0, mixed.to(part.dtype), part))
+        weight[start : start + len(rows), left:right] = share
+    return picture, weight
+
+
+def _spread(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:
+    """Planes over the whole source at shares of it, linear between."""
+    u, v = across * planes.shape[2], (down * planes.shape[1])[:, None]
+    return sampled(planes, u.expand(len(down), -1), v.expand(-1, len(across)))

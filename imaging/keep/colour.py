@@ -1,0 +1,147 @@
+"""The edit's drift of colour and tone, learnt where nothing was edited and taken back everywhere.
+
+Source minus edit is fitted channel by channel: a bias and a gain that change slowly over the picture, a tone curve, and
+how the channels leak into each other. What kinds of drift a picture has, and how much of each, its own pixels say (each
+group of terms has a variance, found by expectation maximisation); pixels that do not follow are left out step by step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .filters import centres
+from .mapping import legendre, places
+
+_BIAS, _GAIN = 5, 3  # the degrees of the slow changes
+# From where a pixel is no drift: wide at first. Channels leak only in the second half, once recoloured things are out.
+_CUTS = (0.3, 0.15, 0.1, 0.1, 0.06, 0.05)
+_TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
+_LEAST = 200  # pixels without which nothing can be said
+_GREY = 0.01  # channels that differ by less than that are one
+_DARK = 0.02  # keeps the logarithm of black finite
+_HEADROOM = 1.3, 0.01  # a correction may be that much larger than any that was seen
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """What to add to the edit's colour. weights [3,terms] fp32, limit: the largest correction allowed."""
+
+    weights: Tensor
+    limit: float
+
+    def corrected(self, edited: Tensor, down: Tensor, across: Tensor, strength: float = 1.0) -> Tensor:
+        """[3,h,w] of an edit's colours 0..1 that lie at these shares of the source; not clamped to 0..1."""
+        added = torch.stack(self._parts(edited, down, across)).clamp_(-self.limit, self.limit)
+        return added.mul_(strength).add_(edited)
+
+    def _parts(self, edited: Tensor, down: Tensor, across: Tensor) -> list[Tensor]:
+        rows, columns = legendre(2 * down - 1, _BIAS), legendre(2 * across - 1, _BIAS)
+        mixed = (self.weights[:, 1:4] @ edited.reshape(3, -1)).reshape(edited.shape)
+        products = _products(edited)
+        added = []
+        for c, weights in enumerate(self.weights.unbind()):
+            colour = edited[c]
+            start = _COLOURS + len(_SLOW_BIAS)
+            plane = mixed[c] + _slow(weights[_COLOURS:start], _SLOW_BIAS, rows, columns) + weights[0]
+            plane.addcmul_(_slow(weights[start:], _SLOW_GAIN, rows, columns), colour)
+            for weight, term in zip(weights[4:_COLOURS].tolist(), (*_tone(colour), *products), strict=True):
+                plane.add_(term, alpha=weight)
+            added.append(plane)
+        return added
+
+
+_SLOW_BIAS, _SLOW_GAIN = places(_BIAS)[1:], places(_GAIN)[1:]
+_COLOURS = 1 + 3 + 3 + 3  # terms of the colour alone: constant, channels, tone curve, products
+# Which variance each term shares, beside the constant's: channels that leak, the channel's own curve, products, each
+# order of bias and of gain.
+_LEAKS, _OWN, _PRODUCTS = 1, 2, 3
+_SLOW = [3 + i + j for i, j in _SLOW_BIAS] + [3 + _BIAS + i + j for i, j in _SLOW_GAIN]
+_GROUPS = torch.tensor([[0, *[_LEAKS] * 3, *[_OWN] * 3, *[_PRODUCTS] * 3, *_SLOW]] * 3)
+_GROUPS[range(3), range(1, 4)] = _OWN
+_START = [1e2, 0.05, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
+
+
+def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = False) -> Drift | None:
+    """The drift between two small pictures [3,h,w], pixel on pixel; None where too few pixels count.
+
+    weight [1,h,w]: how sure it is that nothing was edited, 0..1. known: what was edited has no weight already.
+    """
+    height, width = source.shape[1:]
+    sure = weight.reshape(-1) > 0.05
+    if int(sure.sum()) < _LEAST:
+        return None
+    rows, columns = (legendre(2 * centres(n).double() - 1, _BIAS) for n in (height, width))
+    slow = torch.stack([rows[i][:, None] * columns[j] for i, j in _SLOW_BIAS]).reshape(len(_SLOW_BIAS), -1)[:, sure]
+    colour, weight = edited.reshape(3, -1)[:, sure].double(), weight.reshape(-1)[sure].double()
+    wanted = source.reshape(3, -1)[:, sure] - colour
+    terms = [_terms(colour, c, slow) for c in range(3)]
+    weights = torch.zeros(_GROUPS.shape, dtype=torch.float64)
+    variance = torch.tensor(_START).double().square().repeat(3, 1)
+    # A grey picture says nothing of how channels leak, and would learn it from noise.
+    true = wanted + colour
+    colourful = float((true - true.mean(0)).square().mean()) > _GREY**2
+    trusted = weight
+    for turn, cut in enumerate(_TIGHT if known else _CUTS):
+        leaks = colourful and (known or turn >= len(_CUTS) // 2)
+        added = torch.stack([weights[c] @ terms[c] for c in range(3)])
+        left = wanted - added
+        trusted = weight * (1 - (left.square().sum(0) / cut**2)).clamp(min=0).square()
+        for c in range(3):
+            weights[c], variance[c] = _solved(terms[c], left[c], weights[c], trusted, variance[c], _GROUPS[c], leaks)
+    added = torch.stack([weights[c] @ terms[c] for c in range(3)]).abs()[:, trusted > 0.2]
+    largest = float(added.amax(0).quantile(0.995)) if added.shape[1] else 0.1
+    return Drift(weights.float(), largest * _HEADROOM[0] + _HEADROOM[1])
+
+
+def _terms(colour: Tensor, c: int, slow: Tensor) -> Tensor:
+    """[terms,N] for channel c of colours [3,N]; slow [bias terms,N]."""
+    own = colour[c]
+    gain = slow[: len(_SLOW_GAIN)] * own
+    return torch.cat([torch.ones_like(own)[None], colour, torch.stack([*_tone(own), *_products(colour)]), slow, gain])
+
+
+def _tone(own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a change of gamma adds, to first order, and two bends more."""
+    square = own * own
+    return own * (own + _DARK).log(), square, square * own
+
+
+def _products(colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    red, green, blue = colour
+    return red * green, red * blue, green * blue
+
+
+def _slow(weights: Tensor, where: list[tuple[int, int]], rows: Tensor, columns: Tensor) -> Tensor:
+    """[h,w]: the sum of weighted products of polynomials."""
+    matrix = torch.zeros(len(rows), len(columns))
+    for weight, (i, j) in zip(weights.tolist(), where, strict=True):
+        matrix[i, j] = weight
+    return rows.T @ matrix @ columns
+
+
+def _solved(
+    terms: Tensor, left: Tensor, weights: Tensor, trusted: Tensor, variance: Tensor, groups: Tensor, leaks: bool
+) -> tuple[Tensor, Tensor]:
+    """The weights that explain what is left, and the groups' variances after that."""
+    scatter = (trusted * left.square()).sum() / (trusted.sum() + 1e-6)
+    # Neighbours err alike: nine pooled pixels are about one measurement.
+    noise = float(scatter.clamp(min=1e-6)) * 9
+    weighed = terms * trusted
+    information = weighed @ terms.T / noise
+    stiff = 1 / variance[groups]
+    if not leaks:
+        stiff[(groups == _LEAKS) | (groups == _PRODUCTS)] = 1e8
+    pull = weighed @ left / noise
+    covariance = torch.linalg.inv(information + torch.diag(stiff))
+    step = covariance @ (pull - stiff * weights)
+    found = weights + step
+    power = found.square() + covariance.diagonal()
+    variance = variance.clone()
+    for group in range(1, len(variance)):
+        # How far channels leak is learnt badly from few colours: that stays as likely as it was.
+        if group not in (_LEAKS, _PRODUCTS):
+            variance[group] = power[groups == group].mean().clamp(min=1e-8)
+    return found, variance

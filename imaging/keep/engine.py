@@ -1,0 +1,156 @@
+"""Kontext Keep: an edit laid back onto its source so that only what was edited differs.
+
+keep aligns the edit with the source, takes back its drift of colour, finds what was really edited, and lays that alone
+into the source at the source's own size. Where the whole scene changed there is nothing to keep: the edit is handed
+on, aligned if that can be trusted, and the report says why.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import ImageError
+from ..geometry import box_around, feathered
+from ..pixels import colour_of
+from .align import Alignment
+from .bench import Bench, bench_of
+from .blend import Patch, blended, rim_of, sharpest
+from .filters import highest, pooled
+from .look import Look, carried, half, look
+from .mapping import Mapping
+from .refine import Refined
+from .report import Report, report_of
+from .scope import Scope
+from .verdict import Signs, Verdict, signs_of, whole
+
+_APART = 4  # pixels around a change that do not tell where the rest lies
+
+
+@dataclass(frozen=True)
+class Options:
+    """strength: how much of the drift is taken back, 0..1. feather: over how many of the edit's pixels it fades out."""
+
+    scope: Scope = Scope.AUTO
+    strength: float = 1.0
+    feather: int = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """picture [H,W,C], C 3 or 4: of the source's size, type and alpha; mask [H,W] fp32: how much is the edit's."""
+
+    picture: Tensor
+    mask: Tensor
+    report: Report
+    mapping: Mapping
+
+
+def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Options | None = None) -> Kept:
+    """One source [H,W,C] and its edit [h,w,C], C 1, 3 or 4, floating point, finite, usually 0..1.
+
+    mask [H,W], 1 = may change: nothing outside it and the feather changes. Raises ImageError for a mask of another
+    size, and where the scope asks for a mask and there is none.
+    """
+    options = options or Options()
+    mask = _checked(mask, source, options)
+    base = source.expand(-1, -1, 3) if source.shape[2] == 1 else source
+    bench, sharp = _bench(base, edited)
+    if bench.size == bench.edit and torch.equal(colour_of(source[None])[0], colour_of(edited[None])[0]):
+        return _untouched(base, bench)
+    alignment = Alignment(bench)
+    allowed = None if mask is None else mask > 0
+    seen, found = _second_look(bench, alignment, allowed, options)
+    signs = signs_of(bench.source, seen.aligned, seen.corrected, found.likeness, seen.mask, seen.covered)
+    why = signs.against(allowed is not None) if options.scope is Scope.AUTO else None
+    if options.scope is Scope.WHOLE or why is not None:
+        return _handed_on(base, sharp, bench, found, seen, signs, why or "the artist said so")
+    change = _mask_of(bench, seen, found.mapping, mask, options)
+    if not (change > 0).any():
+        return _untouched(base, bench, found.mapping, seen)
+    rim = rim_of(bench.source, seen.corrected, seen.mask, seen.covered)
+    patch = Patch(sharp, found.mapping, seen.drift, rim, options.strength)
+    picture, weight = blended(base, patch, change)
+    report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", weight, picture)
+    return Kept(picture, weight, report, found.mapping)
+
+
+def _checked(mask: Tensor | None, source: Tensor, options: Options) -> Tensor | None:
+    """The mask, or None where it is empty."""
+    if mask is not None and tuple(mask.shape) != tuple(source.shape[:2]):
+        raise ImageError(
+            f"The mask is {mask.shape[1]}x{mask.shape[0]} and the picture {source.shape[1]}x{source.shape[0]}."
+        )
+    if mask is not None and not (mask > 0).any():
+        mask = None
+    if mask is None and options.scope is Scope.MASK:
+        raise ImageError("change is mask, but no mask is connected or it is empty: draw one, or set change to auto.")
+    return mask
+
+
+def _bench(source: Tensor, edited: Tensor) -> tuple[Bench, Tensor]:
+    """Both at the size they are compared at, and the edit [3,h,w] at the size it is laid in from."""
+    planes = source[..., :3].permute(2, 0, 1).float()
+    new = colour_of(edited[None])[0].permute(2, 0, 1).float().clamp(0, 1).contiguous()
+    bench = bench_of(planes, new)
+    bench = Bench(bench.source.clamp(0, 1).contiguous(), bench.edited.clamp(0, 1), bench.size, bench.edit)
+    return bench, sharpest(new, bench)
+
+
+def _second_look(bench: Bench, alignment: Alignment, allowed: Tensor | None, options: Options) -> tuple[Look, Refined]:
+    """What was edited is found twice: roughly, and again without it in the way."""
+    first = look(half(bench), alignment.found.mapping, alignment.found.likeness, None, allowed)
+    told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
+    # Where nearly all of it seems to be edited, that says nothing of where it lies.
+    free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
+    found = alignment.again(free)
+    return look(bench, found.mapping, found.likeness, told, allowed), found
+
+
+def _resized(mask: Tensor, bench: Bench) -> Tensor:
+    height, width = bench.source.shape[1:]
+    planes = mask.float()[None]
+    if mask.shape[0] >= height:
+        return (pooled(planes, height, width) > 0).float()
+    return torch.nn.functional.interpolate(planes[None], (height, width), mode="nearest")[0]
+
+
+def _mask_of(bench: Bench, seen: Look, mapping: Mapping, mask: Tensor | None, options: Options) -> Tensor:
+    """How much of the edit is taken, 0..1, over the whole source: on the bench, or at full size for a given mask."""
+    if options.scope is Scope.MASK and mask is not None:
+        scale = math.sqrt(mask.numel() / seen.mask.numel())
+        return feathered(mask.float().clamp(0, 1)[None], round(options.feather * scale))[0]
+    return _faded(carried(seen, mapping, bench.source), options.feather)
+
+
+def _faded(mask: Tensor, feather: int) -> Tensor:
+    """The mask [h,w] bool fading out; the work is done around it alone."""
+    faded = torch.zeros(mask.shape)
+    if mask.any():
+        box = box_around(mask[None], 2 * feather + 1)
+        faded[box.rows, box.columns] = feathered(mask[None, box.rows, box.columns].float(), feather)[0]
+    return faded
+
+
+def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, seen: Look | None = None) -> Kept:
+    mapping = mapping or squeezed(bench)
+    picture, weight = source.clone(), torch.zeros(bench.size)
+    report = report_of(bench, mapping, seen, Verdict.NONE, "", weight, picture)
+    return Kept(picture, weight, report, mapping)
+
+
+def _handed_on(source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen: Look, signs: Signs, why: str) -> Kept:
+    """The edit's own pixels: where it lies, if that can be trusted, else simply at the source's size."""
+    mapping = found.mapping if signs.aligned else squeezed(bench)
+    picture, weight = blended(source, Patch(sharp, mapping, None, None, 0.0), torch.ones(1, 1))
+    report = report_of(bench, mapping, seen, Verdict.WHOLE, why, weight, picture)
+    return Kept(picture, weight, report, mapping)
+
+
+def squeezed(bench: Bench) -> Mapping:
+    """The source scaled to the edit's size, nothing else."""
+    height, width = bench.edit
+    return Mapping.of(torch.tensor([[float(width), 0, 0], [0, float(height), 0]]), bench.edit)

@@ -1,0 +1,184 @@
+"""From a first guess to a tenth of a pixel: robust least squares on locally normalised luminance.
+
+Every step linearises the difference of the two pictures in the displacement (Lucas and Kanade 1981), sums it up over
+blocks, and solves for the mapping's terms. Pixels that disagree lose their weight, and so do blocks that do not look
+alike. How large a bend of each order may be is learnt from the picture itself (its prior's variance, by expectation
+maximisation), so that a picture that is not bent does not get bends from noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .filters import blur, pooled, sampled, scaled, slopes
+from .mapping import DEGREE, Mapping, legendre, places
+
+
+@dataclass(frozen=True)
+class Level:
+    """One stage: the picture's long side, the mapping's degree, steps, and from where a difference says nothing."""
+
+    long: int
+    degree: int
+    steps: int
+    cut: float
+
+
+COARSE = (Level(160, 1, 8, 4.0),)
+MIDDLE = (Level(320, 1, 4, 3.0), Level(512, 3, 2, 2.0), Level(512, 5, 3, 2.0))
+FINE = (Level(512, DEGREE, 1, 1.8), Level(800, DEGREE, 3, 1.8))
+
+_STILL = 0.02  # edit pixels: a smaller step is the last
+_BEND = 1.5  # edit pixels: the deviation of a bend of order 2 before anything is known; each further order is less
+_DECAY = 0.6
+_ALONE = 4  # blocks err with their neighbours: so many of them are one measurement
+_TURN = 0.01  # the deviation of turns and slants, of the long side: half a degree, before anything is known
+_TURNS = 3  # of learning the bends' variances, each step
+
+
+@dataclass(frozen=True)
+class Refined:
+    """The mapping, and how alike the two pictures are there: likeness [1,h,w], -1..1, on a coarse grid."""
+
+    mapping: Mapping
+    likeness: Tensor
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Per block [5,h,w]: the weighted squares of the slopes (uu, uv, vv) and their products with the difference, in
+    edit pixels; how alike the blocks are [1,h,w]; where their centres lie, as shares of the source."""
+
+    planes: Tensor
+    likeness: Tensor
+    down: Tensor
+    across: Tensor
+
+
+class Aligner:
+    """Two pictures' luminance [1,h,w], and what was made of it at each size.
+
+    edit: the (height, width) of the edit in whose pixels mappings count.
+    """
+
+    def __init__(self, source: Tensor, edited: Tensor, edit: tuple[int, int]) -> None:
+        self._source, self._edited, self._edit = source, edited, edit
+        self._features: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def refine(self, mapping: Mapping, levels: Sequence[Level], free: Tensor | None = None) -> Refined:
+        """free [1,h,w]: 1 where nothing was edited, as far as is known."""
+        variance = _BEND**2 * _DECAY ** (2 * torch.arange(-2.0, DEGREE - 1).double())
+        likeness = torch.zeros(1, 1, 1)
+        for level in levels:
+            for _ in range(level.steps):
+                sums = self._sums(mapping, level, free)
+                likeness = sums.likeness
+                step, variance = _solved(sums, mapping, level.degree, variance)
+                mapping = mapping.moved(step)
+                if float(step.abs().sum((1, 2)).max()) < _STILL:
+                    break
+        return Refined(mapping, likeness)
+
+    def _sums(self, mapping: Mapping, level: Level, free: Tensor | None) -> _Sums:
+        source, edited = self._at(level.long)
+        height, width = source.shape[1:]
+        u, v = mapping.on(height, width)
+        across, down = edited.shape[2] / self._edit[1], edited.shape[1] / self._edit[0]
+        seen = sampled(edited, u * across, v * down)
+        slope_u, slope_v = (a + b for a, b in zip(slopes(seen), slopes(source), strict=True))
+        # Per source pixel to per edit pixel; the maps are near enough to even for that.
+        slope_u = slope_u * (width / 2 / float(mapping.affine()[0, 0]))
+        slope_v = slope_v * (height / 2 / float(mapping.affine()[1, 1]))
+        difference = seen - source
+        weight = (1 - (difference / level.cut).square()).clamp_(min=0).square_()
+        weight *= mapping.covered(u, v, 1.0)
+        if free is not None:
+            weight *= pooled(free, height, width)
+        block = min(8 if max(height, width) < 500 else 16, height, width)
+        both = [seen * source, seen * seen, source * source]
+        likeness = _likeness(_blocks(torch.cat(both), block))
+        pulled = [weight * slope_u, weight * slope_v]
+        products = [pulled[0] * slope_u, pulled[0] * slope_v, pulled[1] * slope_v]
+        sums = torch.cat([*products, pulled[0] * difference, pulled[1] * difference])
+        planes = _blocks(sums, block) * ((likeness - 0.25) / 0.4).clamp(0, 1)
+        shares = ((torch.arange(n) + 0.5) * block / of for n, of in zip(planes.shape[1:], (height, width), strict=True))
+        return _Sums(planes, likeness, *shares)
+
+    def _at(self, long: int) -> tuple[Tensor, Tensor]:
+        """Both pictures' features, the source's long side no longer than that."""
+        shrink = min(1.0, long / max(self._source.shape[1:]))
+        sizes = [(max(8, round(p.shape[1] * shrink)), max(8, round(p.shape[2] * shrink))) for p in self._both()]
+        if sizes[0] not in self._features:
+            source, edited = (feature(scaled(p, *size)) for p, size in zip(self._both(), sizes, strict=True))
+            self._features[sizes[0]] = source, edited
+        return self._features[sizes[0]]
+
+    def _both(self) -> tuple[Tensor, Tensor]:
+        return self._source, self._edited
+
+
+def feature(luminance: Tensor) -> Tensor:
+    """[1,H,W]: what is finer than 4 px, over its own strength nearby: the same in any light and contrast."""
+    fine = luminance - blur(luminance, 4)
+    return (fine / (blur(fine * fine, 6).clamp_(min=0).sqrt_() + 0.012)).clamp_(-3, 3)
+
+
+def _blocks(planes: Tensor, block: int) -> Tensor:
+    """Sums over blocks; pixels beyond the last whole block are left out."""
+    return F.avg_pool2d(planes[None], block)[0] * block**2
+
+
+def _likeness(products: Tensor) -> Tensor:
+    """[1,h,w]: the local correlation, from block sums of ab, aa, bb, over some blocks each way."""
+    near = blur(products, 1.0)
+    return near[:1] / (near[1:2] * near[2:3] + 1e-3).clamp_(min=1e-9).sqrt_()
+
+
+def _solved(sums: _Sums, mapping: Mapping, degree: int, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """The step [2,n,n] that the block sums ask for, and the bends' variances after it."""
+    down, across = zip(*places(degree), strict=True)
+    order = torch.tensor([i + j for i, j in places(degree)] * 2)
+    rows, columns = (legendre(2 * share.double() - 1, degree) for share in (sums.down, sums.across))
+    basis = (rows[list(down)][:, :, None] * columns[list(across)][:, None, :]).reshape(len(down), -1)
+    uu, uv, vv, u, v = sums.planes.reshape(5, -1).double() / _noise(sums.planes.double())
+    upper = torch.cat([(basis * uu) @ basis.T, (basis * uv) @ basis.T], 1)
+    lower = torch.cat([(basis * uv) @ basis.T, (basis * vv) @ basis.T], 1)
+    pull = torch.cat([basis @ u, basis @ v])
+    information = torch.cat([upper, lower])
+    loose = torch.full_like(pull, 1e-8)
+    for place, cross in enumerate([i > j for i, j in places(degree)] + [i < j for i, j in places(degree)]):
+        if cross and order[place] == 1:
+            loose[place] = (_TURN * max(mapping.edit)) ** -2
+    stiff = torch.where(order > 1, 1 / variance[order], loose)
+    now = mapping.terms[:, list(down), list(across)].reshape(-1)
+    for _ in range(_TURNS):
+        covariance = torch.linalg.inv(information + torch.diag(stiff))
+        step = (-covariance @ (pull + stiff * now * (stiff > 1e-8))).clamp(-20, 20)
+        power = (now + step).square() + covariance.diagonal()
+        variance = variance.clone()
+        for one in range(2, degree + 1):
+            variance[one] = power[order == one].mean().clamp(min=1e-6)
+        stiff = torch.where(order > 1, 1 / variance[order], loose)
+    terms = torch.zeros_like(mapping.terms)
+    terms[:, list(down), list(across)] = step.reshape(2, -1)
+    return terms, variance
+
+
+def _noise(sums: Tensor) -> float:
+    """The variance by which block sums must be divided to be information.
+
+    Were there nothing but noise, r' A^-1 r of a block would be twice that (chi squared of two); the median of such
+    is 1.386 times it. The pixels' own variance would be too little: neighbours err alike.
+    """
+    uu, uv, vv, u, v = sums.reshape(5, -1)
+    solid = uu * vv - uv * uv
+    sure = solid > 1e-3 * (uu + vv).square() + 1e-12
+    if int(sure.sum()) < 8:
+        return 1.0
+    spread = (vv * u * u - 2 * uv * u * v + uu * v * v)[sure] / solid[sure]
+    return max(1e-3, float(spread.median()) / 1.386 * _ALONE)

@@ -1,0 +1,82 @@
+"""Keeps of an edit only what it changed, without ComfyUI: python -m kontext_bridge.keep SOURCE EDITED -o OUT"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from .imaging.codec import decode, encode, to_tensors
+from .imaging.errors import ImageError
+from .imaging.formats import ImageFormat
+from .imaging.keep.batch import keep_batch
+from .imaging.keep.engine import Options
+from .imaging.keep.scope import Scope
+from .imaging.pixels import to_uint8, with_alpha
+
+_FORMATS = {
+    ".png": ImageFormat.PNG,
+    ".webp": ImageFormat.WEBP_LOSSLESS,
+    ".jpg": ImageFormat.JPEG,
+    ".jpeg": ImageFormat.JPEG,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; gives its exit status, 1 with a line on stderr for anything the user can mend."""
+    options = _parser().parse_args(arguments)
+    try:
+        for path in (options.out, options.mask_out):
+            if path is not None and path.suffix.lower() not in _FORMATS:
+                raise ImageError(f"{path} must end in {', '.join(_FORMATS)}.")
+        _keep(options)
+    except (ImageError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.keep", description=__doc__)
+    parser.add_argument("source", type=Path, help="the picture before the edit")
+    parser.add_argument("edited", type=Path, help="the edit of it, at any size")
+    parser.add_argument("-o", "--out", type=Path, required=True, help=f"where to write: {', '.join(_FORMATS)}")
+    parser.add_argument("--mask", type=Path, help="white where the change may be, black where nothing may change")
+    parser.add_argument("--mask-out", type=Path, metavar="FILE", help="where to write what was taken from the edit")
+    parser.add_argument("--info", type=Path, metavar="FILE", help="where to write what was found, as JSON")
+    parser.add_argument("--change", choices=[one.value for one in Scope], default="auto", help="default: auto")
+    parser.add_argument("--strength", type=float, default=1.0, help="of the colour correction, 0 to 1 (default: 1)")
+    parser.add_argument("--feather", type=int, default=4, help="pixels of the edit to fade over (default: 4)")
+    return parser
+
+
+def _keep(options: argparse.Namespace) -> None:
+    if not 0 <= options.strength <= 1 or options.feather < 0:
+        raise ImageError("The strength must be from 0 to 1 and the feather not negative.")
+    mask = None if options.mask is None else _read(options.mask)[..., :3].mean(-1)
+    chosen = Options(Scope(options.change), options.strength, options.feather)
+    kept = keep_batch(_read(options.source), _read(options.edited), mask, chosen)
+    _write(kept.images[0], options.out)
+    if options.mask_out is not None:
+        _write(kept.masks[0].unsqueeze(-1), options.mask_out)
+    report = kept.reports[0]
+    if options.info is not None:
+        options.info.write_text(json.dumps(report.numbers(), indent=2), encoding="utf-8")
+    sys.stdout.write(f"{report.line}\n")
+
+
+def _read(path: Path) -> torch.Tensor:
+    """IMAGE [1,H,W,C], with its alpha where it has one; raises ImageError."""
+    stacked = to_tensors([decode(path.read_bytes())])
+    return with_alpha(stacked.image, stacked.mask)
+
+
+def _write(picture: torch.Tensor, path: Path) -> None:
+    path.write_bytes(encode(to_uint8(picture), format=_FORMATS[path.suffix.lower()]).data)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

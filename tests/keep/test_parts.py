@@ -1,0 +1,107 @@
+"""The parts that Keep is made of, each against a plain way of doing the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from drawn import scene
+from kontext_bridge.imaging.keep.components import parts_of, with_filled_holes
+from kontext_bridge.imaging.keep.filters import blur, highest
+from kontext_bridge.imaging.keep.mapping import Mapping
+from kontext_bridge.imaging.keep.measures import ciede2000, distance, lab
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 70), (1, 48, 48), (2, 97, 131)])
+@pytest.mark.parametrize("sigma", [0.7, 1.5, 6.0])
+def test_a_blur_is_the_gaussians_convolution(shape: tuple[int, int, int], sigma: float) -> None:
+    planes = torch.rand(shape, generator=torch.Generator().manual_seed(1))
+    radius = int(np.ceil(3 * sigma))
+    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / (round(sigma * 64) / 64)) ** 2)
+    weights /= weights.sum()
+    padded = F.pad(planes[:, None], (radius,) * 4, mode="replicate")
+    wanted = F.conv2d(F.conv2d(padded, weights.view(1, 1, 1, -1)), weights.view(1, 1, -1, 1))[:, 0]
+    assert torch.allclose(blur(planes, sigma), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5, 6])
+def test_the_highest_nearby_is_a_pooling(radius: int) -> None:
+    planes = torch.randn(2, 31, 44, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(highest(planes, radius), F.max_pool2d(planes[None], 2 * radius + 1, 1, radius)[0])
+
+
+@pytest.mark.parametrize("corners", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_connected_parts_are_those_that_flooding_finds(corners: bool, seed: int) -> None:
+    mask = np.random.default_rng(seed).random((23, 31)) < 0.45
+    steps = [(0, 1), (1, 0), (0, -1), (-1, 0)] + [(1, 1), (1, -1), (-1, 1), (-1, -1)] * corners
+    sizes, left = [], {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
+    while left:
+        edge, size = [left.pop()], 0
+        while edge:
+            y, x = edge.pop()
+            size += 1
+            for step in steps:
+                there = (y + step[0], x + step[1])
+                if there in left:
+                    left.remove(there)
+                    edge.append(there)
+        sizes.append(size)
+    parts = parts_of(mask, corners)
+    assert sorted(parts.areas()) == sorted(sizes)
+    assert parts.sums(np.ones_like(mask)).tolist() == parts.areas().tolist()
+    assert np.array_equal(parts.painted(np.ones(parts.count, bool)), mask)
+
+
+def test_nothing_has_no_parts_and_small_holes_are_filled() -> None:
+    assert parts_of(np.zeros((4, 5), bool)).count == 0
+    mask = np.ones((20, 20), bool)
+    mask[2:4, 2:4] = mask[8:16, 8:16] = False
+    filled = with_filled_holes(mask, 10)
+    assert filled[2:4, 2:4].all() and not filled[8:16, 8:16].any()
+
+
+# From the test data of Sharma, Wu and Dalal, "The CIEDE2000 Color-Difference Formula" (2005).
+SHARMA = [
+    ((50.0, 2.6772, -79.7751), (50.0, 0.0, -82.7485), 2.0425),
+    ((50.0, -1.0, 2.0), (50.0, 0.0, 0.0), 2.3669),
+    ((50.0, 2.49, -0.001), (50.0, -2.49, 0.0011), 7.2195),
+    ((50.0, 2.5, 0.0), (73.0, 25.0, -18.0), 27.1492),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ((22.7233, 20.0904, -46.6940), (23.0331, 14.9730, -42.5619), 2.0373),
+    ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "wanted"), SHARMA)
+def test_colour_differences_are_those_of_the_paper(
+    one: tuple[float, ...], other: tuple[float, ...], wanted: float
+) -> None:
+    a, b = (torch.tensor(colour, dtype=torch.float64)[:, None] for colour in (one, other))
+    assert float(ciede2000(a, b)) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_lab_of_known_colours() -> None:
+    colours = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]]).T
+    wanted = torch.tensor([[100.0, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]).T
+    assert torch.allclose(lab(colours), wanted, atol=0.05)
+
+
+def test_distances_of_the_same_and_of_a_grey_step() -> None:
+    picture = scene(200, 240).permute(2, 0, 1)
+    everywhere = torch.ones(200, 240, dtype=torch.bool)
+    same = distance(picture, picture, everywhere)
+    assert same is not None and (same.psnr, same.delta) == (99.0, 0.0) and same.ssim == pytest.approx(1)
+    step = distance(picture * 0 + 0.5, picture * 0 + 0.6, everywhere)
+    assert step is not None and step.psnr == pytest.approx(20, abs=0.01)
+    assert distance(picture, picture, ~everywhere) is None
+
+
+def test_a_mapping_of_a_framing_is_that_framing() -> None:
+    mapping = Mapping.of(torch.tensor([[200.0, 0, 10], [0, 100, -5]]), (90, 220))
+    u, v = mapping.at(torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.0, 1.0]))
+    assert torch.allclose(u, torch.tensor([[10.0, 210]] * 3)) and torch.allclose(v[:, 0], torch.tensor([-5.0, 45, 95]))
+    assert mapping.bend() == (0, 0)
+    shift, scale, turn = mapping.motion()
+    assert shift == (0, 0) and scale == pytest.approx(1) and turn == 0
