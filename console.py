@@ -83,7 +83,8 @@ def typed(text: str) -> str:
 
 def _silence(stream: TextIO) -> None:
     # what is still in its buffer is written when Python ends, and would fail once more
-    with contextlib.suppress(OSError, ValueError):
+    # a stream that is none of Python's own may have no file behind it
+    with contextlib.suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, stream.fileno())

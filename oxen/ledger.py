@@ -66,6 +66,7 @@ _ADDED = {
 }
 # What was retired has no key: the requests of others never see it.
 _LISTED = "key != ''"
+_UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
 _SELECT = ", ".join(COLUMNS)
 
 
@@ -269,7 +270,7 @@ class Ledger:
         It was cut off, or its picture is gone from here and from the service; to pay for another is the artist's
         decision.
         """
-        return self._one("key = ? AND told AND state IN ('sending', 'sent', 'done') ORDER BY id LIMIT 1", key)
+        return self._one(f"key = ? AND {_UNDECIDED} ORDER BY id LIMIT 1", key)
 
     def unnamed(self, seed: int) -> tuple[Record, ...]:
         """The requests of a seed that may have become jobs of which no id is known, of whatever key."""
@@ -304,8 +305,7 @@ class Ledger:
 
     def undecided_keys(self) -> frozenset[str]:
         """The keys with a record of which the artist was told that it may have been paid for and is not to be had."""
-        where = "told AND (state IN ('sending', 'sent') OR (state = 'done' AND bytes IS NULL))"
-        return frozenset(key for (key,) in self._select(f"SELECT key FROM jobs WHERE {where} AND {_LISTED}", ()))
+        return frozenset(key for (key,) in self._select(f"SELECT key FROM jobs WHERE {_UNDECIDED} AND {_LISTED}", ()))
 
     def spent_since(self, when: float) -> Decimal:
         """US dollars of all requests since `when` (unix seconds): the cost told, else the price published.

@@ -307,3 +307,11 @@ def test_a_stream_that_can_only_refuse_a_character_gets_its_escape(
     open_console()
     assert tell("ü")
     assert narrow.text.endswith("\\xfc\n")
+
+
+def test_a_stream_of_anothers_own_making_that_fails_ends_no_run() -> None:
+    class Broken:
+        def write(self, text: str) -> None:
+            raise OSError(5, "Input/output error")
+
+    assert isinstance(say("a picture", Broken()), OSError)  # type: ignore[arg-type]

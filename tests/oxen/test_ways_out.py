@@ -216,3 +216,14 @@ def test_a_picture_that_cost_nothing_is_not_counted_by_its_price(remote: Any) ->
         assert session.ledger.spent_since(0.0) == Decimal("0.03")
         session.ledger.note_cost(record, Decimal("0.00"))
         assert session.ledger.spent_since(0.0) == 0
+
+
+def test_a_list_and_a_batch_take_the_same_records_for_undecided(remote: Any) -> None:
+    (edit,) = remote.edits()
+    with remote.session() as session:
+        ledger = session.ledger
+        record = ledger.open("key", edit.parameters, "data:,", None)
+        record = ledger.told(ledger.done(ledger.sent(record, generation_id="one"), b"picture", "png"))
+        assert ledger.undecided("key") is not None and ledger.undecided_keys() == {"key"}
+        ledger.collected(record)
+        assert ledger.undecided("key") is None and not ledger.undecided_keys()
