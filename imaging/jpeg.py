@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +80,7 @@ class JpegParts:
     coding: the marker of its frame. interval: units of coding between restart marks, 0 without. segments: marker and
     body of those before the first scan, without metadata. scans: from the first scan's header up to the end mark.
     last, end: where in `scans` the data of the last restart interval (of one scan: else of all) begin and end.
+    earlier: where those of the scans before the last one end.
     """
 
     width: int
@@ -92,6 +94,7 @@ class JpegParts:
     is_one_scan: bool
     last: int
     end: int
+    earlier: tuple[int, ...]
 
     @property
     def is_huffman(self) -> bool:
@@ -99,8 +102,10 @@ class JpegParts:
         return self.coding < _ARITHMETIC
 
     def file(self, filler: bytes = b"") -> bytes:
-        """The file put together again, with `filler` where its data end."""
-        return _joined(self.segments, self.scans[: self.end] + filler + self.scans[self.end :])
+        """The file put together again, with `filler` where the data of each scan end."""
+        ends = (0, *self.earlier, self.end)
+        scans = [self.scans[start:end] for start, end in pairwise(ends)]
+        return _joined(self.segments, filler.join((*scans, self.scans[self.end :])))
 
     def probe(self) -> Probe | None:
         """What tells that its data are whole; None where that cannot be told so."""
@@ -136,9 +141,9 @@ class JpegParts:
         end = _before_fill(self.scans, int(restarts[needed])) if len(restarts) > needed else self.end
         return replace(self, last=last, end=end)
 
-    def check_last(self, scan: Scan, restarts: int) -> None:
-        """Raise ImageError where the last scan, of whatever coding, has too few restart marks: libjpeg would pass over
-        whatever stands in front of the end mark in place of one.
+    def check_scan(self, scan: Scan, restarts: int) -> None:
+        """Raise ImageError where a scan, of whatever coding, has too few restart marks: libjpeg would pass over
+        whatever stands in front of the next mark in place of one.
         """
         needed = (self._units_of(scan.header) - 1) // scan.interval if scan.interval else 0
         if restarts < needed:
@@ -194,7 +199,7 @@ def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
     width, height = _size(frame)
     channels = tuple(Channel(frame[at], frame[at + 1] >> 4, frame[at + 1] & 15) for at in range(6, 6 + 3 * frame[5], 3))
     marks = _marks(data, start)
-    stop, finish, scans = _scans(data, marks, interval)
+    stops, finish, scans = _scans(data, marks, interval)
     headers = [scan.header for scan in scans]
     scanned = {number for header in headers for number in header[1 : 1 + 2 * header[0] : 2]}
     if not scanned.issuperset(channel.number for channel in channels):
@@ -210,10 +215,13 @@ def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
         scans=data[start:finish],
         is_one_scan=len(headers) == 1,
         last=4 + len(headers[0]),
-        end=stop - start,
+        end=stops[-1] - start,
+        earlier=tuple(stop - start for stop in stops[:-1]),
     )
-    restarts = marks[(marks < stop) & _are_restarts(data, marks)]
-    parts.check_last(scans[-1], int(np.count_nonzero(restarts >= scans[-1].begin)))
+    restarts = marks[(marks < stops[-1]) & _are_restarts(data, marks)]
+    for scan, stop in zip(scans, stops, strict=True):
+        first, behind = np.searchsorted(restarts, (scan.begin, stop))
+        parts.check_scan(scan, int(behind - first))
     return parts.within(restarts - start)
 
 
@@ -296,10 +304,11 @@ def _before_fill(data: bytes, at: int) -> int:
     return at
 
 
-def _scans(data: bytes, marks: NDArray[np.int64], interval: int) -> tuple[int, int, list[Scan]]:
-    """Where the last scan's data end and where the end mark is, each with the fill in front of it, and the scans."""
+def _scans(data: bytes, marks: NDArray[np.int64], interval: int) -> tuple[list[int], int, list[Scan]]:
+    """Where each scan's data end and where the end mark is, all with the fill in front of it, and the scans."""
     scans: list[Scan] = []
-    end = stop = 0
+    stops: list[int] = []
+    end = 0
     in_scan = False
     # Anything but a restart mark ends a scan.
     for number, mark in enumerate(marks[~_are_restarts(data, marks)].tolist()):
@@ -307,9 +316,9 @@ def _scans(data: bytes, marks: NDArray[np.int64], interval: int) -> tuple[int, i
         if mark < end:
             continue
         if in_scan:
-            stop = _before_fill(data, mark)
+            stops.append(_before_fill(data, mark))
         if marker == _END:
-            return stop, _before_fill(data, mark), scans
+            return stops, _before_fill(data, mark), scans
         in_scan = marker == _SCAN
         end = mark + 2
         if marker != _NOTHING:

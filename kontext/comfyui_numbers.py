@@ -10,7 +10,7 @@ Only for a running ComfyUI: importing this imports comfy.
 from __future__ import annotations
 
 import weakref
-from collections.abc import ItemsView, ValuesView
+from collections.abc import ItemsView, Iterator, ValuesView
 from typing import Any
 
 import comfy.lora  # type: ignore[import-not-found]
@@ -86,6 +86,18 @@ class _Numbers(dict[str, Any]):
         if key not in self:
             return default
         return self[key]
+
+    # Being there, it has `dict(numbers)` and `{**numbers}` ask for every value instead of copying what is kept.
+    def __iter__(self) -> Iterator[str]:
+        return super().__iter__()
+
+    def copy(self) -> _Numbers:
+        return _Numbers(self._patcher, super().copy())
+
+    def pop(self, key: str, *default: Any) -> Any:
+        found = self.get(key)
+        kept = super().pop(key, *default)
+        return kept if found is None else found
 
     def items(self) -> Any:
         return ItemsView(self)

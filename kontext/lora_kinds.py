@@ -34,6 +34,13 @@ class Kind(Enum):
     SET = "a LoRA that also replaces whole weights"
 
 
+_MADE_OF = {
+    Kind.LOHA: {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
+    Kind.OFT: {"oft_blocks"},
+    Kind.GLORA: {"a1.weight", "a2.weight", "b1.weight", "b2.weight"},
+}
+
+
 @dataclass(frozen=True)
 class Patch:
     """A product added to rows of a BFL layer: `up @ down * scale`, from row `offset` on.
@@ -82,6 +89,13 @@ def kinds_of(parts: Mapping[str, object]) -> list[Kind]:
 
 def changes_bias(parts: Mapping[str, object]) -> bool:
     return BIAS in parts or UP_BIAS in parts
+
+
+def is_whole(kind: Kind, parts: Mapping[str, object]) -> bool:
+    """Whether every tensor is there that a change of this kind is made of, whatever their shapes."""
+    if kind is Kind.LOKR:
+        return all(f"lokr_{w}" in parts or {f"lokr_{w}_a", f"lokr_{w}_b"} <= parts.keys() for w in ("w1", "w2"))
+    return _MADE_OF.get(kind, set()) <= parts.keys()
 
 
 def fits(kind: Kind, shapes: Shapes, rows: int, inputs: int) -> bool:

@@ -16,7 +16,7 @@ from .layers import Size
 from .linear import require_finite
 from .lora_config import adapter_config
 from .lora_keys import ALPHA, BIAS, DIFF, DORA, DOWN, MAGNITUDE, MID, RESHAPE, SET, UP, UP_BIAS, layer_names
-from .lora_kinds import Change, Kind, Patch, fits, kinds_of
+from .lora_kinds import Change, Kind, Patch, fits, is_whole, kinds_of
 from .lora_names import Rows, Targets
 
 # By the names of layers, which must be of these models alone.
@@ -34,6 +34,7 @@ _CONTROLS = {
     384: "a LoRA of FLUX.1 Fill",
 }
 _BIASES = (BIAS, UP_BIAS)
+_NUMBER = re.compile(r"\d")
 # What numbers of an adapter are stored as; of others torch knows no arithmetic, or they are no plain numbers.
 _NUMBERS = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
@@ -55,6 +56,8 @@ class Reader:
         self._name = path.name
         self._config = adapter_config(file.metadata, path.name)
         self._targets = Targets(size)
+        # What was read of which rows, by the name in the file.
+        self._named: dict[tuple[str, int, int], str] = {}
 
     def read(self, layer: str, names: Mapping[str, str]) -> None:
         """layer: its name in the file. names: of its tensors, by part. Raises LoraError or NonFinite."""
@@ -69,6 +72,7 @@ class Reader:
         rows = self._targets.find(layer)
         if rows is None:
             raise self._foreign(layer, kind)
+        self._check_name(layer, rows)
         alpha = self._alpha(parts.pop(ALPHA)) if ALPHA in parts else None
         tensors = {part: require_finite(self._file[name], f"{self._name}: {name}") for part, name in parts.items()}
         if rows.is_norm:
@@ -79,6 +83,16 @@ class Reader:
             if kind is not Kind.BIAS:
                 self._other(layer, kind, tensors, alpha, rows)
             self._biases(layer, tensors, 1.0, rows)
+
+    def _check_name(self, layer: str, rows: Rows) -> None:
+        bfl, offset, _ = rows.places[0]
+        twin = self._named.setdefault((bfl, offset, rows.rows), layer)
+        # Names of one trainer, alike up to the block's number, are added up.
+        if twin != layer and len({_NUMBER.split(name, maxsplit=1)[0] for name in (twin, layer)}) > 1:
+            raise LoraError(
+                f"{self._name} changes one layer under two names, {twin!r} and {layer!r}, of which ComfyUI's Load LoRA "
+                "would take one alone. The file was merged wrongly; get it again."
+            )
 
     def _check_types(self, names: Mapping[str, str]) -> None:
         for name in names.values():
@@ -105,6 +119,11 @@ class Reader:
             raise LoraError(
                 f"{self._name} is {Kind.DORA.value}, in PEFT's own form (lora_magnitude_vector), which neither this "
                 "pack nor ComfyUI's Load LoRA reads. Have its trainer write it for ComfyUI, or merge it into a model."
+            )
+        if "oft_diag" in parts:
+            raise LoraError(
+                f"{self._name} is {Kind.OFT.value} in another form (oft_diag) than the one that this pack and "
+                "ComfyUI's Load LoRA read. Have its trainer write it for ComfyUI, or merge it into a model."
             )
         if kinds:
             return kinds[0]
@@ -159,6 +178,8 @@ class Reader:
 
     def _other(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: Rows) -> None:
         own = {part: tensor for part, tensor in tensors.items() if part not in _BIASES}
+        if not is_whole(kind, own):
+            raise self._half(layer, kind.value.partition(" ")[2])
         if kind is Kind.OFT and own.get("oft_blocks", torch.empty(0)).ndim == 4:
             kind = Kind.BOFT
         if not fits(kind, {part: tuple(tensor.shape) for part, tensor in own.items()}, rows.rows, rows.inputs):
@@ -206,8 +227,10 @@ class Reader:
             raise LoraError(f"{self._name}: {name!r} is not one number. The file is damaged; get it again.")
         return float(self._file[name])
 
-    def _half(self, layer: str) -> LoraError:
-        return LoraError(f"{self._name} has only part of the LoRA of {layer!r}: the file is incomplete. Get it again.")
+    def _half(self, layer: str, what: str = "LoRA") -> LoraError:
+        return LoraError(
+            f"{self._name} has only part of the {what} of {layer!r}: the file is incomplete. Get it again."
+        )
 
     def _misfit(self, layer: str, kind: Kind, tensors: Mapping[str, torch.Tensor], rows: Rows) -> LoraError:
         shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors.values())

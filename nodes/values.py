@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from numbers import Real
 from typing import TypeGuard
 
@@ -10,6 +11,7 @@ from ..oxen.errors import InvalidParameters
 
 # A seed of ComfyUI's has 64 bits; nothing else that a node takes has more.
 _MOST = 2**64
+_HALF = re.compile("[\ud800-\udfff]")
 _KINDS = {
     bool: "true or false",
     int: "a whole number",
@@ -24,9 +26,15 @@ _KINDS = {
 
 
 def text(value: object, name: str) -> str:
-    """A STRING as it is; raises InvalidParameters for anything else."""
+    """A STRING as it is; raises InvalidParameters for anything else, and for one with half of a character in it."""
     if isinstance(value, str):
-        return value
+        half = _HALF.search(value)
+        if half is None:
+            return value
+        raise InvalidParameters(
+            f"The {name} holds half of a character, which no text may, at place {half.end()}; type it again. "
+            "Nothing was sent."
+        )
     advice = " To have the node run once for each of its texts, make it a list of ComfyUI's." * isinstance(value, list)
     raise _refused(value, name, "a text", advice)
 

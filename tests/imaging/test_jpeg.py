@@ -186,6 +186,26 @@ def test_a_last_scan_of_several_that_was_cut_at_a_restart_mark_is_refused(
             decode(data[:end] + END)
 
 
+@pytest.mark.parametrize("restarts", [0, 2])
+@pytest.mark.parametrize("build", ["progressive", "one scan a channel"])
+def test_an_earlier_scan_that_was_cut_is_refused_though_the_later_ones_are_whole(
+    build: str, restarts: int, jpeg: Callable[..., bytes]
+) -> None:
+    if build == "progressive":
+        data = jpeg(progressive=True, restart_marker_blocks=restarts)
+    else:
+        data = planes(lambda mode: jpeg(mode, restart_marker_blocks=restarts), "123")
+    whole = decode(data).rgb
+    assert np.array_equal(whole, shown(data))
+    starts = [at.start() for at in re.finditer(rb"\xff\xda", data)]
+    for start in starts[:-1]:
+        # Up to the tables of the next scan, or its header.
+        end = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]").search(data, start + 14).start()
+        for cut in range(start + 14, end - 8, 29):
+            with pytest.raises(ImageError, match="truncated"):
+                decode(data[:cut] + data[end:])
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("build", BUILDS)
 def test_the_end_is_checked_without_decoding_the_picture_again(

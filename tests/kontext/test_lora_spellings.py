@@ -234,3 +234,43 @@ def test_a_refusal_that_says_what_is_not_so_is_noticed(save, size, tensors, word
     with pytest.raises(LoraError, match=words) as refused:
         read_lora(save(tensors), size)
     assert not re.search(untrue, str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("diffusion_model.double_blocks.0.img_attn.proj", "lora_unet_double_blocks_0_img_attn_proj"),
+        ("double_blocks.0.img_attn.proj", "transformer.transformer_blocks.0.attn.to_out.0"),
+        ("transformer.transformer_blocks.0.attn.to_q", "lora_transformer_transformer_blocks_0_attn_to_q"),
+        ("diffusion_model.final_layer.adaLN_modulation.1", "transformer.norm_out.linear"),
+    ],
+)
+def test_a_layer_under_two_names_is_not_changed_twice(save, size, one, other):
+    rows = 256 if "adaLN" in one else 128
+    tensors = {
+        f"{name}.{part}": torch.randn(shape)
+        for name in (one, other)
+        for part, shape in (("lora_A.weight", (4, 128)), ("lora_B.weight", (rows, 4)))
+    }
+    with pytest.raises(LoraError) as refused:
+        read_lora(save(tensors), size)
+    assert repr(one) in str(refused.value)
+    assert repr(other) in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", ["loha", "lokr", "lokr in factors", "glora"])
+def test_half_an_adapter_of_another_kind_is_incomplete_and_not_for_another_model(save, size, kind):
+    name = "diffusion_model.double_blocks.0.img_attn.proj"
+    whole = {key: value for key, value in kinds(size)[kind].items() if key.startswith(name)}
+    assert read_lora(save(whole), size, every_kind=True).changes
+    for missing in [key for key in whole if not key.endswith(".alpha")]:
+        rest = {key: value for key, value in whole.items() if key != missing}
+        with pytest.raises(LoraError, match=r"only part of the (LoHa|LoKr|GLoRA) .*incomplete"):
+            read_lora(save(rest), size, every_kind=True)
+
+
+def test_an_oft_in_a_form_that_nothing_reads_is_not_for_another_model(save, size):
+    blocks = {"diffusion_model.double_blocks.0.img_attn.proj.oft_diag": torch.zeros(4, 32, 32)}
+    with pytest.raises(LoraError, match="oft_diag") as refused:
+        read_lora(save(blocks), size, every_kind=True)
+    assert "another model" not in str(refused.value)

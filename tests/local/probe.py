@@ -477,6 +477,22 @@ with torch.inference_mode():
             return told
 
         @ask
+        def weights_read_out():
+            """The first number of a weight by each way of reading ComfyUI's table of them, less what it stands for."""
+            model, name = ours(), "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+            truth = dense().model_state_dict()[name]
+            ways = {
+                "one": lambda table: table[name],
+                "get": lambda table: table.get(name),
+                "items": lambda table: dict(table.items())[name],
+                "dict": lambda table: dict(table)[name],
+                "unpacked": lambda table: {**table}[name],
+                "copy": lambda table: table.copy()[name],
+                "pop": lambda table: table.pop(name),
+            }
+            return {way: apart(read(model.model_state_dict()).float(), truth) for way, read in ways.items()}
+
+        @ask
         def saved_and_read_again():
             told = {}
             for layout in SAVED:

@@ -122,6 +122,13 @@ def test_an_extracted_lora_that_is_not_the_difference_of_the_models_numbers_is_n
     assert max(one["apart"] for one in told.values()) < 1e-3, told
 
 
+@pytest.mark.parametrize("way", ["one", "get", "items", "dict", "unpacked", "copy", "pop"])
+def test_a_weight_read_out_of_the_model_that_is_its_bytes_and_not_its_numbers_is_noticed(
+    way: str, probe: Probe
+) -> None:
+    assert probe()["weights_read_out"][way] < SAME
+
+
 @pytest.mark.parametrize(
     "layout",
     ["legacy", "legacy_full_precision", "per_row", "plain_everything", "scaled_e5m2", "diffusers_scaled", "bfloat16"],

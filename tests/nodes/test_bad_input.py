@@ -329,6 +329,24 @@ def test_what_is_no_text_on_a_text_input_is_told_in_words_and_nothing_is_sent(
 
 
 @pytest.mark.parametrize(
+    ("node", "name"),
+    [
+        ("KontextEdit", "prompt"),
+        ("KontextEdit", "namespace"),
+        ("KontextCollect", "generation_ids"),
+        ("KontextModelInfo", "model"),
+        ("KontextHistory", "search"),
+        ("KontextURIToImage", "uri"),
+    ],
+)
+def test_half_of_a_character_on_a_text_input_is_told_in_words(bench: Any, images: Any, node: str, name: str) -> None:
+    given = {"prompt": "a hat", "image": images()} if node in EDITS else {}
+    with pytest.raises(OxenError, match=rf"^The {name} holds half of a character.* at place 3; .*Nothing was sent"):
+        bench.run(node, **{**given, name: ["a \ud800"]})
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         *((name, value) for name in ("steps", "seed", "variations", "output_quality") for value in ([5], "5", 4.5)),
