@@ -21,6 +21,7 @@ _LONG = 128
 _SCALES = torch.linspace(0.84, 1.18, 18)
 _REACH = 0.12  # the largest shift, of the long side
 _LIKELY = 0.08  # the deviation of shifts: of two equal fits the nearer is right
+_EDGE = 0.15  # of the length: how wide the window's flanks are
 _FAINT = 0.006  # edges weaker than this are noise
 
 
@@ -37,7 +38,7 @@ def first_guesses(source: Tensor, edited: Tensor, bench: Bench, most: int = 3) -
     size = bench.edit
     shrink = _LONG / max(size)
     height, width = max(8, round(size[0] * shrink)), max(8, round(size[1] * shrink))
-    window = torch.outer(_hann(height), _hann(width))
+    window = torch.outer(_window(height), _window(width))
     target = _directions(scaled(edited, height, width)[None]) * window
     target_strength = float((target.abs() ** 2).sum())
     target = torch.fft.fft2(target)
@@ -61,8 +62,10 @@ def framings(edit: tuple[int, int], aspect: float) -> list[tuple[float, float]]:
     return [*squeezed, *((tall, tall * aspect) for tall in (max(heights), min(heights)))]
 
 
-def _hann(length: int) -> Tensor:
-    return torch.hann_window(length + 2, periodic=False)[1:-1].sqrt()
+def _window(length: int) -> Tensor:
+    """1, falling to 0 at both ends: what changed is most often in the middle, so the rest must count as much."""
+    edge = torch.minimum(torch.arange(length) + 0.5, length - 0.5 - torch.arange(length)) / (_EDGE * length)
+    return (edge.clamp(max=1) * math.pi / 2).sin()
 
 
 def _directions(pictures: Tensor) -> Tensor:

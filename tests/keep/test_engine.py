@@ -32,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
     "edit smaller than the source": {"height": 576, "width": 768, "size": (288, 384), "shift": (2.2, 1.7)},
     "strong drift": {"drift": 2.0, "shift": (3.0, 2.0)},
     "much redrawn": {"loss": 2.0, "shift": (3.0, 2.0)},
+    "nearly half of it in the middle": {"height": 320, "width": 320, "disc": (0.5, 0.5, 0.37), "shift": (7.0, -5.0)},
     "over the border": {"disc": (1.0, 0.5, 0.2), "shift": (3.0, 2.0)},
 }
 
