@@ -140,7 +140,7 @@ def test_after_a_gateways_refusal_the_next_run_sends_only_what_certainly_was_tur
     remote = serve(server_error=Fault(status, times=1))
     (outcome,) = remote.run(remote.edits())
     assert isinstance(outcome.error, OxenError) and outcome.error.status == status
-    assert hows(remote.run(remote.edits(), QUICKLY)) == [again]
+    assert hows(remote.run(remote.edits(), QUICKLY if again is None else Terms())) == [again]
 
 
 def test_a_look_up_that_does_not_get_through_is_not_said_to_have_found_nothing(serve: Any) -> None:
