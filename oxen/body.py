@@ -15,10 +15,7 @@ import requests
 import urllib3.exceptions
 
 from .codings import PackedBadly, Unpacker
-from .connections import HeadersInTime, InTimeAdapter
 from .control import Control
-
-__all__ = ["HeadersInTime", "InTimeAdapter", "Outgoing", "chunks", "raw_chunks"]
 
 _CHUNK = 1 << 16
 

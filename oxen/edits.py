@@ -202,7 +202,7 @@ class Editor(Generic[Picture]):
                 if not self._may_pay_again(claim, error):
                     raise self._with_way_out(claim.record, error) from error
                 self._ledger.ended(claim.record, State.GONE, error.message)
-                if self._pays_for_lost and claim.record.told:
+                if self._is_asked_for(claim.record):
                     self._anew.add(key)  # an older picture of the same request is not what was asked for
                 return None
         return _Claim(record, claim.how, picture)
@@ -211,8 +211,8 @@ class Editor(Generic[Picture]):
         """What is there already for a key: a picture, or a job to wait for; None where the edit is to be sent."""
         while (found := self.record_to_go_on_from(key)) is not None:
             found = self._ledger.recovered(found)
-            asked_for = self._pays_for_lost and found.told
-            decided = asked_for or not self._terms.reuse
+            asked_for = self._is_asked_for(found)
+            decided = self._is_decided(found)
             if found.state is State.SENDING:
                 # nobody else holds the key: a run was stopped between its record and its answer
                 self._progress.at(index, Stage.LOOKING)
@@ -307,12 +307,20 @@ class Editor(Generic[Picture]):
         certain = error.definite or not isinstance(error, GenerationNotFound)
         refused = error.status == HTTPStatus.FORBIDDEN  # which may pass
         delivered = record.collected_at is not None and record.was_pruned and not refused
-        asked_for = not self._terms.reuse or (self._pays_for_lost and record.told)
-        return gone and claim.how is not How.NEW and (certain or record.told) and (delivered or asked_for)
+        may = delivered or self._is_decided(record)
+        return gone and claim.how is not How.NEW and (certain or record.told) and may
+
+    def _is_asked_for(self, record: Record) -> bool:
+        """Whether a new picture is asked for on account of this record."""
+        return self._pays_for_lost and record.told
+
+    def _is_decided(self, record: Record) -> bool:
+        """Whether the artist asks for a new picture, although this record may have one."""
+        return not self._terms.reuse or self._is_asked_for(record)
 
     def _is_given_up(self, record: Record) -> bool:
         """Whether the artist was told that a job's picture is not to be had, and asks for a new one."""
-        return record.state is State.SENT and record.told and (self._pays_for_lost or not self._terms.reuse)
+        return record.state is State.SENT and record.told and self._is_decided(record)
 
     def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""
@@ -453,9 +461,8 @@ class Editor(Generic[Picture]):
 
     def _keep(self, record: Record, data: bytes) -> Record:
         """The record with its picture on disk; where the disk takes none, the picture is handed over all the same."""
-        suffix = str(record.parameters.get("output_format", "image"))
         try:
-            return self._ledger.done(record, data, suffix)
+            return self._ledger.done(record, data, record.suffix)
         except (OSError, sqlite3.Error) as error:
             logger.warning("The picture of edit %d could not be kept on this machine: %s", record.id, error)
         if record.generation_id is None and record.result_url is None:  # nor can it be downloaded again

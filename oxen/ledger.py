@@ -226,7 +226,7 @@ class Ledger:
     def recovered(self, record: Record) -> Record:
         """The record with the file that a run wrote for it before it was stopped, where there is one."""
         waits = record.state in (State.SENDING, State.SENT) or (record.state is State.DONE and record.bytes is None)
-        name = self._store.find(_stem(record)) if waits else None
+        name = self._store.find(_stem(record), record.suffix) if waits else None
         data = None if name is None else self._store.read(name)
         if data is None:
             return record

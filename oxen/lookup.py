@@ -194,9 +194,13 @@ class _Search:
         )
 
     @cached_property
+    def _unnamed(self) -> tuple[Record, ...]:
+        return self.ledger.unnamed(self.record.seed)
+
+    @cached_property
     def _others(self) -> list[Record]:
         """Other requests of the same seed that no id is known of, so that a job which nobody owns may be theirs."""
-        return [one for one in self.ledger.unnamed(self.record.seed) if one.key != self.record.key]
+        return [one for one in self._unnamed if one.key != self.record.key]
 
     def _is_anothers(self, row: Row) -> bool:
         """Whether a row shows all that it shows as another request has it."""
@@ -204,8 +208,8 @@ class _Search:
 
     def _is_an_earlier_ones(self, row: Row) -> bool:
         """Whether a row is nearer in time to the same edit made once before, of whose job no id is known."""
-        unnamed = self.ledger.unnamed(self.record.seed)
-        before = [one for one in unnamed if one.key == self.record.key and one.state in (State.DONE, State.GONE)]
+        mine = (one for one in self._unnamed if one.key == self.record.key)
+        before = [one for one in mine if one.state in (State.DONE, State.GONE)]
         return any(
             replace(self, record=one)._apart(row) < self._apart(row) for one in before if one.id != self.record.id
         )

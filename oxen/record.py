@@ -75,6 +75,11 @@ class Record:
     told: bool
 
     @property
+    def suffix(self) -> str:
+        """Of the names of its picture's files, for example "png"."""
+        return str(self.parameters.get("output_format", "image"))
+
+    @property
     def was_pruned(self) -> bool:
         """Whether its picture was here, was handed over, and was removed to make room."""
         return self.file is None and self.bytes is not None

@@ -7,7 +7,8 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 PRIVATE_FILE = 0o600
@@ -34,8 +35,7 @@ class Store:
         The same bytes again keep the file that is there; other bytes get another name, and no file is written over.
         """
         make_folder(self.folder)
-        for number in itertools.count(1):
-            name = f"{stem}.{suffix}" if number == 1 else f"{stem}-{number}.{suffix}"
+        for name in _names(stem, suffix):
             path = self.folder / name
             if path.exists():
                 if path.stat().st_size == len(data) and path.read_bytes() == data:
@@ -52,11 +52,10 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def find(self, stem: str) -> str | None:
-        """The name of a whole file of this owner, the newest where there are several; None where there is none."""
-        paths = [path for pattern in (f"{stem}.*", f"{stem}-*.*") for path in self.folder.glob(pattern)]
-        whole = [path for path in paths if path.suffix != _PART]
-        return max(whole, key=lambda path: path.stat().st_mtime).name if whole else None
+    def find(self, stem: str, suffix: str) -> str | None:
+        """The name of the last file that was written for this owner, None where there is none."""
+        written = itertools.takewhile(lambda name: (self.folder / name).exists(), _names(stem, suffix))
+        return next(iter(deque(written, maxlen=1)), None)
 
     def names(self) -> list[str]:
         """The names of all whole files of owners, which are numbers; a desktop leaves others in any folder."""
@@ -72,6 +71,13 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _TORN_SECONDS:
                     path.unlink()
+
+
+def _names(stem: str, suffix: str) -> Iterator[str]:
+    """The names that an owner's files get, one after the other."""
+    yield f"{stem}.{suffix}"
+    for number in itertools.count(2):
+        yield f"{stem}-{number}.{suffix}"
 
 
 def make_folder(folder: Path) -> None:

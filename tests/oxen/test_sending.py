@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 from kontext_bridge.oxen import transport as transport_module
-from kontext_bridge.oxen.body import HeadersInTime
+from kontext_bridge.oxen.connections import HeadersInTime
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import ConnectionFailed, Interrupted, OutcomeUnknown, UnexpectedReply
