@@ -13,10 +13,10 @@ import torch
 from .builtin import BUILTIN_NODES
 from .calls import call, cancelled, settled
 from .folders import RunFolders, in_folders
+from .given import hidden_names, input_specs, overrides
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError, parse_workflow
-from .inputs import hidden_names, input_specs, overrides
+from .outputs import RunResult, blocking, node_result
 from .report import Report
-from .results import RunResult, blocking, node_result
 from .validate import validate
 
 if TYPE_CHECKING:

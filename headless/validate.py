@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .calls import call, settled
+from .given import InputSpec, input_specs, is_link, overrides
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError
-from .inputs import InputSpec, input_specs, is_link, overrides
 
 if TYPE_CHECKING:
     from comfy_api.latest import io

@@ -10,8 +10,8 @@ from enum import Enum
 from comfy_api.latest import io
 
 from ..imaging.formats import DEFAULT_FORMAT, ImageFormat
+from ..oxen.api.request import GUIDANCE, QUALITY, STEPS, VARIATIONS, AspectRatio, OutputFormat, wrong_with_prompt
 from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
-from ..oxen.request import GUIDANCE, QUALITY, STEPS, VARIATIONS, AspectRatio, OutputFormat
 
 CATEGORY = "Kontext Bridge"
 
@@ -210,3 +210,8 @@ def quality_input() -> io.Input:
 
 def mask_input() -> io.Input:
     return io.Mask.Input("mask", optional=True, tooltip="Becomes the alpha channel: where the mask is 1, transparent.")
+
+
+def prompt_is_usable(prompt: str | None) -> bool | str:
+    """ComfyUI's answer before anything runs; a prompt that is linked comes as None and is checked later."""
+    return True if prompt is None else wrong_with_prompt(prompt) or True

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kontext_bridge.oxen.api.request import AspectRatio, EditParameters, OutputFormat
 from kontext_bridge.oxen.errors import InvalidParameters
-from kontext_bridge.oxen.record import request_key
-from kontext_bridge.oxen.request import AspectRatio, EditParameters, OutputFormat
+from kontext_bridge.oxen.jobs.record import request_key
 
 BASE = "https://hub.oxen.ai"
 
