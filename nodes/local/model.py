@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ...oxen.api.request import STEPS, VARIATIONS
+from ...editing.words import EDIT, GUIDANCE, SEED, STEPS
 from .. import inputs
 from . import model_files as files
 
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
 
 _COMPUTE = ("auto", "FP8", "bf16")
 _LARGEST_SIDE = 4096
-_SEED_TOOLTIP = (
-    "Picture 1 gets this seed, picture 2 the next, and so on. The same seed with the same inputs gives the same "
-    "picture."
-)
 
 
 class KontextLoadFP8(io.ComfyNode):
@@ -153,15 +150,9 @@ class KontextSample(io.ComfyNode):
                     step=16,
                     tooltip="The height of the result in pixels; take it from Kontext Prepare.",
                 ),
-                io.Int.Input(
-                    "steps",
-                    default=28,
-                    min=1,
-                    max=STEPS[1],
-                    tooltip="Sampling steps. Fewer are faster and rougher.",
-                ),
-                inputs.guidance_input(),
-                inputs.seed_input(_SEED_TOOLTIP),
+                inputs.widget(replace(STEPS, bounds=(1, 50), tooltip="Sampling steps. Fewer are faster and rougher.")),
+                inputs.widget(GUIDANCE),
+                inputs.widget(SEED),
                 io.Conditioning.Input("negative", optional=True, tooltip="What to avoid. Used where cfg is not 1."),
                 io.Float.Input(
                     "cfg",
@@ -213,7 +204,8 @@ class KontextEditLocal(io.ComfyNode):
                 io.Model.Input("model", tooltip="From Load Kontext (FP8)."),
                 io.Clip.Input("clip", tooltip="FLUX's text encoders: DualCLIPLoader with clip_l and t5xxl, type flux."),
                 io.Vae.Input("vae", tooltip="FLUX's VAE: Load VAE with ae.safetensors."),
-                *_edit_inputs(),
+                *inputs.edit_inputs(EDIT),
+                inputs.variations_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
@@ -233,22 +225,3 @@ class KontextEditLocal(io.ComfyNode):
 
         edited = edits.edit(model, clip, vae, image, **widgets)
         return io.NodeOutput(edited.image, edited.info)
-
-
-def _edit_inputs() -> list[io.Input]:
-    """The remote node's inputs, from its first to the last one that means something here."""
-    shared = inputs.edit_inputs()
-    for one in shared:
-        if one.id == "seed":
-            one.tooltip = _SEED_TOOLTIP
-    return [
-        *shared,
-        io.Int.Input(
-            "variations",
-            default=1,
-            min=VARIATIONS[0],
-            max=VARIATIONS[1],
-            advanced=True,
-            tooltip="How many results for each picture, each with a seed of its own.",
-        ),
-    ]

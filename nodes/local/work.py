@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from ...editing.words import AspectRatio
 from ...imaging import canvas as canvases
 from ...imaging.pixels import check_image
 from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
 from ...kontext.standalone.sampler import Edit
-from ...oxen.api.request import AspectRatio, member_of
 from .. import values
 from . import model_files as files
 
@@ -127,7 +127,7 @@ def edit(
     image, prompt = check_image(image), values.text(prompt, "prompt")
     steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
     variations, guidance = values.whole(variations, "variations"), values.number(guidance, "guidance")
-    aspect_ratio = member_of(AspectRatio, aspect_ratio, "aspect_ratio").value
+    aspect_ratio = values.member(AspectRatio, aspect_ratio, "aspect_ratio").value
     if not prompt.strip():
         raise BadRequest("The prompt is empty: say in a sentence what to change.")
     if variations < 1:

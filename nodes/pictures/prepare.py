@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from comfy_api.latest import io
 
-from ...oxen.api.request import AspectRatio, member_of
+from ...editing.words import AspectRatio
 from ...oxen.errors import InvalidParameters
 from .. import inputs, values
 from ..types import KontextCanvas
@@ -83,7 +83,7 @@ class KontextPrepare(io.ComfyNode):
 
         image, margin = check_image(image), values.whole(margin, "margin", _MARGIN)
         megapixels = values.within(megapixels, "megapixels", _MEGAPIXELS)
-        shape = member_of(AspectRatio, aspect_ratio, "aspect_ratio")
+        shape = values.member(AspectRatio, aspect_ratio, "aspect_ratio")
         size = None
         if shape is not AspectRatio.MATCH:
             size = canvases.pick_size(shape.value, image.shape[2], image.shape[1], megapixels)

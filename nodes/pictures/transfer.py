@@ -14,7 +14,6 @@ from ...imaging.errors import ImageError, ImageTooLarge
 from ...imaging.formats import ImageFormat
 from ...imaging.limits import Limits
 from ...imaging.uri import is_data_uri, names_base64, parse_data_uri, split_uris, to_data_uri
-from ...oxen.api.request import member_of
 from ...oxen.api.uploads import upload
 from ...oxen.choices import SendAs
 from ...oxen.control import Control
@@ -24,8 +23,8 @@ from ...oxen.jobs.session import Session
 from ...oxen.settings import load_settings
 from ..sessions import account_without_key, home, in_session
 from ..types import Bytes
+from ..values import member, whole
 from ..values import text as text_of
-from ..values import whole
 
 _MAX_URIS = 64
 _FETCH_TRIES = 3
@@ -55,7 +54,7 @@ _OF_BYTES = _Advice(
 
 async def to_uris(image: torch.Tensor, mask: torch.Tensor | None, send_as: str, format: str, quality: int) -> list[str]:
     """One URI for each picture of an IMAGE [B,H,W,C]; raises ImageError, or what an upload raises."""
-    way = member_of(SendAs, send_as, "send_as")
+    way = member(SendAs, send_as, "send_as")
     files = to_files(image, mask, format, quality)
     if way is not SendAs.UPLOAD:
         return [to_data_uri(file) for file in files]
@@ -75,7 +74,7 @@ async def from_uris(text: str) -> Stacked:
 
 def to_files(image: torch.Tensor, mask: torch.Tensor | None, format: str, quality: int) -> Bytes:
     """One file for each picture of an IMAGE [B,H,W,C]; raises ImageError."""
-    chosen = member_of(ImageFormat, format, "format")
+    chosen = member(ImageFormat, format, "format")
     return tuple(encode_batch(image, mask, format=chosen, quality=whole(quality, "quality")))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ...oxen.api.request import MODEL
+from ...oxen.api.models import DEFAULT
 from ...oxen.choices import Result
 from .. import inputs
 
@@ -27,8 +27,7 @@ class KontextEdit(io.ComfyNode):
             "What was paid for once is not paid again.",
             search_aliases=["flux kontext", "edit image", "oxen", "instruct edit", "image to image"],
             inputs=[
-                *inputs.edit_inputs(),
-                *inputs.request_inputs(),
+                *inputs.remote_inputs(DEFAULT),
                 inputs.wait_input(blocking=True),
                 inputs.send_as_input(),
                 inputs.timeout_input(),
@@ -77,7 +76,7 @@ class KontextModelInfo(io.ComfyNode):
             search_aliases=["oxen price", "model schema"],
             is_output_node=True,
             inputs=[
-                io.String.Input("model", default=MODEL, tooltip="The model's id at Oxen.ai."),
+                io.String.Input("model", default=DEFAULT.id, tooltip="The model's id at Oxen.ai."),
             ],
             outputs=[
                 io.String.Output(display_name="schema", tooltip="The model's request schema, as JSON."),

@@ -170,8 +170,8 @@ def _counted(count: int, what: str) -> str:
 
 def _history_line(number: str, record: Record) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created_at))
-    line = f"{number}  {when}  {record.state.value}  seed {record.seed}  {_price(record)}"
-    return f"{line}  {_shortened(record.prompt)}"
+    seed = "" if record.seed is None else f"seed {record.seed}  "
+    return f"{number}  {when}  {record.state.value}  {seed}{_price(record)}  {_shortened(record.prompt or '')}"
 
 
 def _price(record: Record) -> str:

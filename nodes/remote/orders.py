@@ -6,19 +6,22 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
+from ...editing.words import VARIATIONS
 from ...imaging.codec import encode
 from ...imaging.pixels import UInt8, check_image, digest, to_uint8
 from ...imaging.uri import to_data_uri
-from ...oxen.api.request import VARIATIONS, AspectRatio, EditParameters, OutputFormat, member_of
+from ...oxen.api.models import DEFAULT, ModelSpec
+from ...oxen.api.request import EditParameters
 from ...oxen.api.uploads import upload
 from ...oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ...oxen.errors import InvalidParameters
 from ...oxen.jobs.editor import Edit, Terms
 from ...oxen.jobs.session import Session
-from ..values import number, switch, text, whole
+from ..values import member, number, text, whole
 
 _MAX_EDITS = 256
 
@@ -36,16 +39,9 @@ class Order:
     @classmethod
     def read(
         cls,
+        model: ModelSpec = DEFAULT,
         *,
-        prompt: str,
-        aspect_ratio: str,
-        steps: int,
-        guidance: float,
-        seed: int,
         variations: int = 1,
-        output_format: str = OutputFormat.PNG.value,
-        output_quality: int = 95,
-        disable_safety_checker: bool = False,
         wait: str = WaitMode.EVENTS.value,
         send_as: str = SendAs.AUTO.value,
         timeout: float = 300.0,
@@ -53,36 +49,21 @@ class Order:
         result: str = Result.REUSE.value,
         if_some_fail: str = IfSomeFail.STOP.value,
         submit_only: bool = False,
+        **fields: Any,
     ) -> Order:
-        """The widgets' values, checked, as ComfyUI checks no linked ones; raises InvalidParameters."""
-        variations = whole(variations, "variations")
-        if not VARIATIONS[0] <= variations <= VARIATIONS[1]:
-            raise InvalidParameters(
-                f"variations is {variations}; it takes {VARIATIONS[0]} to {VARIATIONS[1]}. Nothing was sent."
-            )
-        parameters = EditParameters(
-            prompt=text(prompt, "prompt"),
-            seed=whole(seed, "seed"),
-            aspect_ratio=member_of(AspectRatio, aspect_ratio, "aspect_ratio"),
-            steps=whole(steps, "steps"),
-            guidance=number(guidance, "guidance"),
-            output_format=member_of(OutputFormat, output_format, "output_format"),
-            output_quality=whole(output_quality, "output_quality"),
-            disable_safety_checker=switch(disable_safety_checker, "disable_safety_checker"),
-            namespace=text(namespace, "namespace"),
-        )
+        """The widgets' values, checked; `fields` are the model's own. Raises InvalidParameters."""
         terms = Terms(
-            wait=member_of(WaitMode, wait, "wait"),
-            reuse=member_of(Result, result, "result") is Result.REUSE,
+            wait=member(WaitMode, wait, "wait"),
+            reuse=member(Result, result, "result") is Result.REUSE,
             seconds=number(timeout, "timeout"),
             submit_only=submit_only,
         )
         return cls(
-            parameters,
-            variations,
+            EditParameters(model, namespace=text(namespace, "namespace"), **fields),
+            whole(variations, "variations", VARIATIONS),
             terms,
-            member_of(SendAs, send_as, "send_as"),
-            member_of(IfSomeFail, if_some_fail, "if_some_fail"),
+            member(SendAs, send_as, "send_as"),
+            member(IfSomeFail, if_some_fail, "if_some_fail"),
         )
 
     def count(self, image: torch.Tensor) -> int:
@@ -111,8 +92,7 @@ class Order:
             same = digest(pixels)
             send = _Once(partial(_input_image, session, pixels, self.send_as), self.variations)
             for _ in range(self.variations):
-                parameters = self.parameters.with_seed(self.parameters.seed + len(edits))
-                edits.append(Edit(parameters, same, send))
+                edits.append(Edit(self.parameters.variation(len(edits)), same, send))
         return edits
 
 

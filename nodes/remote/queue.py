@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
+from ...oxen.api.models import DEFAULT
 from ...oxen.choices import IfSomeFail, WaitMode
 from .. import inputs
 from ..types import Job, KontextJob
@@ -31,8 +32,7 @@ class KontextSubmit(io.ComfyNode):
             search_aliases=["oxen queue", "enqueue edit", "async edit"],
             is_output_node=True,
             inputs=[
-                *inputs.edit_inputs(),
-                *inputs.request_inputs(),
+                *inputs.remote_inputs(DEFAULT),
                 inputs.send_as_input(),
                 inputs.namespace_input(),
                 inputs.result_input(" For several edits of the same request, change the seed."),

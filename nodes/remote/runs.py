@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import torch
 
 from ... import host
+from ...editing.values import shown as shown_value
 from ...host.turns import EACH
 from ...imaging.codec import DecodedImage, decode, to_tensors
 from ...imaging.errors import ImageError
 from ...oxen.api.replies import is_generation_id, shown_id
-from ...oxen.api.request import member_of, shown_value
 from ...oxen.choices import IfSomeFail, SendAs, WaitMode
 from ...oxen.errors import (
     GenerationCancelled,
@@ -227,8 +227,8 @@ async def collect(
 
     async def of(item: Item) -> Gathered:
         ids = generation_ids(job, text, required=True)
-        terms = Terms(wait=member_of(WaitMode, wait, "wait"), seconds=values.number(timeout, "timeout"))
-        policy = member_of(IfSomeFail, if_some_fail, "if_some_fail")
+        terms = Terms(wait=values.member(WaitMode, wait, "wait"), seconds=values.number(timeout, "timeout"))
+        policy = values.member(IfSomeFail, if_some_fail, "if_some_fail")
         # a picture that one blocking request gave has a record and no id, an id of another day no record
         count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
         progress = Progress(count, item.progress)

@@ -13,6 +13,7 @@ from ..control import Control
 from ..credentials import Account
 from ..errors import GenerationNotFound, InvalidParameters, ModelNotFound, ReplyError, UnexpectedReply, Upstream
 from ..http.transport import MAX_REPLY_BYTES, REPLY_BYTES, ROW_BYTES, Reply, Transport
+from .models import DEFAULT
 from .replies import (
     EditImage,
     History,
@@ -30,7 +31,7 @@ from .replies import (
     read_rows,
     shown_id,
 )
-from .request import MODEL, EditParameters
+from .request import EditParameters
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ class Client:
         """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""
         self._about(generation_id, "DELETE", "/api/ai/queue/")
 
-    def active(self, *, model: str | None = MODEL, namespace: str | None = None) -> Listed:
+    def active(self, *, model: str | None = DEFAULT.id, namespace: str | None = None) -> Listed:
         """The queued and processing jobs, newest first."""
         params = {name: value for name, value in (("model", model), ("namespace", namespace)) if value}
         listed = self._read(read_rows, self._list("/api/ai/queue", params))
@@ -144,7 +145,7 @@ class Client:
         *,
         page: int = 1,
         page_size: int = 50,
-        model: str | None = MODEL,
+        model: str | None = DEFAULT.id,
         namespace: str | None = None,
         status: JobStatus | None = None,
     ) -> History:
@@ -166,14 +167,18 @@ class Client:
         reply = self._about(generation_id, "GET", "/api/ai/generations/", within)
         return self._shown(self._read(partial(read_history_row, generation_id=generation_id), reply))
 
-    def model(self, name: str = MODEL) -> Model:
+    def model(self, name: str = DEFAULT.id) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""
         if not name.strip("."):  # dots alone would lead to another route
-            raise InvalidParameters(f"{name!r} is not the name of a model; {MODEL} is the default. Nothing was sent.")
+            raise InvalidParameters(
+                f"{name!r} is not the name of a model; {DEFAULT.id} is the default. Nothing was sent."
+            )
         try:
             reply = self.transport.send("GET", f"/api/ai/models/{quote(name, safe='')}", public=True)
         except ModelNotFound:
-            raise ModelNotFound(f"Oxen.ai has no model named {name!r}; {MODEL} is the default.", status=404) from None
+            raise ModelNotFound(
+                f"Oxen.ai has no model named {name!r}; {DEFAULT.id} is the default.", status=404
+            ) from None
         return self._read(read_model, reply)
 
     def models(self) -> tuple[Model, ...]:

@@ -1,218 +1,64 @@
-"""One edit as plain, validated data, the same for the remote and the local side."""
+"""One edit as plain, checked data: a model, its fields' values, and who pays."""
 
 from __future__ import annotations
 
-import math
-import unicodedata
-from dataclasses import dataclass, replace
-from enum import Enum
-from numbers import Integral, Real
-from typing import Any, TypeVar
+from copy import copy
+from typing import Any
 
-from ..errors import InvalidParameters
+from ...editing import values
+from ..errors import checked
+from .models import DEFAULT, ModelSpec
 
-MODEL = "flux-kontext-dev"
-SEED_RANGE = 2**31
-STEPS = (4, 50)
-GUIDANCE = (0.0, 10.0)
-QUALITY = (0, 100)
-VARIATIONS = (1, 4)
-# Far above what any instruction needs: the model reads its first 512 tokens, some 2,000 characters.
-PROMPT_CHARACTERS = 20_000
 _NAMESPACE_CHARACTERS = 200
-_SHOWN = 60
-
-Member = TypeVar("Member", bound=Enum)
 
 
-class AspectRatio(str, Enum):
-    """The shapes that the service documents; MATCH keeps the picture's own."""
-
-    MATCH = "match_input_image"
-    SQUARE = "1:1"
-    WIDE_16_9 = "16:9"
-    WIDE_21_9 = "21:9"
-    WIDE_3_2 = "3:2"
-    TALL_2_3 = "2:3"
-    TALL_4_5 = "4:5"
-    WIDE_5_4 = "5:4"
-    TALL_3_4 = "3:4"
-    WIDE_4_3 = "4:3"
-    TALL_9_16 = "9:16"
-    TALL_9_21 = "9:21"
-
-
-class OutputFormat(str, Enum):
-    """What the service can return; PNG alone is lossless."""
-
-    PNG = "png"
-    WEBP = "webp"
-    JPG = "jpg"
-
-
-@dataclass(frozen=True)
 class EditParameters:
-    """What an edit asks for, without its picture.
+    """What an edit asks for, without its picture; checked when it is made, and never changed.
 
-    prompt: the instruction, not empty.
-    aspect_ratio, output_format: members of the enums above, or their values.
-    steps: 4 to 50. guidance: 0 to 10. output_quality: 0 to 100, ignored by the service for png.
-    seed: any whole number from 0; `seed_sent` is what the service gets.
+    given: values by the model's own field names; what is not given has its default. `parameters["steps"]` reads one.
     namespace: the user or organisation that is billed and owns the result; None means the key's own user.
 
-    Raises InvalidParameters naming the field and its range. Ranges: the model page of flux-kontext-dev.
+    Raises InvalidParameters naming the field and its range.
     """
 
-    prompt: str
-    seed: int
-    aspect_ratio: AspectRatio = AspectRatio.MATCH
-    steps: int = 28
-    guidance: float = 2.5
-    output_format: OutputFormat = OutputFormat.PNG
-    output_quality: int = 95
-    disable_safety_checker: bool = False
-    namespace: str | None = None
-    model: str = MODEL
+    def __init__(self, model: ModelSpec = DEFAULT, *, namespace: str | None = None, **given: Any) -> None:
+        self.model = model
+        self._values = checked(model.read, given)
+        said = "" if namespace is None else namespace
+        self.namespace = checked(values.sendable, said, "namespace", _NAMESPACE_CHARACTERS).strip() or None
 
-    def __post_init__(self) -> None:
-        if wrong := wrong_with_prompt(self.prompt):
-            raise InvalidParameters(f"{wrong} Nothing was sent.")
-        namespace = text_of("namespace", "" if self.namespace is None else self.namespace).strip()
-        if wrong := _wrong_characters("namespace", namespace, _NAMESPACE_CHARACTERS):
-            raise InvalidParameters(f"{wrong} Nothing was sent.")
-        read: dict[str, object] = {
-            "aspect_ratio": member_of(AspectRatio, self.aspect_ratio, "aspect_ratio"),
-            "output_format": member_of(OutputFormat, self.output_format, "output_format"),
-            "namespace": namespace or None,
-            "steps": _whole("steps", self.steps, STEPS),
-            "guidance": _within("guidance", self.guidance, GUIDANCE),
-            "output_quality": _whole("output_quality", self.output_quality, QUALITY),
-            "seed": _whole("seed", self.seed, (0, math.inf)),
-            "disable_safety_checker": _switch("disable_safety_checker", self.disable_safety_checker),
-        }
-        for name, value in read.items():
-            object.__setattr__(self, name, value)
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
 
     @property
-    def seed_sent(self) -> int:
-        """The seed reduced to 0 … 2^31 - 1, which any 32-bit service takes; the service states no range."""
-        return self.seed % SEED_RANGE
+    def prompt(self) -> str | None:
+        """The instruction; None for a model that takes none."""
+        return self._values.get("prompt")
 
-    def with_seed(self, seed: int) -> EditParameters:
-        """The same edit with another seed."""
-        return replace(self, seed=seed)
+    @property
+    def seed_sent(self) -> int | None:
+        """The seed as the service gets it; None for a model that takes none."""
+        seed = self.model.named.get("seed")
+        return None if seed is None else int(seed.sent(self._values["seed"]))
+
+    def changed(self, **given: Any) -> EditParameters:
+        """The same edit with some other values; raises InvalidParameters."""
+        return EditParameters(self.model, namespace=self.namespace, **(self._values | given))
+
+    def variation(self, number: int) -> EditParameters:
+        """The same edit for the picture of this number, counted from 0: with a seed that is so much higher."""
+        other = copy(self)
+        if "seed" in self._values:
+            other._values = self._values | {"seed": self._values["seed"] + number}
+        return other
 
     def body(self) -> dict[str, Any]:
-        """The JSON fields of the request except the picture.
+        """The JSON fields of the request except the picture."""
+        return self.model.body(self._values) | self._payer()
 
-        `aspect_ratio` and `output_format` are always sent: the service's own defaults reframe and compress.
-        """
-        fields: dict[str, Any] = {
-            "model": self.model,
-            "prompt": self.prompt,
-            "aspect_ratio": self.aspect_ratio.value,
-            "num_inference_steps": self.steps,
-            "guidance": self.guidance,
-            "seed": self.seed_sent,
-            "output_format": self.output_format.value,
-            "output_quality": self.output_quality,
-            "disable_safety_checker": self.disable_safety_checker,
-        }
-        if self.namespace is not None:
-            fields["target_namespace"] = self.namespace
-        return fields
+    def identity(self) -> dict[str, Any]:
+        """What makes it this request and no other."""
+        return self.model.identity(self._values) | self._payer()
 
-
-def member_of(kind: type[Member], value: object, name: str) -> Member:
-    """The member of an enum by its value; raises InvalidParameters listing the choices."""
-    try:
-        return kind(value)
-    except ValueError:
-        choices = ", ".join(str(member.value) for member in kind)
-        raise InvalidParameters(
-            f"{name} is {shown_value(value)}; it takes one of {choices}. Nothing was sent."
-        ) from None
-
-
-def text_of(name: str, value: object) -> str:
-    """A text that came over a link, where ComfyUI checks nothing; raises InvalidParameters for what is none."""
-    if not isinstance(value, str):
-        raise InvalidParameters(
-            f"{name} takes a text, and what is connected to it gives {_kind(value)}: {shown_value(value)}. "
-            "Nothing was sent."
-        )
-    return value
-
-
-def wrong_with_prompt(prompt: object) -> str | None:
-    """What keeps a prompt from being sent, with what to do; None where nothing does."""
-    if not isinstance(prompt, str):
-        return f"The prompt takes a text, and what is connected to it gives {_kind(prompt)}: {shown_value(prompt)}."
-    if not prompt.strip():
-        return "The prompt is empty: say in a sentence what to change."
-    return _wrong_characters("prompt", prompt, PROMPT_CHARACTERS)
-
-
-def _wrong_characters(name: str, text: str, most: int) -> str | None:
-    if len(text) > most:
-        return f"The {name} has {len(text):,} characters, beginning {shown_value(text)}; it takes at most {most:,}."
-    for place, character in enumerate(text, 1):
-        kind = unicodedata.category(character)
-        if kind == "Cs":
-            return f"The {name} holds half of a character, which no text may, at place {place}; type it again."
-        if kind == "Cc" and character not in "\t\n\r":
-            return (
-                f"The {name} holds the control character U+{ord(character):04X} at place {place}, which cannot be seen "
-                "and may not be sent; delete it, or type the text again."
-            )
-    return None
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a value of type {type(value).__name__}"
-
-
-def shown_value(value: object) -> str:
-    """A value for an error's text, cut where it is long."""
-    if isinstance(value, int) and abs(value) >= 10**_SHOWN:
-        return "a number of very many digits"  # Python itself prints no more than some thousands
-    shown = ascii(value[:_SHOWN] if isinstance(value, str) else value)
-    return shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
-
-
-def _number(value: object) -> int | float | None:
-    """Python's own number for any kind of one, NumPy's among them; None for what is none."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, Integral):
-        return int(value)
-    try:
-        return float(value) if isinstance(value, Real) else None
-    except OverflowError:
-        return None
-
-
-def _within(name: str, value: object, bounds: tuple[float, float]) -> int | float:
-    low, high = bounds
-    number = _number(value)
-    if number is None or not low <= number <= high:
-        raise InvalidParameters(f"{name} is {shown_value(value)}; it takes {low:g} to {high:g}. Nothing was sent.")
-    return number
-
-
-def _whole(name: str, value: object, bounds: tuple[float, float]) -> int:
-    low, high = bounds
-    number = _within(name, value, bounds) if high < math.inf else _number(value)
-    # a FLOAT that came over a link may stand for a whole number
-    if number is None or number < low or number % 1:
-        upto = f" to {high:g}" if high < math.inf else ""
-        raise InvalidParameters(
-            f"{name} is {shown_value(value)}; it takes a whole number from {low:g}{upto}. Nothing was sent."
-        )
-    return int(number)
-
-
-def _switch(name: str, value: object) -> bool:
-    if not isinstance(value, Real) or value not in (0, 1):
-        raise InvalidParameters(f"{name} is {shown_value(value)}; it takes true or false. Nothing was sent.")
-    return bool(value)
+    def _payer(self) -> dict[str, str]:
+        return {} if self.namespace is None else {"target_namespace": self.namespace}

@@ -96,7 +96,7 @@ class Batch(Generic[Picture]):
                 raise self._hopeless[0]
             if new:
                 self._session.client.account.require_key()
-            for model, count in Counter(edit.parameters.model for edit in new).items():
+            for model, count in Counter(edit.parameters.model.id for edit in new).items():
                 self._guard.check(count, model)
             self._subscribe(stack, found)
             try:

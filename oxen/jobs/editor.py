@@ -338,9 +338,9 @@ class Editor(Generic[Picture]):
         """Write the record, then send the request, once."""
         self._progress.at(index, Stage.SENDING)
         if index in self.uncounted:
-            self._guard.check(1, edit.parameters.model)
+            self._guard.check(1, edit.parameters.model.id)
             self.uncounted.discard(index)
-        price = self._guard.price(edit.parameters.model)
+        price = self._guard.price(edit.parameters.model.id)
         input_image = edit.input_image()
         limit = self._settings.usd_per_day
         blocking = self._terms.wait is WaitMode.BLOCKING and not self._terms.submit_only

@@ -24,7 +24,7 @@ from ..api.request import EditParameters
 from ..control import Control, Deadline
 from ..errors import Misconfigured, UnexpectedReply
 from .locks import hold
-from .record import COLUMNS, Record, State, read_record, text_digest
+from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, text_digest
 from .store import PRIVATE_FILE, PRIVATE_FOLDER, Store, make_folder, make_private
 
 FILE_NAME = "ledger.sqlite3"
@@ -152,8 +152,8 @@ class Ledger:
                 database,
                 key=key,
                 state=State.SENDING,
-                prompt=parameters.prompt,
-                seed=parameters.seed_sent,
+                prompt=NO_PROMPT if parameters.prompt is None else parameters.prompt,
+                seed=NO_SEED if parameters.seed_sent is None else parameters.seed_sent,
                 parameters=json.dumps(parameters.body()),
                 input_digest=text_digest(input_image),
                 blocking=blocking,
@@ -272,9 +272,12 @@ class Ledger:
         """
         return self._one(f"key = ? AND {_UNDECIDED} ORDER BY id LIMIT 1", key)
 
-    def unnamed(self, seed: int) -> tuple[Record, ...]:
+    def unnamed(self, seed: int | None) -> tuple[Record, ...]:
         """The requests of a seed that may have become jobs of which no id is known, of whatever key."""
-        return self._many(f"seed = ? AND generation_id IS NULL AND departed AND state != 'refused' AND {_LISTED}", seed)
+        return self._many(
+            f"seed = ? AND generation_id IS NULL AND departed AND state != 'refused' AND {_LISTED}",
+            NO_SEED if seed is None else seed,
+        )
 
     def by_generation(self, generation_id: str) -> Record | None:
         return self._one("generation_id = ?", generation_id)

@@ -22,7 +22,6 @@ from urllib.parse import unquote
 
 from ..api.client import Client
 from ..api.replies import Row
-from ..api.request import SEED_RANGE
 from ..errors import OxenError, UnexpectedReply
 from .ledger import Ledger
 from .record import Record, State, text_digest
@@ -40,6 +39,8 @@ _ALONE_SECONDS = 3600.0
 # a large picture may take its time to get there.
 _EARLIER_SECONDS = 120.0
 _LATER_SECONDS = 900.0
+# What the ledger can hold of a number.
+_MOST_SEEDS = 2**63
 _NUMBER_TOLERANCE = 1e-3
 # What a number may lose on its way through 32 bits.
 _ROUNDING = 1e-6
@@ -237,7 +238,7 @@ class _Search:
     def _is_ours(self, seed: Any) -> bool:
         """Whether some other request of this machine with no id known has a seed."""
         number = float(seed)
-        return number.is_integer() and 0 <= number < SEED_RANGE and bool(self.ledger.unnamed(int(number)))
+        return number.is_integer() and 0 <= number < _MOST_SEEDS and bool(self.ledger.unnamed(int(number)))
 
     def _picture_match(self, shown: Any, *, faithful: bool) -> _Match:
         if not isinstance(shown, str) or not shown:

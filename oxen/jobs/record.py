@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..api.replies import read_amount
-from ..api.request import EditParameters, OutputFormat
+from ..api.request import EditParameters
 
 
 class State(str, Enum):
@@ -46,6 +46,7 @@ class Record:
     opened, taken: places in the order of what this ledger wrote: when the request was opened, and when its generation
     id was noted. A job whose id was noted before another was opened is the older one, whatever the clocks say.
     departed: whether its last block may have left this machine; until then the service cannot have taken it.
+    prompt, seed: None for a model that takes none.
     told: whether the artist has been told that it may have been paid for, and how to pay for another; no longer
     once its picture was handed over.
     """
@@ -55,8 +56,8 @@ class Record:
     state: State
     generation_id: str | None
     result_url: str | None
-    prompt: str
-    seed: int
+    prompt: str | None
+    seed: int | None
     parameters: dict[str, Any]
     input_digest: str
     blocking: bool
@@ -90,6 +91,9 @@ class Record:
         return not self.key
 
 
+# How the ledger writes what a model does not take; its first version knew only models that take both.
+NO_PROMPT = ""
+NO_SEED = -1
 COLUMNS = tuple(field.name for field in fields(Record))
 
 
@@ -101,6 +105,8 @@ def read_record(row: tuple[Any, ...]) -> Record:
         values["parameters"] = dict(json.loads(values["parameters"]))
         for name in ("seed", "created_at"):
             values[name] + 0
+        values["prompt"] = None if values["prompt"] == NO_PROMPT else values["prompt"]
+        values["seed"] = None if values["seed"] == NO_SEED else values["seed"]
     except (TypeError, ValueError) as error:
         raise sqlite3.DatabaseError(f"the row of edit {values['id']} cannot be read: {error}") from None
     for name in ("blocking", "departed", "told"):
@@ -115,10 +121,7 @@ def request_key(base_url: str, parameters: EditParameters, pixels: str) -> str:
 
     pixels: a digest of the picture's decoded pixels, so that another file format of the same picture is the same.
     """
-    body = parameters.body()
-    if parameters.output_format is OutputFormat.PNG:
-        del body["output_quality"]  # the service ignores it for png
-    whole = {"provider": urlsplit(base_url).netloc, "pixels": pixels, **body}
+    whole = {"provider": urlsplit(base_url).netloc, "pixels": pixels, **parameters.identity()}
     return hashlib.sha256(json.dumps(whole, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 

@@ -60,7 +60,7 @@ def lost(remote: Any) -> Iterator[SimpleNamespace]:
 
         def cut_off(key: str = "key", prompt: str = PROMPT, image: str = picture, seed: int = 7, **more: Any) -> Any:
             record = ledger.open(
-                key, replace(edit.parameters, prompt=prompt, seed=seed, **more), image, None, clock_offset=0.0
+                key, edit.parameters.changed(prompt=prompt, seed=seed, **more), image, None, clock_offset=0.0
             )
             ledger.leaving(record)
             return ledger.by_id(record.id)
