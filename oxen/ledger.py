@@ -66,6 +66,7 @@ _ADDED = {
 }
 # What was retired has no key: the requests of others never see it.
 _LISTED = "key != ''"
+_TAKEN = f"departed AND state != 'refused' AND {_LISTED}"
 _UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
 _SELECT = ", ".join(COLUMNS)
 
@@ -274,7 +275,11 @@ class Ledger:
 
     def unnamed(self, seed: int) -> tuple[Record, ...]:
         """The requests of a seed that may have become jobs of which no id is known, of whatever key."""
-        return self._many(f"seed = ? AND generation_id IS NULL AND departed AND state != 'refused' AND {_LISTED}", seed)
+        return self._many(f"seed = ? AND generation_id IS NULL AND {_TAKEN}", seed)
+
+    def of_seed(self, seed: int) -> tuple[Record, ...]:
+        """The requests of a seed that may have become jobs, of whatever key."""
+        return self._many(f"seed = ? AND {_TAKEN}", seed)
 
     def by_generation(self, generation_id: str) -> Record | None:
         return self._one("generation_id = ?", generation_id)
