@@ -260,6 +260,15 @@ class Ledger:
         """The file bytes of a finished record, None where they are gone."""
         return None if record.file is None else self._store.read(record.file)
 
+    def to_go_on_from(self, key: str, *, reuse: bool, pays_for_lost: bool) -> Record | None:
+        """The record that answers a request, so that nothing new is paid.
+
+        reuse: what was handed over before answers, too. pays_for_lost: what the artist was told of comes first.
+        """
+        if not reuse:
+            return self.owed(key)
+        return (self.undecided(key) if pays_for_lost else None) or self.usable(key)
+
     def usable(self, key: str) -> Record | None:
         """The newest record of a key that has a picture, or will get one; last of all one that was cut off."""
         # two questions: ordered by the state, SQLite would sort what its index has in order already
