@@ -186,16 +186,13 @@ def test_the_limit_for_a_run_holds_for_the_whole_list(serve: Any, monkeypatch: A
     assert len(bench.server.billed) == 10
 
 
-def test_a_list_within_the_limit_of_a_run_counts_what_is_alike_once_and_what_is_there_not_at_all(
-    serve: Any, monkeypatch: Any
-) -> None:
+def test_what_is_there_already_of_a_list_is_not_held_against_the_limit(serve: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "0.12")
     monkeypatch.setattr("kontext_bridge.host._process_run", "one run")
     bench = serve()
     run_lists(bench, "KontextEdit", {"image": pictures(3)})
     monkeypatch.setattr("kontext_bridge.host._process_run", "the next run")
-    many = [*pictures(6), *pictures(6)]
-    assert len(run_lists(bench, "KontextEdit", {"image": many}).nodes["out node"].outputs[0]) == 12
+    assert len(run_lists(bench, "KontextEdit", {"image": pictures(6)}).nodes["out node"].outputs[0]) == 6
     assert len(bench.server.billed) == 6
 
 
