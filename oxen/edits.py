@@ -38,7 +38,7 @@ from .errors import (
 )
 from .events import EventStream
 from .given_up import NO_PICTURE, is_gone, with_way_out
-from .lookup import Answer, Found, look_up
+from .lookup import Answer, Found, Perhaps, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
 from .replies import JobStatus
@@ -289,6 +289,11 @@ class Editor(Generic[Picture]):
         answer = None
         if record.state in (State.SENDING, State.DONE) and record.departed:
             answer = look_up(self._client, self._ledger, record)
+        if isinstance(answer, Perhaps):
+            raise ResultUnavailable(
+                f"The picture of edit {record.id} of the history is not on this machine, and Oxen.ai {answer.why}. Run "
+                "again to ask once more."
+            )
         if not isinstance(answer, Found):
             why = record.error or "Oxen.ai does not list it."
             if record.state is State.DONE and record.bytes is None:

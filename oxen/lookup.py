@@ -140,7 +140,7 @@ class _Search:
             return Perhaps(why, tuple(row.generation_id for row in maybe + unlikely))
         if any(self._match(row) is not _Match.OTHER and not self._is_anothers(row) for row in self.strange):
             return Perhaps("lists a job without an id that may be this one")
-        return Perhaps(self.gaps[0]) if self.gaps else Nothing()
+        return Perhaps(f"cannot tell, as {self.gaps[0]}") if self.gaps else Nothing()
 
     def _read_queue(self, model: str | None, namespace: str | None) -> None:
         try:

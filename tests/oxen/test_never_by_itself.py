@@ -196,3 +196,14 @@ def test_a_picture_that_can_never_be_downloaded_has_a_way_out_once_it_is_no_pass
     remote.server.set(**{fault: Fault(match=outcome.error.generation_id)})
     assert hows(remote.run(remote.edits(), QUICKLY)) == [None]
     assert hows(remote.run(remote.edits(), NEW)) == [How.NEW]
+
+
+def test_a_picture_of_which_the_lists_cannot_tell_is_not_said_to_be_gone(serve: Any) -> None:
+    remote = serve(history_without_sync=True)
+    (first,) = remote.run(remote.edits(), BLOCKING)
+    prune(remote)
+    remote.server.set(list_null=True)
+    with remote.session() as session:
+        (outcome,) = Batch(session, len, QUICKLY).collect([session.ledger.by_id(first.record.id)])
+    assert isinstance(outcome.error, ResultUnavailable)
+    assert "Oxen.ai cannot tell, as its" in str(outcome.error) and "again" in str(outcome.error)
