@@ -93,7 +93,9 @@ class OutcomeUnknown(OxenError):
 
 
 class TimedOut(OxenError):
-    pass
+    """`alive`: of a job that was seen to be under way."""
+
+    alive = False
 
 
 class Interrupted(OxenError):

@@ -26,6 +26,8 @@ def altered(row: Row, job: Job, trip: Trip, base_url: str) -> Row:
         row["prompt"] = _prompt(row["prompt"], fault.text("trimmed"))
     if fault := trip("list_numbers"):
         _echo_numbers(row, fault.text("guidance_text"))
+    if fault := trip("list_model"):
+        row["model_name"] = fault.text("black-forest-labs/{}").format(row["model_name"])
     if fault := trip("list_enqueued_at"):
         row["enqueued_at"] = _time(job.enqueued_at, fault.text("null"))
     row["status"] = _status(row["status"], job, trip)
@@ -65,19 +67,23 @@ def _prompt(sent: str, how: str) -> str:
         return sent[: max(1, len(sent) // 2)]
     if how == "upper":
         return sent.upper()
-    raise ValueError(f"list_prompt takes trimmed, nfd, cut or upper, not {how!r}")
+    if how == "rewritten":
+        return "A photograph in warm evening light, in great detail."
+    raise ValueError(f"list_prompt takes trimmed, nfd, cut, upper or rewritten, not {how!r}")
 
 
 def _echo_numbers(row: Row, how: str) -> None:
-    name = "seed" if how == "seed_text" else "guidance"
+    name = "seed" if how.startswith("seed") else "guidance"
     if name not in row:
         return
     if how in ("guidance_text", "seed_text"):
         row[name] = str(row[name])
     elif how == "guidance_near":
         row[name] = row[name] - 1e-7
+    elif how == "seed_own":
+        row[name] = row[name] + 1_000_003
     else:
-        raise ValueError(f"list_numbers takes guidance_text, guidance_near or seed_text, not {how!r}")
+        raise ValueError(f"list_numbers takes guidance_text, guidance_near, seed_text or seed_own, not {how!r}")
 
 
 def _time(seconds: float, how: str) -> int | str | None:

@@ -121,16 +121,20 @@ class Faults:
         Switch, "lists and rows echo input_image as the value: url (default), cut, null, reencoded, absent"
     ] = False
     list_prompt: Annotated[
-        Switch, "lists and rows echo the prompt as the value: trimmed (default), nfd, cut, upper"
+        Switch, "lists and rows echo the prompt as the value: trimmed (default), nfd, cut, upper, rewritten"
     ] = False
     list_numbers: Annotated[
-        Switch, "lists and rows echo numbers as the value: guidance_text (default), guidance_near, seed_text"
+        Switch, "lists and rows echo numbers as the value: guidance_text (default), guidance_near, seed_text, seed_own"
+    ] = False
+    list_model: Annotated[
+        Switch, "lists and rows name the model 'black-forest-labs/{}' (or the value), and lists filter by that name"
     ] = False
     list_enqueued_at: Annotated[
         Switch, "lists and rows give enqueued_at as the value: null (default), text, iso, ms, naive"
     ] = False
     list_newer: Annotated[Switch, "history list: 15 (or the value) finished jobs of somebody else come first"] = False
     list_pages: Annotated[Switch, "history list: `total_pages` is null (or the value), whatever there is"] = False
+    list_entries: Annotated[Switch, "history list: `total_entries` is null (or the value), whatever there is"] = False
     list_small_pages: Annotated[Switch, "history list: at most 5 rows a page (or the value), whatever is asked"] = False
     list_page_ignored: Annotated[Switch, "history list: every page is the first"] = False
     list_order: Annotated[Switch, "queue and history lists: oldest first, or (value shuffled) in no order"] = False

@@ -32,13 +32,16 @@ async def history(request: web.Request) -> web.StreamResponse:
     pages: int | None = max(1, -(-len(rows) // size))
     if fault := service.trip("list_pages"):
         pages = None if fault.text("null") == "null" else int(fault.number(1))
+    entries: int | None = len(rows)
+    if fault := service.trip("list_entries"):
+        entries = None if fault.text("null") == "null" else int(fault.number(1))
     reply = {
         "count": len(shown),
         "generations": listed(service, shown),
         "page_number": page,
         "page_size": size,
         "total_pages": pages,
-        "total_entries": len(rows),
+        "total_entries": entries,
         "total_cost": str(paid * Decimal(f"{COST_PER_IMAGE:.2f}")) if paid else None,
     }
     return web.json_response(reply, dumps=replies.dumps)

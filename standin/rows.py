@@ -54,7 +54,7 @@ def select(service: Service, query: Mapping[str, str]) -> list[Job]:
     for job in [*reversed(strangers), *reversed(service.jobs.values())]:
         asked = {
             "namespace": job.params.get("target_namespace", USERNAME),
-            "model": job.params.get("model"),
+            "model": _model(service, job),
             "media_type": "image",
             "repo": job.params.get("target_repo"),
             "folder": job.params.get("target_directory"),
@@ -74,6 +74,12 @@ def listed(service: Service, rows: Sequence[dict[str, Any]]) -> list[dict[str, A
         nameless = [row | {"generation_id": None} for row in rows]
         return nameless if fault.value == "all" else [*nameless[:1], *rows]
     return list(rows)
+
+
+def _model(service: Service, job: Job) -> str:
+    name = str(job.params.get("model"))
+    fault = service.job_trip(job)("list_model")
+    return fault.text("black-forest-labs/{}").format(name) if fault else name
 
 
 def _listed(service: Service, job: Job) -> bool:

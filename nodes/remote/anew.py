@@ -1,16 +1,18 @@
-"""What a list asks for anew: as in a batch, what may have been paid for already, and nothing else."""
+"""What a list asks for as a whole, as a batch does: what is made anew, and whether the spend limits allow all of it."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 
 import torch
 
 from ...imaging.errors import ImageError
-from ...oxen.errors import InvalidParameters
+from ...oxen.errors import InvalidParameters, SpendLimitReached
 from ...oxen.jobs.record import request_key
 from ...oxen.jobs.session import Session
+from ...oxen.jobs.spend import SpendGuard
 from .orders import Order
 
 
@@ -20,30 +22,51 @@ class Asked:
     def __init__(self) -> None:
         self._orders: list[tuple[Order, torch.Tensor]] = []
         self._guard = threading.Lock()
-        self._answer: bool | None = None
+        self._answer: tuple[bool, SpendLimitReached | None] | None = None
 
     def note(self, order: Order, image: torch.Tensor) -> None:
         self._orders.append((order, image))
 
-    def on_account_of_lost(self, session: Session) -> bool:
-        """Whether some edit of the list may have been paid for, of which the artist was told; the same for all items.
+    def look(self, session: Session, run_id: str) -> tuple[bool, SpendLimitReached | None]:
+        """Whether some edit asked for anew may have been paid for, of which the artist was told; and what speaks
+        against sending what is new of all items, where that would pass a limit.
 
         Looked at once, by whoever comes first: what is made anew then is no longer in doubt.
         """
         with self._guard:
             if self._answer is None:
-                self._answer = self._look(session)
+                several = len(self._orders) > 1
+                for_lost = several and self._is_for_lost(session)
+                self._answer = for_lost, self._refusal(session, run_id, for_lost) if several else None
                 self._orders.clear()
             return self._answer
 
-    def _look(self, session: Session) -> bool:
+    def _is_for_lost(self, session: Session) -> bool:
         told = session.ledger.undecided_keys()
-        if not told or len(self._orders) < 2:
-            return False
+        return bool(told) and any(key in told for order, key in self._keys(session) if not order.terms.reuse)
+
+    def _refusal(self, session: Session, run_id: str, for_lost: bool) -> SpendLimitReached | None:
+        settings = session.settings
+        if settings.usd_per_run is None and settings.usd_per_day is None:
+            return None
+        new = []
+        for key, order in {key: order for order, key in self._keys(session)}.items():  # alike are paid once
+            lost = for_lost and not order.terms.reuse
+            reuse = lost or order.terms.reuse
+            if session.ledger.to_go_on_from(key, reuse=reuse, pays_for_lost=lost) is None:
+                new.append(order.parameters.model.id)
+        guard = SpendGuard(session.client, session.ledger, settings, run_id)
+        try:
+            for model in set(new):
+                guard.check(new.count(model), model, takes=False)
+        except SpendLimitReached as error:
+            return error
+        return None
+
+    def _keys(self, session: Session) -> Iterator[tuple[Order, str]]:
         base_url = session.client.account.base_url
         for order, image in self._orders:
             session.control.check()
             with contextlib.suppress(ImageError, InvalidParameters):  # its own run tells
-                if any(request_key(base_url, e.parameters, e.pixels) in told for e in order.edits(session, image)):
-                    return True
-        return False
+                for edit in order.edits(session, image):
+                    yield order, request_key(base_url, edit.parameters, edit.pixels)

@@ -19,7 +19,7 @@ from ...oxen.jobs.record import Record, State
 from ...oxen.jobs.session import Session
 from ...oxen.secrets import without_query
 from ..sessions import in_session
-from .runs import gather
+from .runs import as_collected, gather
 
 _PROMPT_SHOWN = 60
 _LINES = 1000
@@ -98,7 +98,7 @@ def _picture(session: Session, pick: int, search: str, progress: Progress) -> An
         return host.blocked(_no_number(pick, len(records), search))
     picked = records[pick - 1]
     batch = Batch(session, decode)
-    outcomes = batch.collect([picked], progress)
+    outcomes = [as_collected(outcome) for outcome in batch.collect([picked], progress)]
     error = outcomes[0].error
     if error is not None:
         return host.blocked(_not_brought(pick, picked, error))

@@ -26,12 +26,12 @@ from ...oxen.errors import (
     InvalidParameters,
     JobOutOfCredits,
     OxenError,
-    ResultUnavailable,
     SomeFailed,
     Upstream,
 )
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.editor import How, Outcome, Terms
+from ...oxen.jobs.given_up import WAY_OUT
 from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
 from ...oxen.jobs.session import Session
@@ -162,7 +162,9 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
         await _noted(order, image, item)
 
         def work(session: Session) -> Gathered:
-            batch = Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session))
+            batch = Batch(
+                session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session, run_id)
+            )
             outcomes = batch.edit(order.edits(session, image), progress)
             size, policy = _size(image), order.if_some_fail
             return gather(batch, outcomes, progress, if_some_fail=policy, size_sent=size, send_as=order.send_as)
@@ -195,7 +197,9 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
         await _noted(order, image, item)
 
         def work(session: Session) -> Submitted:
-            batch = Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session))
+            batch = Batch(
+                session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session, run_id)
+            )
             return _submitted(batch.edit(order.edits(session, image), progress), order)
 
         return await _in_turn(work, item, progress, node_id)
@@ -236,7 +240,7 @@ async def collect(
         def work(session: Session) -> Gathered:
             records = _records(session, job, ids)
             batch = Batch(session, decode, terms, hopeless=item.hopeless)
-            outcomes = [_as_collected(outcome) for outcome in batch.collect(records, progress)]
+            outcomes = [as_collected(outcome) for outcome in batch.collect(records, progress)]
             return gather(batch, outcomes, progress, if_some_fail=policy)
 
         return await _in_turn(work, item, progress, node_id)
@@ -283,15 +287,20 @@ async def _of_a_list(
 
 
 async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
-    """Note what an item asks for; where that is something new, before any of the list is sent."""
-    if not order.terms.reuse:
-        item.asked.note(order, image)
-        await item.all_here()
+    """Note what an item asks for, before any of its list is sent."""
+    item.asked.note(order, image)
+    await item.all_here()
 
 
-def _for_lost(order: Order, item: Item, session: Session) -> bool:
-    """Whether new pictures are asked for on account of some of the list that may have been paid for."""
-    return not order.terms.reuse and item.asked.on_account_of_lost(session)
+def _for_lost(order: Order, item: Item, session: Session, run_id: str) -> bool:
+    """Whether new pictures are asked for on account of some of the list that may have been paid for.
+
+    Where what is new of the list would pass a spend limit, none of it is sent.
+    """
+    for_lost, refusal = item.asked.look(session, run_id)
+    if refusal is not None and not item.hopeless:
+        item.hopeless.append(refusal)
+    return for_lost and not order.terms.reuse
 
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
@@ -312,15 +321,15 @@ def _size(image: torch.Tensor) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
 
 
-def _as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
+def as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
     """The outcome with what Kontext Collect can promise: it makes nothing, however often it is run."""
     error = outcome.error
     if isinstance(error, GenerationCancelled):
         told = f"Generation {error.generation_id} was cancelled, so there is no picture to collect."
     elif isinstance(error, JobOutOfCredits):
         told = error.message.replace(", then run again.", ".")
-    elif isinstance(error, ResultUnavailable) and error.status is not None:
-        told = error.message.replace(", or set result to always new to pay for another", "")
+    elif error is not None and WAY_OUT in error.message:
+        told = error.message.replace(WAY_OUT, "")
     else:
         return outcome
     return replace(outcome, error=error.reworded(f"{told} {_MADE_ANEW}"))

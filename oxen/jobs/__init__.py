@@ -7,6 +7,7 @@ ledger.py     the record of everything that was paid for; a paid request is writ
 session.py    the client, ledger and downloads of one account
 lookup.py     finding a job whose answer was lost: found, perhaps, nothing
 doubt.py      what to do where that cannot be told
+given_up.py   what is gone or cannot be seen, and the way out that the artist is told
 spend.py      spend limits, checked before anything is sent
 slots.py      how many edits are under way at once
 waiting.py    waiting for a job: the row is the truth, an event only says when to look

@@ -54,6 +54,11 @@ class Doubts:
         self._ledger = ledger
         self._patience = patience
 
+    @property
+    def settling(self) -> float:
+        """Seconds for which what the artist gave up is looked for once more."""
+        return SETTLE_SECONDS
+
     def after_a_lost_answer(self, record: Record, error: OxenError) -> Record | None:
         """The record with the id of the job that it became although its answer was lost.
 

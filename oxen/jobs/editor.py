@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import partial
-from http import HTTPStatus
 from typing import Generic, TypeVar
 
 from ..api.events import EventStream
@@ -35,11 +34,13 @@ from ..errors import (
     RateLimited,
     ResultUnavailable,
     SpendLimitReached,
+    TimedOut,
     UnexpectedReply,
     Upstream,
 )
 from .doubt import Doubts
-from .lookup import Answer, Found, look_up
+from .given_up import NO_PICTURE, is_gone, with_way_out
+from .lookup import Answer, Found, Perhaps, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
 from .results import Results
@@ -138,7 +139,7 @@ class Editor(Generic[Picture]):
         self._progress = progress
         self._pays_for_lost = pays_for_lost
         self._submitted: list[Record] = []
-        self._anew: set[str] = set()
+        self._anew: dict[str, Record] = {}
         self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
@@ -146,10 +147,7 @@ class Editor(Generic[Picture]):
 
     def record_to_go_on_from(self, key: str) -> Record | None:
         """The record that answers a request under these terms, so that nothing new is paid."""
-        if not self._terms.reuse:
-            return self._ledger.owed(key)
-        undecided = self._ledger.undecided(key) if self._pays_for_lost else None
-        return undecided or self._ledger.usable(key)
+        return self._ledger.to_go_on_from(key, reuse=self._terms.reuse, pays_for_lost=self._pays_for_lost)
 
     def edit(self, index: int, edit: Edit) -> Outcome[Picture]:
         """Do one edit, or find that it is done; raises OxenError."""
@@ -174,38 +172,57 @@ class Editor(Generic[Picture]):
             if picture is None:
                 try:
                     record, picture = self._finish(index, record)
-                except (GenerationNotFound, ResultUnavailable) as error:
-                    self._with_way_out(record, error)
+                except NO_PICTURE as error:
+                    told = with_way_out(self._ledger, record, error)
                     if isinstance(error, GenerationNotFound):
                         self._ledger.forget(record)
-                    raise
+                        raise  # the caller's own words for an id that nobody knows
+                    raise told from error
         self._progress.at(index, Stage.DONE)
         return Outcome(record, how, picture, seconds=time.monotonic() - since)
 
     def _attempt(self, index: int, key: str, edit: Edit) -> _Claim[Picture] | None:
         """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
         claim = None if key in self._anew else self._take_up(index, key)
-        if claim is not None and claim.picture is None and self._terms.submit_only and self._is_given_up(claim.record):
-            self._ledger.ended(claim.record, State.GONE, "It could not be collected, and the artist had it made anew.")
-            self._anew.add(key)
-            claim = None
-        if claim is not None and (claim.picture is not None or self._terms.submit_only):
+        # one that was submitted is looked after only where a new one is asked for in its place
+        leaves_it = self._terms.submit_only and (claim is None or not self._is_given_up(claim.record))
+        if claim is not None and (claim.picture is not None or leaves_it):
             return claim
         with slot(self._settings.max_in_flight, self._client.control):
             if claim is None:
                 claim = self._send_patiently(index, key, edit)
-            if claim.picture is not None or self._terms.submit_only:
+                self._close_given_up(key)
+            if claim.picture is not None or leaves_it:
                 return claim
             try:
-                record, picture = self._finish(index, claim.record, just_sent=claim.how is How.NEW)
-            except (GenerationNotFound, ResultUnavailable) as error:
+                record, picture = self._finish(index, claim.record, claim=claim)
+            except NO_PICTURE as error:
+                if self._terms.submit_only and isinstance(error, TimedOut) and error.alive:
+                    return claim
                 if not self._may_pay_again(claim, error):
-                    raise self._with_way_out(claim.record, error) from error
-                self._ledger.ended(claim.record, State.GONE, error.message)
-                if self._is_asked_for(claim.record):
-                    self._anew.add(key)  # an older picture of the same request is not what was asked for
-                return None
+                    raise with_way_out(self._ledger, claim.record, error) from error
+                return self._give_up(key, claim, error)
         return _Claim(record, claim.how, picture)
+
+    def _give_up(self, key: str, claim: _Claim[Picture], error: OxenError) -> _Claim[Picture] | None:
+        """Have an edit sent anew in place of a record that leads nowhere; the picture where it came after all."""
+        record = claim.record
+        if not self._is_asked_for(record):
+            self._ledger.ended(record, State.GONE, error.message)
+            return None
+        if isinstance(error, TimedOut) and error.alive:
+            self._cancel(record)
+            record = self._ledger.current(record)
+            if (picture := self._kept(record)) is not None:
+                return _Claim(record, claim.how, picture)
+        self._anew[key] = record  # an older picture of the same request is not what was asked for
+        return None
+
+    def _close_given_up(self, key: str) -> None:
+        """Close the record that was given up, now that another takes its place."""
+        record = self._anew.get(key)
+        if record is not None and self._ledger.current(record).state in (State.SENT, State.DONE):
+            self._ended(record, State.GONE, "It could not be had, and the artist had it made anew.")
 
     def _take_up(self, index: int, key: str) -> _Claim[Picture] | None:
         """What is there already for a key: a picture, or a job to wait for; None where the edit is to be sent."""
@@ -247,11 +264,10 @@ class Editor(Generic[Picture]):
     def _close_what_is_gone(self, record: Record, answer: Answer | OxenError, *, decided: bool) -> None:
         """Close the record of a blocking edit whose picture is neither here nor listed, so that it is made anew.
 
-        So where its file was removed to make room after the picture had been handed over, or the artist decided to
-        pay again; raises ResultUnavailable otherwise, and why the lists could not be asked.
+        So where the artist was told of it and decided to pay again; raises ResultUnavailable otherwise, and why the
+        lists could not be asked.
         """
-        asked = not isinstance(answer, OxenError)
-        if (asked and record.was_pruned and record.collected_at is not None) or (decided and record.told):
+        if decided and record.told:
             self._ledger.ended(record, State.GONE, "Its file is gone from this machine.")
             return
         self._ledger.told(record)
@@ -273,6 +289,11 @@ class Editor(Generic[Picture]):
         answer = None
         if record.state in (State.SENDING, State.DONE) and record.departed:
             answer = look_up(self._client, self._ledger, record)
+        if isinstance(answer, Perhaps):
+            raise ResultUnavailable(
+                f"The picture of edit {record.id} of the history is not on this machine, and Oxen.ai {answer.why}. Run "
+                "again to ask once more."
+            )
         if not isinstance(answer, Found):
             why = record.error or "Oxen.ai does not list it."
             if record.state is State.DONE and record.bytes is None:
@@ -295,20 +316,14 @@ class Editor(Generic[Picture]):
             logger.warning("The kept file of generation %s is damaged: %s", record.generation_id, error)
             return None
 
-    def _may_pay_again(self, claim: _Claim[Picture], error: GenerationError) -> bool:
-        """Whether a record that leads nowhere is closed and the edit sent anew.
+    def _may_pay_again(self, claim: _Claim[Picture], error: OxenError) -> bool:
+        """Whether a record that leads nowhere is given up and the edit sent anew.
 
-        So where its picture was handed over before and its file was removed to make room, or where the artist asked
-        for a new one; otherwise the error goes to the artist, and nothing is paid a second time. That a job is unknown
-        is believed of the service alone: a gateway in between says 404 as well.
+        Only where the artist asks for a new picture, after having been told of this one, or where this one is
+        certainly gone.
         """
         record = claim.record
-        gone = isinstance(error, GenerationNotFound) or error.status is not None
-        certain = error.definite or not isinstance(error, GenerationNotFound)
-        refused = error.status == HTTPStatus.FORBIDDEN  # which may pass
-        delivered = record.collected_at is not None and record.was_pruned and not refused
-        may = delivered or self._is_decided(record)
-        return gone and claim.how is not How.NEW and (certain or record.told) and may
+        return claim.how is not How.NEW and self._is_decided(record) and (record.told or is_gone(error))
 
     def _is_asked_for(self, record: Record) -> bool:
         """Whether a new picture is asked for on account of this record."""
@@ -320,7 +335,7 @@ class Editor(Generic[Picture]):
 
     def _is_given_up(self, record: Record) -> bool:
         """Whether the artist was told that a job's picture is not to be had, and asks for a new one."""
-        return record.state is State.SENT and record.told and self._is_decided(record)
+        return record.state in (State.SENT, State.DONE) and record.told and self._is_decided(record)
 
     def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""
@@ -415,21 +430,29 @@ class Editor(Generic[Picture]):
         except sqlite3.Error as error:
             logger.warning("The end of edit %d could not be written down: %s", record.id, error)
 
-    def _finish(self, index: int, record: Record, *, just_sent: bool = False) -> tuple[Record, Picture]:
-        """Wait for a sent job, download its picture and keep it."""
+    def _finish(self, index: int, record: Record, *, claim: _Claim[Picture] | None = None) -> tuple[Record, Picture]:
+        """Wait for a sent job, download its picture and keep it. claim: of the edit that asks for it."""
+        given_up = claim is not None and self._is_given_up(record)
+        settling = self._doubts.settling if given_up else None
+        seconds = self._terms.seconds
+        if self._terms.submit_only and settling is not None:
+            seconds = min(seconds, settling)
         try:
             url = record.result_url
-            young = just_sent or (bool(record.input_digest) and time.time() - record.created_at < _LATE_SECONDS)
+            young = (claim is not None and claim.how is How.NEW) or (
+                bool(record.input_digest) and time.time() - record.created_at < _LATE_SECONDS
+            )
             late = _LATE_SECONDS if young and record.collected_at is None else 0.0
             if record.generation_id is not None:
                 row = wait_for_row(
                     self._client,
                     record.generation_id,
-                    Deadline(self._terms.seconds),
+                    Deadline(seconds),
                     stream=self._stream,
                     on_row=lambda row: self._progress.at_status(index, row.status),
                     first_look_now=time.time() - record.created_at > 1.0,
                     unknown_for=late,
+                    outage=settling,
                 )
                 url = row.result_url
             self._progress.at(index, Stage.DOWNLOADING)
@@ -508,15 +531,6 @@ class Editor(Generic[Picture]):
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
         finally:
             ends.cancel()
-
-    def _with_way_out(self, record: Record, error: GenerationError) -> GenerationError:
-        """The error with the advice to have the picture made anew where it is gone; the artist has been told then."""
-        if not isinstance(error, GenerationNotFound) and error.status is None:
-            return error
-        self._ledger.told(record)
-        if not isinstance(error, GenerationNotFound):
-            return error
-        return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
 
 
 class _TurnedAway(Exception):

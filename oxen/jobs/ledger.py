@@ -22,7 +22,7 @@ from typing import Any
 from ..api.replies import read_amount
 from ..api.request import EditParameters
 from ..control import Control, Deadline
-from ..errors import Misconfigured, UnexpectedReply
+from ..errors import LocalTrouble, Misconfigured, TimedOut, UnexpectedReply
 from .locks import hold
 from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, text_digest
 from .store import PRIVATE_FILE, PRIVATE_FOLDER, Store, make_folder, make_private
@@ -30,6 +30,8 @@ from .store import PRIVATE_FILE, PRIVATE_FOLDER, Store, make_folder, make_privat
 FILE_NAME = "ledger.sqlite3"
 DAY_SECONDS = 86400.0
 _BUSY_SECONDS = 30.0
+# How long another program may take to open it.
+OPEN_SECONDS = 30.0
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id INTEGER PRIMARY KEY,
@@ -66,6 +68,7 @@ _ADDED = {
 }
 # What was retired has no key: the requests of others never see it.
 _LISTED = "key != ''"
+_TAKEN = f"departed AND state != 'refused' AND {_LISTED}"
 _UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
 _SELECT = ", ".join(COLUMNS)
 
@@ -73,10 +76,12 @@ _SELECT = ", ".join(COLUMNS)
 class Ledger:
     """The ledger in one folder. Safe to use from many threads and from several processes at once.
 
-    Raises Misconfigured where a ledger was lost and its results are still there; sqlite3.Error and OSError.
+    control: stops the wait for others that open it. within: how long that may take, at most `OPEN_SECONDS`.
+    Raises Misconfigured where a ledger was lost and its results are still there; LocalTrouble where another program
+    does not let go of it; Interrupted; sqlite3.Error and OSError.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, control: Control | None = None, within: Deadline | None = None) -> None:
         self._folder = folder
         self._store = Store(folder / "results")
         self._guard = threading.RLock()
@@ -89,34 +94,40 @@ class Ledger:
             make_private(part, PRIVATE_FILE)
         self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            self._set_up(folder)
+            with contextlib.ExitStack() as alone:
+                try:
+                    # SQLite waits for no other connection while it changes the journal's mode: one at a time.
+                    alone.enter_context(
+                        hold(folder / "locks", "open", control or Control(), within or Deadline(OPEN_SECONDS))
+                    )
+                except TimedOut:
+                    raise not_opened(folder) from None
+                self._set_up(folder)
         except BaseException:
             self._database.close()
             raise
 
     def _set_up(self, folder: Path) -> None:
-        # SQLite waits for no other connection while it changes the journal's mode: one at a time.
-        with hold(folder / "locks", "open", Control()):
-            make_private(folder / "locks", PRIVATE_FOLDER)
-            with contextlib.suppress(sqlite3.OperationalError):
-                # some network drives have no shared memory, and then it is the journal that SQLite begins with
-                self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            self._database.executescript(_SCHEMA)
-            have = {row[1] for row in self._select("PRAGMA table_info(jobs)", ())}
-            for column, kind in _ADDED.items():
-                if column not in have:
-                    self._database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
-            ((sound,),) = self._select("PRAGMA quick_check(1)", ())
-            if sound != "ok":
-                raise sqlite3.DatabaseError(f"it is damaged ({sound})")
-            if not self._select("SELECT 1 FROM jobs LIMIT 1", ()) and (names := self._store.names()):
-                raise Misconfigured(
-                    f"The ledger {folder / FILE_NAME} is empty, but {self._store.folder} holds {len(names)} pictures "
-                    "that were paid for: the ledger was lost or replaced. Nothing was sent. Put the ledger back from "
-                    "a backup; or, to begin a new one, move the folder results somewhere else: what the lost ledger "
-                    "knew of is paid again if it is run again."
-                )
+        make_private(folder / "locks", PRIVATE_FOLDER)
+        with contextlib.suppress(sqlite3.OperationalError):
+            # some network drives have no shared memory, and then it is the journal that SQLite begins with
+            self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.executescript(_SCHEMA)
+        have = {row[1] for row in self._select("PRAGMA table_info(jobs)", ())}
+        for column, kind in _ADDED.items():
+            if column not in have:
+                self._database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
+        ((sound,),) = self._select("PRAGMA quick_check(1)", ())
+        if sound != "ok":
+            raise sqlite3.DatabaseError(f"it is damaged ({sound})")
+        if not self._select("SELECT 1 FROM jobs LIMIT 1", ()) and (names := self._store.names()):
+            raise Misconfigured(
+                f"The ledger {folder / FILE_NAME} is empty, but {self._store.folder} holds {len(names)} pictures "
+                "that were paid for: the ledger was lost or replaced. Nothing was sent. Put the ledger back from "
+                "a backup; or, to begin a new one, move the folder results somewhere else: what the lost ledger "
+                "knew of is paid again if it is run again."
+            )
 
     def close(self) -> None:
         with self._guard:
@@ -249,6 +260,15 @@ class Ledger:
         """The file bytes of a finished record, None where they are gone."""
         return None if record.file is None else self._store.read(record.file)
 
+    def to_go_on_from(self, key: str, *, reuse: bool, pays_for_lost: bool) -> Record | None:
+        """The record that answers a request, so that nothing new is paid.
+
+        reuse: what was handed over before answers, too. pays_for_lost: what the artist was told of comes first.
+        """
+        if not reuse:
+            return self.owed(key)
+        return (self.undecided(key) if pays_for_lost else None) or self.usable(key)
+
     def usable(self, key: str) -> Record | None:
         """The newest record of a key that has a picture, or will get one; last of all one that was cut off."""
         # two questions: ordered by the state, SQLite would sort what its index has in order already
@@ -274,10 +294,11 @@ class Ledger:
 
     def unnamed(self, seed: int | None) -> tuple[Record, ...]:
         """The requests of a seed that may have become jobs of which no id is known, of whatever key."""
-        return self._many(
-            f"seed = ? AND generation_id IS NULL AND departed AND state != 'refused' AND {_LISTED}",
-            NO_SEED if seed is None else seed,
-        )
+        return self._many(f"seed = ? AND generation_id IS NULL AND {_TAKEN}", NO_SEED if seed is None else seed)
+
+    def of_seed(self, seed: int | None) -> tuple[Record, ...]:
+        """The requests of a seed that may have become jobs, of whatever key."""
+        return self._many(f"seed = ? AND {_TAKEN}", NO_SEED if seed is None else seed)
 
     def by_generation(self, generation_id: str) -> Record | None:
         return self._one("generation_id = ?", generation_id)
@@ -406,6 +427,14 @@ class Ledger:
     def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(query, tuple(values)).fetchall()
+
+
+def not_opened(folder: Path) -> LocalTrouble:
+    return LocalTrouble(
+        f"The ledger {folder / FILE_NAME} was not opened: another program of this machine has held {folder / 'locks'} "
+        f"for {OPEN_SECONDS:g} s while opening it. Nothing was sent. End other ComfyUI processes, which may hang, and "
+        "run again."
+    )
 
 
 def _stem(record: Record) -> str:

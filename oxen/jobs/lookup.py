@@ -1,9 +1,13 @@
 """Finding a job whose answer was lost, so that it is never paid a second time.
 
 What the lists show of a request is not documented: its picture may come back whole, shortened, as an address or not
-at all, numbers as text, times in any form. So nothing that is paid hangs on a field's form: a row is taken where it
-is certainly the request's own; it is passed over where it certainly is another's; and whatever lies between is doubt,
-of which the artist is told.
+at all, its prompt translated, another seed than was sent, the model by another name, times in any form. So nothing
+that is paid hangs on one field: a row is taken where it is certainly the request's own; it is passed over where it
+certainly is another's; and whatever lies between is doubt, of which the artist is told.
+
+Certainly another's is a row whose id, or whose very picture, this ledger knows of another request; one that shows all
+that another lost request has; and one against which two things speak that have nothing to do with each other (of
+prompt, seed, picture, model and time): a service may alter one, and what it is known to alter does not count.
 """
 
 from __future__ import annotations
@@ -11,11 +15,12 @@ from __future__ import annotations
 import base64
 import html
 import logging
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import IntEnum
 from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
@@ -31,8 +36,10 @@ logger = logging.getLogger(__name__)
 # A row may echo its whole picture as a data URI, and a page of them has to stay within what an answer may be.
 _PAGE_SIZE = 10
 _MAX_PAGES = 100
-# How much older than the request a row has to be before the search goes back no further: a day, a zone and an hour.
+# How far in time a row has to be from the request to be of another: a day, a zone and an hour.
 _OLDER_SECONDS = 26 * 3600.0
+# No job of the model's is older, so that a smaller number is no time of one (2025-01-01).
+_FIRST_TIME = 1_735_689_600
 # Within this time of a row nobody else may have worked on the account, if a row without its picture is to be believed.
 _ALONE_SECONDS = 3600.0
 # How much earlier and later than its request, by the service's clock, such a row may be: clocks differ a little, and
@@ -48,6 +55,7 @@ _ROUNDING = 1e-6
 _ALIKE = 0.5
 # What may stand around a prompt; more is not looked at.
 _AROUND = 10_000
+_UUID = re.compile(r"[0-9a-fA-F-]{32,36}")
 _PNG_END = b"IEND\xaeB`\x82"
 
 
@@ -81,10 +89,13 @@ def look_up(client: Client, ledger: Ledger, record: Record) -> Answer:
     return search.answer()
 
 
-class _Match(Enum):
-    OURS = "ours"
-    MAYBE = "maybe"
-    OTHER = "other"
+class _Match(IntEnum):
+    """Whether something is the request's own; UNLIKELY is a row against which one thing speaks."""
+
+    OURS = 0
+    MAYBE = 1
+    UNLIKELY = 2
+    OTHER = 3
 
 
 @dataclass
@@ -99,33 +110,42 @@ class _Search:
     gaps: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        self._read_queue()
-        self._read_history()
+        """Read the lists, as the model and the namespace that were sent filter them.
+
+        What they show under a name of their own is hidden by that filter: without a row of just this model, the lists
+        are read without it, too.
+        """
+        filters = [(self._model, self._namespace), (None, self._namespace), (None, None)]
+        for model, namespace in dict.fromkeys(filters):
+            self._read_queue(model, namespace)
+            self._read_history(model, namespace)
+            if any(row.model == self._model for row in self.rows.values()):
+                return
 
     def answer(self) -> Answer:
-        owners = self.ledger.owners(list(self.rows))
-        faithful = any(_shows(row, owners[one].input_digest) for one, row in self.rows.items() if one in owners)
-        free = [row for one, row in self.rows.items() if one not in owners]
-        matches = {row.generation_id: self._match(row, faithful=faithful) for row in free}
+        free = [row for one, row in self.rows.items() if one not in self._owners]
+        matches = {row.generation_id: self._match(row) for row in free}
         ours = [row for row in free if matches[row.generation_id] is _Match.OURS]
         contested = [row for row in ours if self._is_anothers(row)]
         contested += [row for row in ours if row not in contested and self._is_an_earlier_ones(row)]
         if clear := [row for row in ours if row not in contested]:
             return Found(min(clear, key=self._apart))
-        maybe = [row for row in free if matches[row.generation_id] is _Match.MAYBE and not self._is_anothers(row)]
-        maybe += contested
+        open_ones = [row for row in free if matches[row.generation_id] in (_Match.MAYBE, _Match.UNLIKELY)]
+        open_ones = sorted((row for row in open_ones if not self._is_anothers(row)), key=self._apart)
+        maybe = [row for row in open_ones if matches[row.generation_id] is _Match.MAYBE] + contested
         if len(maybe) == 1 and self._can_only_be(maybe[0], free):
             return Found(maybe[0])
-        if maybe:
+        if maybe or open_ones:
             why = "lists a job that may be this one, and does not show whether it is"
-            return Perhaps(why, tuple(row.generation_id for row in maybe))
-        if any(self._match(row, faithful=faithful) is not _Match.OTHER for row in self.strange):
+            unlikely = [row for row in open_ones if row not in maybe]
+            return Perhaps(why, tuple(row.generation_id for row in maybe + unlikely))
+        if any(self._match(row) is not _Match.OTHER and not self._is_anothers(row) for row in self.strange):
             return Perhaps("lists a job without an id that may be this one")
-        return Perhaps(self.gaps[0]) if self.gaps else Nothing()
+        return Perhaps(f"cannot tell, as {self.gaps[0]}") if self.gaps else Nothing()
 
-    def _read_queue(self) -> None:
+    def _read_queue(self, model: str | None, namespace: str | None) -> None:
         try:
-            listed = self.client.active(model=self._model, namespace=self._namespace)
+            listed = self.client.active(model=model, namespace=namespace)
         except UnexpectedReply as error:
             # It comes in one piece, which many large pictures make too large; the history has its rows, too, by pages.
             logger.info("The queue cannot be read, so the history alone is searched: %s", error)
@@ -133,34 +153,38 @@ class _Search:
             return
         self._take(listed.rows, listed.strange)
 
-    def _read_history(self) -> None:
+    def _read_history(self, model: str | None, namespace: str | None) -> None:
         """Page by page, until there are no more or all that follow are older than the request."""
         seen: set[str] = set()
         times: list[int] = []
         entries: int | None = None
+        pages = 0
         for page in range(1, _MAX_PAGES + 1):
             try:
-                history = self.client.history(
-                    page=page, page_size=_PAGE_SIZE, model=self._model, namespace=self._namespace
-                )
+                history = self.client.history(page=page, page_size=_PAGE_SIZE, model=model, namespace=namespace)
             except UnexpectedReply as error:
                 logger.info("The history cannot be read: %s", error)
                 self.gaps.append("its list of past jobs cannot be read")
                 return
             except OxenError as error:
                 if page > 1 and error.status in {400, 404, 422}:
+                    if not error.definite:  # a gateway's word
+                        self.gaps.append("its list of past jobs cannot be read to its end")
                     break  # there is no such page
                 raise
             new = {row.generation_id for row in history.rows} - seen
+            pages = max(pages, history.pages or 0)
             if not history.rows and not history.strange:
                 break
+            entries = history.entries if entries is None else entries
             if not new and not history.strange:
-                if len(history.rows) >= _PAGE_SIZE:
+                # the last page again where there are no more, if the service says so
+                told = history.pages is not None and history.pages < page and entries is not None
+                if not told:
                     self.gaps.append("its list of past jobs shows one page again and again")
                 break
             seen |= new
             times += [row.enqueued_at for row in history.rows]
-            entries = history.entries if entries is None else entries
             self._take(history.rows, history.strange)
             if self._goes_no_further(history.rows, times):
                 return
@@ -169,6 +193,8 @@ class _Search:
             return
         if entries is not None and len(seen) < entries:
             self.gaps.append(f"its list of past jobs shows {len(seen)} of {entries}")
+        elif entries is None and pages >= max(page, 2):
+            self.gaps.append(f"its list of past jobs is said to have {pages} pages and shows {page - 1}")
 
     def _take(self, rows: Iterable[Row], strange: Iterable[Row]) -> None:
         for row in rows:
@@ -180,7 +206,7 @@ class _Search:
 
     def _goes_no_further(self, page: tuple[Row, ...], times: list[int]) -> bool:
         """Whether all that follows a page is older than the request, in a list that is sorted by time."""
-        if len(times) < _PAGE_SIZE or not all(times) or times != sorted(times, reverse=True):
+        if len(times) < _PAGE_SIZE or min(times) < _FIRST_TIME or times != sorted(times, reverse=True):
             return False
         last = page[-1].enqueued_at if page else 0
         offset = self.record.clock_offset
@@ -195,6 +221,11 @@ class _Search:
         )
 
     @cached_property
+    def _owners(self) -> Mapping[str, Record]:
+        """The requests of this machine whose jobs the lists show, by the ids of these."""
+        return self.ledger.owners(list(self.rows))
+
+    @cached_property
     def _unnamed(self) -> tuple[Record, ...]:
         return self.ledger.unnamed(self.record.seed)
 
@@ -204,8 +235,15 @@ class _Search:
         return [one for one in self._unnamed if one.key != self.record.key]
 
     def _is_anothers(self, row: Row) -> bool:
-        """Whether a row shows all that it shows as another request has it."""
-        return any(replace(self, record=one)._match(row, faithful=False) is _Match.OURS for one in self._others)
+        """Whether a row shows all that it shows as another request of this machine has it.
+
+        That is one that no id is known of; for a row which has none itself, any.
+        """
+        seed = _seed_of(row)
+        if seed is None:
+            return False
+        requests = self.ledger.unnamed(seed) if row.generation_id else self.ledger.of_seed(seed)
+        return any(one.key != self.record.key and _is_exactly(one, row) for one in requests)
 
     def _is_an_earlier_ones(self, row: Row) -> bool:
         """Whether a row is nearer in time to the same edit made once before, of whose job no id is known."""
@@ -219,36 +257,53 @@ class _Search:
         """Seconds between the request and a row."""
         return abs(row.enqueued_at - self._sent_at())
 
-    def _match(self, row: Row, *, faithful: bool) -> _Match:
-        """faithful: whether this service is known to show pictures as they were sent."""
-        sent, shown = self.record.parameters, row.parameters
-        prompt = _text_match(shown.get("prompt"), str(sent.get("prompt", "")))
-        seed = _number_match(shown.get("seed"), sent.get("seed"))
-        picture = self._picture_match(shown.get("input_image"), faithful=faithful)
-        if seed is _Match.OTHER and sent.get("seed") == 0 and not self._is_ours(shown["seed"]):
-            seed = _Match.MAYBE  # many take 0 for a seed that they choose, and show what they chose
-        if _Match.OTHER in (prompt, seed, picture):
-            return _Match.OTHER
-        rest = [_value_match(shown[name], value) for name, value in sent.items() if name in shown]
-        if row.model:  # which a list that was asked for one model may not have looked at
-            rest.append(_value_match(row.model, self._model))
-        certain = prompt is seed is picture is _Match.OURS and all(match is _Match.OURS for match in rest)
-        return _Match.OURS if certain else _Match.MAYBE
-
-    def _is_ours(self, seed: Any) -> bool:
-        """Whether some other request of this machine with no id known has a seed."""
-        number = float(seed)
-        return number.is_integer() and 0 <= number < _MOST_SEEDS and bool(self.ledger.unnamed(int(number)))
-
-    def _picture_match(self, shown: Any, *, faithful: bool) -> _Match:
-        if not isinstance(shown, str) or not shown:
-            return _Match.MAYBE
-        digest = text_digest(shown)
-        if digest == self.record.input_digest:
+    def _match(self, row: Row) -> _Match:
+        if _is_exactly(self.record, row):
             return _Match.OURS
-        # shown as it was sent, and it is the picture of another request; what is cut, or an address, may be stored so
-        another = (faithful and _is_whole(shown)) or self.ledger.has_sent(digest)
-        return _Match.OTHER if another else _Match.MAYBE
+        if self._has_the_picture_of_another(row):
+            return _Match.OTHER
+        against = sum(name not in self._altered for name in _differing(self.record, row))
+        against += self._is_another_picture(row) + self._is_of_another_time(row)
+        return _Match(min(_Match.MAYBE + against, _Match.OTHER))
+
+    @cached_property
+    def _altered(self) -> frozenset[str]:
+        """What this service is known to show otherwise than it was sent: what differs there says nothing."""
+        rows = ((self.rows[one], owner) for one, owner in self._owners.items())
+        return frozenset(name for row, owner in rows for name in _differing(owner, row))
+
+    @cached_property
+    def _shows_pictures(self) -> bool:
+        """Whether this service is known to show pictures as they were sent, and none otherwise."""
+        shown = [_picture_match(owner, self.rows[one]) for one, owner in self._owners.items()]
+        return _Match.OURS in shown and _Match.OTHER not in shown
+
+    def _has_the_picture_of_another(self, row: Row) -> bool:
+        """Whether a row shows, byte for byte, the picture of another request of this machine."""
+        shown = row.parameters.get("input_image")
+        if not isinstance(shown, str) or not _is_whole(shown):  # addresses may be rewritten, and are cut like pictures
+            return False
+        digest = text_digest(shown)
+        return digest != self.record.input_digest and self.ledger.has_sent(digest)
+
+    def _is_another_picture(self, row: Row) -> bool:
+        return self._shows_pictures and _picture_match(self.record, row) is _Match.OTHER
+
+    def _is_of_another_time(self, row: Row) -> bool:
+        """Whether a row is far in time from the request, or older than a job that was known before it was opened."""
+        if row.enqueued_at < _FIRST_TIME:
+            return False
+        offset = self.record.clock_offset
+        # two clocks that agree are to be believed; one alone may be years off
+        if offset is not None and abs(offset) < _OLDER_SECONDS and self._apart(row) > _OLDER_SECONDS:
+            return True
+        return row.enqueued_at < self._known_before
+
+    @cached_property
+    def _known_before(self) -> int:
+        """When the newest job was enqueued that was known before the request was opened; 0 where there is none."""
+        before = (one for one, owner in self._owners.items() if _is_older(owner, self.record))
+        return max((self.rows[one].enqueued_at for one in before), default=0)
 
     def _can_only_be(self, row: Row, free: list[Row]) -> bool:
         """Whether a row that shows no picture is this request's for want of anybody else's.
@@ -287,9 +342,54 @@ class _Search:
         return self.record.parameters.get("target_namespace")
 
 
-def _shows(row: Row, input_digest: str) -> bool:
+def _seed_of(row: Row) -> int | None:
+    try:
+        number = float(row.parameters.get("seed", ""))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return int(number) if number.is_integer() and 0 <= number < _MOST_SEEDS else None
+
+
+def _is_exactly(record: Record, row: Row) -> bool:
+    """Whether a row shows the prompt, the seed and the picture of a request, and nothing otherwise."""
+    sent, shown = record.parameters, row.parameters
+    if _picture_match(record, row) is not _Match.OURS:
+        return False
+    if _text_match(shown.get("prompt"), str(sent.get("prompt", ""))) is not _Match.OURS:
+        return False
+    if _number_match(shown.get("seed"), sent.get("seed")) is not _Match.OURS:
+        return False
+    if row.model and _value_match(row.model, sent.get("model")) is not _Match.OURS:
+        return False
+    return all(_value_match(shown[name], value) is _Match.OURS for name, value in sent.items() if name in shown)
+
+
+def _differing(record: Record, row: Row) -> set[str]:
+    """What a row shows that says of itself that it is not the request's: of prompt, seed and model."""
+    sent, shown = record.parameters, row.parameters
+    matches = {
+        "prompt": _text_match(shown.get("prompt"), str(sent.get("prompt", ""))),
+        # many take 0 for a seed that they choose, and show what they chose
+        "seed": _number_match(shown.get("seed"), sent.get("seed")) if sent.get("seed") else _Match.MAYBE,
+        "model": _name_match(row.model, str(sent.get("model", ""))),
+    }
+    return {name for name, match in matches.items() if match is _Match.OTHER}
+
+
+def _picture_match(record: Record, row: Row) -> _Match:
+    """OTHER is what was a picture in the request; what is cut, or an address, may be stored so."""
     shown = row.parameters.get("input_image")
-    return isinstance(shown, str) and text_digest(shown) == input_digest
+    if not isinstance(shown, str) or not shown:
+        return _Match.MAYBE
+    if text_digest(shown) == record.input_digest:
+        return _Match.OURS
+    return _Match.OTHER if _is_whole(shown) else _Match.MAYBE
+
+
+def _name_match(shown: str, sent: str) -> _Match:
+    """Whether two names may be one model's: with its maker, in another case, as a title, or by an id."""
+    one, other = set(_words(shown)), set(_words(sent))
+    return _Match.MAYBE if not one or not other or one & other or _UUID.fullmatch(shown) else _Match.OTHER
 
 
 def _value_match(shown: Any, sent: Any) -> _Match:

@@ -73,9 +73,10 @@ class Results(Generic[Picture]):
             if generation_id is not None:
                 url = self._client.row(generation_id).result_url
         name = f"Generation {generation_id}" if generation_id else "The edit"
-        advice = (
-            "Run again to try once more, or set result to always new to pay for another." if gone or denied else _RETRY
-        )
+        advice = _RETRY
+        if gone or denied:
+            where = "It is gone there, and not on this machine. " if gone else ""
+            advice = f"{where}Run again to try once more, or set result to always new to pay for another."
         raise ResultUnavailable(
             f"{name} is finished and paid for, but its picture could not be downloaded: {why} {advice}",
             status=410 if gone else 403 if denied else None,

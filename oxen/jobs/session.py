@@ -18,24 +18,26 @@ from types import TracebackType
 
 from ..api.client import Client
 from ..api.events import EventStream
-from ..control import Control
+from ..control import Control, Deadline
 from ..credentials import Account
-from ..errors import Misconfigured
+from ..errors import LocalTrouble, Misconfigured
 from ..http.fetch import Fetcher
 from ..settings import Settings, load_settings
-from .ledger import DAY_SECONDS, FILE_NAME, Ledger
+from .ledger import DAY_SECONDS, FILE_NAME, OPEN_SECONDS, Ledger, not_opened
 from .trouble import of_the_ledger
 
 logger = logging.getLogger(__name__)
 
 _PRUNE_PAUSE = 60.0
+_OPENING_PAUSE = 0.02
 
 
 class Session:
     """One run's view of the connections of its account; a context manager.
 
     folder: where the ledger lives. control: stops the run from outside. prunes: remove old results when the last
-    session leaves; otherwise that is `prune_soon`'s. Raises Misconfigured where the ledger cannot be used.
+    session leaves; otherwise that is `prune_soon`'s. Raises Misconfigured where the ledger cannot be used, LocalTrouble
+    where another program keeps it, Interrupted.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class Session:
         self.settings = settings
         self.control = control or Control()
         self._prunes = prunes
-        self._shared = _enter(account, folder, settings.allow_private_urls)
+        self._shared = _enter(account, folder, settings.allow_private_urls, self.control)
         self.ledger = self._shared.ledger
         self.client = self._shared.client.under(self.control)
         self.fetcher = self._shared.fetcher.under(self.control)
@@ -75,13 +77,13 @@ class Session:
 class _Shared:
     """The connections of one account and folder, with the number of sessions that use them."""
 
-    def __init__(self, account: Account, folder: Path, allow_private: bool) -> None:
+    def __init__(self, account: Account, folder: Path, allow_private: bool, control: Control, within: Deadline) -> None:
         self.key = (account, folder, allow_private)
-        self.users = 0
+        self.users = 1
         self._listens = False
         self._guard = threading.Lock()
         with contextlib.ExitStack() as opened:
-            self.ledger = _open_ledger(folder)
+            self.ledger = _open_ledger(folder, control, within)
             opened.callback(self.ledger.close)
             self.client = Client(account)
             opened.callback(self.client.close)
@@ -111,18 +113,35 @@ class _Shared:
 
 _guard = threading.Lock()
 _open: dict[tuple[Account, Path, bool], _Shared] = {}
+_opening: set[tuple[Account, Path, bool]] = set()
 _count_guard = threading.Lock()
 _expected = 0
 
 
-def _enter(account: Account, folder: Path, allow_private: bool) -> _Shared:
+def _enter(account: Account, folder: Path, allow_private: bool, control: Control) -> _Shared:
+    """What is open for an account and a folder, opened by whoever comes first; nobody else waits for that one."""
     key = (account, folder, allow_private)
-    with _guard:
-        shared = _open.get(key)
-        if shared is None:
-            shared = _open[key] = _Shared(*key)
-        shared.users += 1
+    within = Deadline(OPEN_SECONDS)
+    while True:
+        with _guard:
+            shared = _open.get(key)
+            if shared is not None:
+                shared.users += 1
+                return shared
+            if key not in _opening:
+                _opening.add(key)
+                break
+        if within.passed:
+            raise not_opened(folder)
+        control.sleep(_OPENING_PAUSE)
+    try:
+        shared = _Shared(*key, control, within)
+        with _guard:
+            _open[key] = shared
         return shared
+    finally:
+        with _guard:
+            _opening.discard(key)
 
 
 def _leave(shared: _Shared, settings: Settings | None) -> None:
@@ -168,9 +187,9 @@ def _close_unused() -> None:
         shared.close(None)
 
 
-def _open_ledger(folder: Path) -> Ledger:
+def _open_ledger(folder: Path, control: Control, within: Deadline) -> Ledger:
     try:
-        return Ledger(folder)
+        return Ledger(folder, control, within)
     except sqlite3.Error as error:
         why = of_the_ledger(error)
     except OSError as error:
@@ -198,7 +217,7 @@ def prune_soon(folder: Path) -> None:
 def _prune_folder(folder: Path) -> None:
     try:
         settings, ledger = load_settings(folder), Ledger(folder)
-    except (OSError, sqlite3.Error, Misconfigured) as failed:
+    except (OSError, sqlite3.Error, LocalTrouble, Misconfigured) as failed:
         logger.warning("Old results could not be removed: %s", failed)
         return
     with contextlib.closing(ledger):

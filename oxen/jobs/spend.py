@@ -61,11 +61,11 @@ class SpendGuard:
                 _prices[key] = known
         return known[0]
 
-    def check(self, requests: int, model: str) -> None:
+    def check(self, requests: int, model: str, *, takes: bool = True) -> None:
         """Take `requests` new pictures into this run's account.
 
-        Raises SpendLimitReached with the sum where a limit would be passed, and as `price` does. Nothing is taken
-        into account then.
+        takes: False only looks whether that could be. Raises SpendLimitReached with the sum where a limit would be
+        passed, and as `price` does. Nothing is taken into account then.
         """
         per_run, per_day = self._settings.usd_per_run, self._settings.usd_per_day
         price = self.price(model) if requests else None
@@ -86,6 +86,8 @@ class SpendGuard:
                     f"{requests} new pictures at ${price} would bring this run to ${run}, over the limit of "
                     f"${per_run} (usd_per_run). Nothing was sent."
                 )
+            if not takes:
+                return
             _spent_by_run[self._run_id] = run
             while len(_spent_by_run) > _RUNS_REMEMBERED:
                 _spent_by_run.popitem(last=False)

@@ -47,17 +47,18 @@ def wait_for_row(
     on_row: Callable[[Row], None] | None = None,
     first_look_now: bool = False,
     unknown_for: float = 0.0,
+    outage: float | None = None,
 ) -> Row:
     """The row of a job once it is succeeded.
 
     Looks after 0.25 s, then at intervals growing by 1.3 up to 2 s, and at once when `stream` brings the job's
     event; after a 429 no sooner than the service asks, but for that event. Every row seen goes to `on_row`. A job
     that was found in the ledger is looked at first (`first_look_now`); one that was just sent may be unknown to the
-    service for `unknown_for` seconds.
+    service for `unknown_for` seconds. outage: seconds of failed looks that are borne, instead of 30.
     Raises GenerationFailed (ModerationBlocked, JobOutOfCredits), GenerationCancelled, GenerationNotFound,
     TimedOut at the deadline, Interrupted, Unauthenticated, and after 30 s of failed looks the last failure.
     """
-    looks = _Looks(client, generation_id, deadline, Deadline(min(unknown_for, deadline.left)))
+    looks = _Looks(client, generation_id, deadline, Deadline(min(unknown_for, deadline.left)), outage)
     pause = FIRST_PAUSE
     due = time.monotonic() if first_look_now else time.monotonic() + pause
 
@@ -73,11 +74,7 @@ def wait_for_row(
             if row.status.terminal:
                 return succeeded(row)
         if deadline.passed:
-            raise TimedOut(
-                f"Generation {generation_id} was not finished after {deadline.seconds:g} s. It goes on at Oxen.ai and "
-                "is remembered: run again to go on waiting for it, it is not paid a second time.",
-                generation_id=generation_id,
-            )
+            raise looks.timed_out()
         if looks.hurry:
             due = time.monotonic() + FIRST_PAUSE
             continue
@@ -89,12 +86,16 @@ def wait_for_row(
 class _Looks:
     """Looks at one row, with a memory of what went wrong on the way."""
 
-    def __init__(self, client: Client, generation_id: str, deadline: Deadline, known_by: Deadline) -> None:
+    def __init__(
+        self, client: Client, generation_id: str, deadline: Deadline, known_by: Deadline, outage: float | None
+    ) -> None:
         self._client = client
         self._id = generation_id
         self._deadline = deadline
         self._known_by = known_by
+        self._outage = _OUTAGE_SECONDS if outage is None else outage
         self._failing_since: float | None = None
+        self._failed: OxenError | None = None
         self._not_found = 0
         self._after_event = 0
         self.event_used = False
@@ -111,14 +112,16 @@ class _Looks:
             self._after_event += 1
         try:
             row = self._client.row(self._id, within=min(_LOOK_SECONDS, max(_SHORTEST_LOOK, self._deadline.left)))
-        except GenerationNotFound:
+        except GenerationNotFound as error:
             self._not_found += 1
+            self._failed = error
             if self._not_found < _NOT_FOUND_TRIES or not self._known_by.passed:
                 return None
             raise
         except UnknownStatus as error:
             # the service is there, and its own word for a job that has not ended may be a new one
             logger.info("%s It is waited for.", error)
+            self._failed = error
             self._failing_since = None
             return None
         except (ConnectionFailed, Upstream, UnexpectedReply, RateLimited) as error:
@@ -126,18 +129,30 @@ class _Looks:
                 return _row_of(event)
             self._tolerate(error)
             return None
-        self._failing_since = None
+        self._failing_since = self._failed = None
         self._not_found = 0
         return row
 
+    def timed_out(self) -> TimedOut:
+        """The deadline's error, with what the last look failed of."""
+        name, seconds = f"Generation {self._id}", f"{self._deadline.seconds:g} s"
+        remembered = "is remembered: run again to go on waiting for it, it is not paid a second time."
+        told = f"{name} was not finished after {seconds}. It goes on at Oxen.ai and {remembered}"
+        if self._failed is not None:
+            told = f"{name} was not seen to be finished within {seconds}: {self._failed} It {remembered}"
+        error = TimedOut(told, generation_id=self._id)
+        error.alive = self._failed is None or isinstance(self._failed, UnknownStatus)
+        return error
+
     def _tolerate(self, error: OxenError) -> None:
         now = time.monotonic()
+        self._failed = error
         if isinstance(error, RateLimited):  # the service is there and says when; that is no outage
             self.not_before = now + (error.retry_after or 0.0)
             logger.debug("Generation %s: %s", self._id, error)
             return
         self._failing_since = self._failing_since or now
-        if now - self._failing_since > _OUTAGE_SECONDS:
+        if now - self._failing_since > self._outage:
             raise error
         logger.debug("Generation %s: %s", self._id, error)
 

@@ -169,10 +169,31 @@ def test_the_limit_for_a_run_holds_for_the_whole_list(serve: Any, monkeypatch: A
     monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "0.40")
     monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "a run of its own")
     bench = serve()
-    with pytest.raises(SomeFailed, match=r"20 of 30 items.*over the limit.*The other 10 are kept") as raised:
+    refused = (
+        r"^All 30 items .*30 new pictures at \$0\.04 .*\$1\.20.*limit of \$0\.40 \(usd_per_run\)\. Nothing was sent"
+    )
+    for node in ("KontextEdit", "KontextSubmit"):
+        with pytest.raises(SpendLimitReached, match=refused):
+            run_lists(bench, node, {"image": pictures(30)})
+    assert bench.paid == []
+    assert len(run_lists(bench, "KontextEdit", {"image": pictures(10)}).nodes["out node"].outputs[0]) == 10
+    monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "another run")
+    with pytest.raises(
+        SomeFailed, match=r"20 of 30 items.*20 new pictures.*over the limit.*The other 10 are kept"
+    ) as raised:
         run_lists(bench, "KontextEdit", {"image": pictures(30)})
     assert "Nothing was sent" not in str(raised.value)
     assert len(bench.server.billed) == 10
+
+
+def test_what_is_there_already_of_a_list_is_not_held_against_the_limit(serve: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "0.12")
+    monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "one run")
+    bench = serve()
+    run_lists(bench, "KontextEdit", {"image": pictures(3)})
+    monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "the next run")
+    assert len(run_lists(bench, "KontextEdit", {"image": pictures(6)}).nodes["out node"].outputs[0]) == 6
+    assert len(bench.server.billed) == 6
 
 
 def test_cancel_ends_a_whole_list_at_once_and_the_next_run_works(serve: Any) -> None:

@@ -284,7 +284,9 @@ def test_a_blocking_answer_whose_address_has_expired_is_fetched_by_way_of_the_hi
     assert outcome.record.generation_id is not None and len(remote.server.billed) == 1
 
 
-def test_a_picture_that_was_pruned_is_downloaded_again_and_paid_for_again_only_where_it_is_gone(serve: Any) -> None:
+def test_a_picture_that_was_pruned_is_downloaded_again_and_paid_for_again_only_where_that_is_asked_for(
+    serve: Any,
+) -> None:
     remote = serve()
     first = remote.run(remote.edits())[0]
     for file in (remote.home / "results").iterdir():
@@ -294,7 +296,9 @@ def test_a_picture_that_was_pruned_is_downloaded_again_and_paid_for_again_only_w
     with remote.session() as session:
         assert session.ledger.prune(max_bytes=0, keep_seconds=1e9) == 1
     remote.server.set(result_missing=Fault(match=first.record.generation_id))
-    assert hows(remote.run(remote.edits())) == [How.NEW]
+    assert errors(remote.run(remote.edits())) == [ResultUnavailable]
+    assert len(remote.server.billed) == 1
+    assert hows(remote.run(remote.edits(), NEW)) == [How.NEW]
     assert len(remote.server.billed) == 2
 
 

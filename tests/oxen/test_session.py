@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
-from kontext_bridge.oxen.errors import Misconfigured
+from kontext_bridge.oxen.errors import Interrupted, LocalTrouble, Misconfigured
+from kontext_bridge.oxen.jobs import ledger as ledger_module
+from kontext_bridge.oxen.jobs import session as session_module
 from kontext_bridge.oxen.jobs.ledger import Ledger
-from kontext_bridge.oxen.jobs.session import Session, expect
+from kontext_bridge.oxen.jobs.locks import hold
+from kontext_bridge.oxen.jobs.session import Session, expect, prune_soon
 from kontext_bridge.oxen.settings import Settings
+from patience import timed
 
 ACCOUNT = Account("https://hub.oxen.ai", "a-key-of-the-usual-length")
 
@@ -129,3 +134,37 @@ def is_closed(opened: Session) -> bool:
     except sqlite3.ProgrammingError:
         return True
     return False
+
+
+def test_a_ledger_that_another_program_keeps_is_waited_for_no_longer_than_it_says(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    for module in (ledger_module, session_module):
+        monkeypatch.setattr(module, "OPEN_SECONDS", 0.5)
+    with hold(tmp_path / "locks", "open", Control()), ThreadPoolExecutor(8) as threads:
+        with timed() as took:
+            waiting = [threads.submit(session, tmp_path) for _ in range(8)]
+            with session(tmp_path / "another"):
+                assert not any(one.done() for one in waiting), "nobody else waits for it"
+            for one in waiting:
+                with pytest.raises(LocalTrouble, match=r"another program.*for 0.5 s.*Nothing was sent.*run again"):
+                    one.result()
+        assert took.own < 3
+        with pytest.raises(LocalTrouble):
+            Ledger(tmp_path)
+        prune_soon(tmp_path)
+    with session(tmp_path) as opened:
+        assert opened.ledger.recent(1) == ()
+
+
+def test_cancel_ends_the_wait_for_a_ledger_that_another_program_keeps(tmp_path: Path) -> None:
+    controls = [Control(), Control()]
+    with hold(tmp_path / "locks", "open", Control()), ThreadPoolExecutor(2) as threads:
+        waiting = [threads.submit(Session, ACCOUNT, tmp_path, Settings(), control) for control in controls]
+        with timed() as took:
+            for control in controls:
+                control.interrupt()
+            for one in waiting:
+                with pytest.raises(Interrupted):
+                    one.result()
+        assert took.own < 2

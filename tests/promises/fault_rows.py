@@ -26,8 +26,11 @@ DOUBTS = (
     *(Doubt("list_input_image", how) for how in ("url", "cut", "null", "reencoded", "absent")),
     # what is equal once it is written alike leaves no doubt
     *(Doubt("list_prompt", how, may_ask=False) for how in ("trimmed", "nfd")),
-    *(Doubt("list_prompt", how) for how in ("cut", "upper")),
+    *(Doubt("list_prompt", how) for how in ("cut", "upper", "rewritten")),
     *(Doubt("list_numbers", how, may_ask=False) for how in ("guidance_text", "guidance_near", "seed_text")),
+    Doubt("list_numbers", "seed_own"),
+    *(Doubt("list_model", how) for how in ("black-forest-labs/{}", "FLUX.1-Kontext [dev]")),
+    Doubt("list_entries", "null", also=(*MANY, ("list_small_pages", 5), ("list_page_ignored", True))),
     *(Doubt("list_enqueued_at", how, may_ask=False) for how in ("null", "text", "iso", "ms", "naive")),
     Doubt("list_newer", 15, may_ask=False),
     *(Doubt("list_pages", how, also=MANY) for how in ("null", 1)),

@@ -52,6 +52,8 @@ def list_prompt(api):
     for how, prompt in shown.items():
         api.server.set(list_prompt=how)
         assert echoes(api, "prompt") == prompt != PROMPT
+    api.server.set(list_prompt="rewritten")
+    assert not set(echoes(api, "prompt").split()) & set(PROMPT.split())
 
 
 def list_numbers(api):
@@ -60,6 +62,24 @@ def list_numbers(api):
     assert echoes(api, "guidance", guidance=2.5) == 2.4999999
     api.server.set(list_numbers="seed_text")
     assert echoes(api, "seed") == "7"
+    api.server.set(list_numbers="seed_own")
+    assert echoes(api, "seed") == 1_000_010
+
+
+def list_model(api):
+    name = echoes(api, "model_name")
+    assert name.startswith("black-forest-labs/")
+    sent = name.partition("/")[2]
+    assert not rows(api, "/api/ai/generations", model=sent) and rows(api, "/api/ai/generations", model=name)
+    api.server.set(list_model="FLUX")
+    assert echoes(api, "model_name") == "FLUX"
+
+
+def list_entries(api):
+    api.ended(api.submit())
+    assert api.call("GET", "/api/ai/generations").json()["total_entries"] is None
+    api.server.set(list_entries=40)
+    assert api.call("GET", "/api/ai/generations").json()["total_entries"] == 40
 
 
 def list_enqueued_at(api):

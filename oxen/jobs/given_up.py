@@ -1,0 +1,51 @@
+"""A job whose picture is not to be had: what the artist is told, so that there is always a way on.
+
+Nobody but the artist gives a job up, by asking for a new picture after having been told of this one. The job is kept
+until the new one was taken.
+"""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+
+from ..errors import ConnectionFailed, GenerationNotFound, OxenError, ReplyError, ResultUnavailable, TimedOut
+from .ledger import Ledger
+from .record import Record
+
+# What a wait for a job may end in with the job's fate still open.
+NO_PICTURE = (ConnectionFailed, GenerationNotFound, ReplyError, ResultUnavailable, TimedOut)
+WAY_OUT = ", or set result to always new to pay for another"
+# A store that fails mostly does so for a while: no longer than this is its picture waited for as a matter of course.
+_PASSING_SECONDS = 600.0
+
+
+def is_gone(error: OxenError) -> bool:
+    """Whether the service itself says that there is no such job, or its store that there is no such picture.
+
+    That a job is unknown is believed of the service alone: a gateway in between says 404 as well.
+    """
+    if isinstance(error, GenerationNotFound):
+        return error.definite
+    return isinstance(error, ResultUnavailable) and error.status is not None
+
+
+def with_way_out(ledger: Ledger, record: Record, error: OxenError) -> OxenError:
+    """The error with the way to have the picture made anew, of which the artist has been told then."""
+    young = 0.0 <= time.time() - record.created_at < _PASSING_SECONDS
+    if young and isinstance(error, ResultUnavailable) and error.status is None:
+        return error
+    ledger.told(record)
+    if WAY_OUT in error.message:
+        return error
+    if isinstance(error, GenerationNotFound):
+        return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
+    if isinstance(error, ResultUnavailable | TimedOut):
+        return error.reworded(f"{error.message.rstrip('. ')}{WAY_OUT}.")
+    key = ""
+    if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+        key = " with the right key"
+    return error.reworded(
+        f"What became of generation {record.generation_id} cannot be seen: {error.message} It is remembered: run again"
+        f"{key} to look once more, without paying{WAY_OUT}."
+    )
