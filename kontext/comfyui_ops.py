@@ -191,6 +191,18 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             full = function(full)
         return full
 
+    def number(self) -> torch.Tensor:
+        """The numbers that this layer multiplies by: its weight's, with the patches that it was given."""
+        full = self.convert_weight(self.weight.detach())
+        if not (self.dense or self.branches):
+            return full
+        full = full.to(torch.float32, copy=True)
+        for branch in self.branches:
+            branch.add_to_weight(full)
+        if self.dense:
+            full = comfy.lora.calculate_weight(list(self.dense), full, "", intermediate_dtype=torch.float32)
+        return full
+
     def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_: Any) -> torch.Tensor:
         """What ComfyUI asks for to read a weight, when merging models for one: the numbers that `weight` stands for."""
         if self.weight_scale is None:
