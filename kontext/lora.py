@@ -69,7 +69,7 @@ def read_lora(path: Path | str, size: Size, *, every_kind: bool = False) -> Lora
             f"{path.name} is {other.value}. Outside ComfyUI only plain LoRA are taken. Inside it Kontext LoRA takes "
             "it, and so does ComfyUI's own Load LoRA where it knows the names in the file."
         )
-    return Lora(path.stem, size, tuple(reader.patches), tuple(reader.changes))
+    return Lora(path.stem, size, reader.patches, reader.changes)
 
 
 def attach(linears: Mapping[str, Linear], naming: Naming, lora: Lora, strength: float) -> None:

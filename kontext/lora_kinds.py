@@ -54,6 +54,10 @@ class Patch:
     up: torch.Tensor
     scale: float
 
+    @property
+    def rows(self) -> int:
+        return self.up.shape[0]
+
 
 @dataclass(frozen=True)
 class Change:

@@ -345,6 +345,26 @@ with torch.inference_mode():
             return told
 
         @ask
+        def loras_named_twice():
+            """How far ours is from ComfyUI's Load LoRA of a file with the same matrices under two names of a layer."""
+            model, told = dense(), {}
+            names = {
+                "one trainer": (
+                    "transformer.transformer_blocks.0.ff.net.0.proj",
+                    "transformer.transformer_blocks.0.ff.linear_in",
+                ),
+                "two trainers": ("diffusion_model.double_blocks.0.img_mlp.0", "lora_unet_double_blocks_0_img_mlp_0"),
+            }
+            for title, both in names.items():
+                down, up = random(4, 128), random(512, 4, seed=1)
+                state = {f"{name}.lora_A.weight": down.clone() for name in both}
+                state |= {f"{name}.lora_B.weight": up.clone() for name in both}
+                save_file(state, folder / "twice.safetensors")
+                read = comfy.lora.load_lora(state, comfy.lora.model_lora_keys_unet(model.model, {}), log_missing=False)
+                told[title] = difference(model, read, comfyui_lora.with_lora(model, folder / "twice.safetensors", 1.0))
+            return told
+
+        @ask
         def other_kinds():
             told = {}
             for path in sorted((folder / "kinds").iterdir()):

@@ -292,6 +292,11 @@ def test_a_spelling_that_comfyui_reads_and_we_read_otherwise_is_noticed(
     assert max(read) < 1e-6, {title: one for title, one in told.items() if any(f and f > 1e-6 for f in one)}
 
 
+@pytest.mark.parametrize("names", ["one trainer", "two trainers"])
+def test_a_layer_under_two_names_that_counts_twice_is_noticed(names: str, probe: Probe) -> None:
+    assert probe()["loras_named_twice"][names] < 1e-6
+
+
 # ComfyUI adds to biases and norms in the file's own bfloat16.
 _ROUNDED = {"bias": 5e-3, "norms": 6e-2, "norms set": 3e-2}
 
