@@ -25,7 +25,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 from torch import nn
 
-from .comfyui_ops import Linear
+from .comfyui_ops import ComfyLinear
 
 _KEY = "kontext_bridge_numbers"
 _WEIGHT = ".weight"
@@ -55,7 +55,7 @@ def _install(patcher: Any) -> None:
         asked: Any = known()
         if return_weight and key.endswith(_WEIGHT):
             layer = comfy.utils.get_attr(asked.model, key.removesuffix(_WEIGHT))
-            if isinstance(layer, Linear):
+            if isinstance(layer, ComfyLinear):
                 return _patched(asked, key, layer)
         return kind.patch_weight_to_device(asked, key, device_to, inplace_update, return_weight, **others)
 
@@ -76,7 +76,7 @@ def _install(patcher: Any) -> None:
     patcher.state_dict_for_saving = state_dict_for_saving
 
 
-def _patched(patcher: Any, key: str, layer: Linear) -> torch.Tensor:
+def _patched(patcher: Any, key: str, layer: ComfyLinear) -> torch.Tensor:
     """What a layer's weight stands for, with the patches that this ModelPatcher has for it."""
     patches = patcher.patches.get(key, [])
     number = layer.convert_weight(layer.weight.detach().to(patcher.load_device))
@@ -120,14 +120,14 @@ class _Later:
 def _table(
     module: nn.Module,
     kept: Mapping[str, Any],
-    number: Callable[[str, Linear], Callable[[], torch.Tensor]],
+    number: Callable[[str, ComfyLinear], Callable[[], torch.Tensor]],
     prefix: str = "",
 ) -> _Numbers:
     """The table of what is kept, with numbers in place of this pack's weights and scales."""
     table = dict(kept)
     for name, layer in module.named_modules(prefix=prefix.removesuffix(".")):
         key = f"{name}{_WEIGHT}"
-        if isinstance(layer, Linear) and key in table:
+        if isinstance(layer, ComfyLinear) and key in table:
             table[key] = _Later(number(key, layer))
             table.pop(f"{name}.weight_scale", None)
     return _Numbers(table)

@@ -113,9 +113,7 @@ def _placed(layer: Layer, naming: Naming, offset: int, rows: int) -> Iterator[tu
     if naming is Naming.BFL:
         yield layer.bfl, offset, slice(None)
         return
-    start, end = 0, offset + rows
-    for part in layer.parts:
-        first, last = max(start, offset), min(start + part.rows, end)
+    for start, part in layer.placed_parts():
+        first, last = max(start, offset), min(start + part.rows, offset + rows)
         if first < last:
             yield part.name, part.offset + first - start, slice(first - offset, last - offset)
-        start += part.rows

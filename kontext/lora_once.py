@@ -15,7 +15,7 @@ import torch
 from .errors import LoraError
 from .lora_keys import BIAS
 from .lora_kinds import Change, Kind, Patch
-from .lora_names import Rows
+from .lora_names import NamedRows
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Once:
         for said in self._said.values():
             yield from (one.effect for one in said)
 
-    def add(self, name: str, rows: Rows, effect: Patch | Change) -> None:
+    def add(self, name: str, rows: NamedRows, effect: Patch | Change) -> None:
         """name: of the layer, in the file, whose rows these are. Raises LoraError for what only one can be done of."""
         new = _Said(name, (min(first for _, first, _ in rows.places), rows.rows), effect)
         is_bias = isinstance(effect, Change) and effect.kind is Kind.BIAS

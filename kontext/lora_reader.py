@@ -17,7 +17,7 @@ from .linear import require_finite
 from .lora_config import adapter_config
 from .lora_keys import ALPHA, BIAS, DIFF, DORA, DOWN, MAGNITUDE, MID, RESHAPE, SET, UP, UP_BIAS, layer_names
 from .lora_kinds import Change, Kind, Patch, fits, is_whole, kinds_of
-from .lora_names import Rows, Targets
+from .lora_names import NamedRows, Targets
 from .lora_once import Once
 
 # By the names of layers, which must be of these models alone.
@@ -123,7 +123,9 @@ class Reader:
             return kinds[0]
         return Kind.BIAS if any(part in parts for part in _BIASES) else None
 
-    def _product(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], own: float | None, rows: Rows) -> None:
+    def _product(
+        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], own: float | None, rows: NamedRows
+    ) -> None:
         if DOWN not in tensors or UP not in tensors:
             raise self._half(layer)
         down, up = _matrix(tensors[DOWN]), _matrix(tensors[UP])
@@ -151,7 +153,7 @@ class Reader:
             self._change(layer, kind, changed, scale * down.shape[0], rows)
         self._biases(layer, tensors, scale, rows)
 
-    def _check_shapes(self, layer: str, kind: Kind, down: torch.Tensor, up: torch.Tensor, rows: Rows) -> None:
+    def _check_shapes(self, layer: str, kind: Kind, down: torch.Tensor, up: torch.Tensor, rows: NamedRows) -> None:
         shapes = f"{list(down.shape)} and {list(up.shape)}"
         if down.ndim != 2 or up.ndim != 2 or not down.shape[0]:
             raise LoraError(
@@ -171,7 +173,9 @@ class Reader:
             )
         raise self._misfit(layer, kind, {DOWN: down, UP: up}, rows)
 
-    def _other(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: Rows) -> None:
+    def _other(
+        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
+    ) -> None:
         own = {part: tensor for part, tensor in tensors.items() if part not in _BIASES}
         if not is_whole(kind, own):
             raise self._half(layer, kind.value.partition(" ")[2])
@@ -190,7 +194,7 @@ class Reader:
         self._change(layer, kind, own, alpha, rows)
 
     def _change(
-        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: Rows
+        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
     ) -> None:
         if alpha is not None and not math.isfinite(alpha):
             raise LoraError(f"{self._name}: the alpha of {layer!r} is {alpha}. The file is damaged; get it again.")
@@ -198,7 +202,7 @@ class Reader:
         changed = Change(kind, bfl, offset, rows.rows, len(rows.places) > 1, tensors, alpha)
         self._once.add(layer, rows, changed)
 
-    def _norm(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], rows: Rows) -> None:
+    def _norm(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], rows: NamedRows) -> None:
         if kind not in (Kind.DIFF, Kind.SET) or tensors.keys() - {DIFF, SET}:
             raise LoraError(f"{self._name} is {kind.value} and changes {layer!r}, which is a norm and no linear layer.")
         (part,) = tensors
@@ -206,7 +210,7 @@ class Reader:
             raise self._misfit(layer, Kind.NORM, tensors, rows)
         self._once.add(layer, rows, Change(Kind.NORM, rows.places[0][0], 0, rows.rows, False, tensors, None))
 
-    def _biases(self, layer: str, tensors: Mapping[str, torch.Tensor], scale: float, rows: Rows) -> None:
+    def _biases(self, layer: str, tensors: Mapping[str, torch.Tensor], scale: float, rows: NamedRows) -> None:
         for part in _BIASES:
             if part not in tensors:
                 continue
@@ -229,7 +233,7 @@ class Reader:
             f"{self._name} has only part of the {what} of {layer!r}: the file is incomplete. Get it again."
         )
 
-    def _misfit(self, layer: str, kind: Kind, tensors: Mapping[str, torch.Tensor], rows: Rows) -> LoraError:
+    def _misfit(self, layer: str, kind: Kind, tensors: Mapping[str, torch.Tensor], rows: NamedRows) -> LoraError:
         shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors.values())
         what = "" if kind is Kind.PLAIN else f" It is {kind.value}."
         has = f"{rows.inputs} inputs and {rows.rows} outputs" if rows.inputs else f"{rows.rows} numbers"
