@@ -9,5 +9,6 @@ lora_names.py    the layers that a LoRA file changes, by any spelling
 lora_keys.py     what each tensor of a LoRA file is
 lora_kinds.py    the kinds of adapter, told by their tensors
 lora_config.py   PEFT's and diffusers' settings in a file's header
+lora_once.py     a layer that a file says twice, counted once
 lora_reader.py   a LoRA file as checked changes of a model's layers
 """

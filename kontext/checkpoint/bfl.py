@@ -33,32 +33,27 @@ def bfl_norms(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _fused(checkpoint: Checkpoint, layer: Layer) -> Weights:
-    pieces = [_rows(checkpoint.linears[part.name], slice(part.offset, part.offset + part.rows)) for part in layer.parts]
-    first = pieces[0]
-    if len(pieces) == 1:
-        return first
-    scales = [piece.scale for piece in pieces if piece.scale is not None]
-    biases = torch.cat([piece.bias for piece in pieces])
-    if not scales:
-        weight = torch.cat([piece.weight for piece in pieces])
-        return Weights(weight, None, biases, layer.role, first.full_precision)
-    if len({piece.weight.dtype for piece in pieces}) > 1:
+    pieces = [checkpoint.linears[part.name].rows(part.offset, part.rows) for part in layer.parts]
+    if len({piece.weight.dtype for piece in pieces}) > 1 and any(piece.scale is not None for piece in pieces):
         raise UnknownLayout(
             f"{checkpoint.path.name} stores the parts of {layer.bfl!r} ({', '.join(p.name for p in layer.parts)}) in "
             f"different number formats, which cannot be fused into one layer. {GET_KONTEXT}"
         )
+    return stacked(pieces)
+
+
+def stacked(pieces: list[Weights]) -> Weights:
+    """One layer of the rows of several, all of them FP8 of one format or none."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+    bias = torch.cat([piece.bias for piece in pieces])
+    full_precision = any(piece.full_precision for piece in pieces)
+    scales = [piece.scale for piece in pieces if piece.scale is not None]
+    if not scales:
+        return Weights(torch.cat([piece.weight for piece in pieces]), None, bias, first.role, full_precision)
     shared = all(scale.ndim == 0 and bool(scale == scales[0]) for scale in scales)
-    scale = scales[0] if shared else torch.cat([_by_row(piece) for piece in pieces])
+    by_row = [scale.expand(len(piece.bias)) for scale, piece in zip(scales, pieces, strict=True)]
     # torch stacks no FP8 on some devices; bytes it does.
     weight = torch.cat([piece.weight.view(torch.uint8) for piece in pieces]).view(first.weight.dtype)
-    return Weights(weight, scale, biases, layer.role, any(piece.full_precision for piece in pieces))
-
-
-def _rows(weights: Weights, rows: slice) -> Weights:
-    scale = weights.scale if weights.scale is None or weights.scale.ndim == 0 else weights.scale[rows]
-    return Weights(weights.weight[rows], scale, weights.bias[rows], weights.role, weights.full_precision)
-
-
-def _by_row(weights: Weights) -> torch.Tensor:
-    assert weights.scale is not None
-    return weights.scale.expand(weights.weight.shape[0])
+    return Weights(weight, scales[0] if shared else torch.cat(by_row), bias, first.role, full_precision)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import accumulate
 
 HEAD = 128
 AXES = (16, 56, 56)
@@ -80,6 +81,10 @@ class Layer:
     @property
     def rows(self) -> int:
         return sum(part.rows for part in self.parts)
+
+    def placed_parts(self) -> Iterator[tuple[int, Part]]:
+        """Every part, with the row of this layer that it starts at."""
+        return zip(accumulate((part.rows for part in self.parts), initial=0), self.parts, strict=False)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 
 from .lora_keys import BIAS, DIFF, DORA, DOWN, MAGNITUDE, SET, UP, UP_BIAS
 
-Shapes = Mapping[str, tuple[int, ...]]
+PartShapes = Mapping[str, tuple[int, ...]]
 
 
 class Kind(Enum):
@@ -53,6 +53,10 @@ class Patch:
     down: torch.Tensor
     up: torch.Tensor
     scale: float
+
+    @property
+    def rows(self) -> int:
+        return self.up.shape[0]
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def is_whole(kind: Kind, parts: Mapping[str, object]) -> bool:
     return _MADE_OF.get(kind, set()) <= parts.keys()
 
 
-def fits(kind: Kind, shapes: Shapes, rows: int, inputs: int) -> bool:
+def fits(kind: Kind, shapes: PartShapes, rows: int, inputs: int) -> bool:
     """Whether tensors of these shapes change a weight [rows, inputs]. Others are skipped or garbled by ComfyUI."""
     shape = shapes.get
     if DORA in shapes and shape(DORA) not in ((rows, 1), (1, inputs)):
@@ -124,7 +128,7 @@ def _product(left: tuple[int, ...] | None, right: tuple[int, ...] | None) -> tup
     return left[0], right[1]
 
 
-def _lokr(shapes: Shapes, which: str) -> tuple[int, ...] | None:
+def _lokr(shapes: PartShapes, which: str) -> tuple[int, ...] | None:
     whole = shapes.get(f"lokr_{which}")
     if whole is None:
         return None if "lokr_t2" in shapes else _product(shapes.get(f"lokr_{which}_a"), shapes.get(f"lokr_{which}_b"))
@@ -138,7 +142,7 @@ def _oft(blocks: tuple[int, ...] | None, rows: int) -> bool:
     return blocks[0] > 0 and widest > 0 and rows % widest == 0 and (len(blocks) == 3 or blocks[-1] % 2 == 0)
 
 
-def _glora(shapes: Shapes, rows: int, inputs: int) -> bool:
+def _glora(shapes: PartShapes, rows: int, inputs: int) -> bool:
     a1, a2, b1, b2 = (shapes.get(f"{name}.weight") for name in ("a1", "a2", "b1", "b2"))
     if _product(a1, a2) == (inputs, inputs) and _product(b1, b2) == (rows, inputs):
         return a2 is not None and b2 is not None and a2[0] == b2[0]

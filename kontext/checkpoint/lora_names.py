@@ -44,7 +44,7 @@ _PROCESSED = {
 
 
 @dataclass(frozen=True)
-class Rows:
+class NamedRows:
     """A layer under the name that a LoRA calls it: its size, and where its rows are in BFL's layers.
 
     places: BFL's layer, first row there, rows of the named layer. is_norm: it is the scale of an RMS norm, [HEAD].
@@ -60,24 +60,22 @@ class Targets:
     """Finds the layers of a model of one size by any of their names."""
 
     def __init__(self, size: Size) -> None:
-        found: dict[str, Rows] = {}
+        found: dict[str, NamedRows] = {}
         for layer in layers(size):
             found[layer.bfl] = _whole(layer, layer.rows)
-            start = 0
-            for part in layer.parts:
+            for start, part in layer.placed_parts():
                 place = (layer.bfl, start, slice(part.offset, part.offset + part.rows))
                 earlier = found.get(part.name)
                 places = (*(earlier.places if earlier else ()), place)
-                found[part.name] = Rows((earlier.rows if earlier else 0) + part.rows, layer.inputs, places)
-                start += part.rows
+                found[part.name] = NamedRows((earlier.rows if earlier else 0) + part.rows, layer.inputs, places)
             for name, rows in _aliases(layer):
                 found[name] = _whole(layer, rows)
         for norm in norms(size):
             for name in (norm.bfl, norm.diffusers):
-                found[name] = Rows(HEAD, 0, ((norm.bfl, 0, slice(None)),), is_norm=True)
+                found[name] = NamedRows(HEAD, 0, ((norm.bfl, 0, slice(None)),), is_norm=True)
         self._found = {_flat(name): rows for name, rows in found.items()}
 
-    def find(self, name: str) -> Rows | None:
+    def find(self, name: str) -> NamedRows | None:
         """The layer of this name, whatever stands before it."""
         flat = _flat(_WRAPPERS.sub("", name))
         while flat not in self._found:
@@ -97,8 +95,8 @@ def _flat(name: str) -> str:
     return re.sub("_+", "_", name.replace(".", "_")).strip("_")
 
 
-def _whole(layer: Layer, rows: int) -> Rows:
-    return Rows(rows, layer.inputs, ((layer.bfl, 0, slice(None)),))
+def _whole(layer: Layer, rows: int) -> NamedRows:
+    return NamedRows(rows, layer.inputs, ((layer.bfl, 0, slice(None)),))
 
 
 def _aliases(layer: Layer) -> Iterator[tuple[str, int]]:

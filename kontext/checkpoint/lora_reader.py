@@ -17,7 +17,8 @@ from .layers import Size
 from .lora_config import adapter_config
 from .lora_keys import ALPHA, BIAS, DIFF, DORA, DOWN, MAGNITUDE, MID, RESHAPE, SET, UP, UP_BIAS, layer_names
 from .lora_kinds import Change, Kind, Patch, fits, is_whole, kinds_of
-from .lora_names import Rows, Targets
+from .lora_names import NamedRows, Targets
+from .lora_once import Once
 
 # By the names of layers, which must be of these models alone.
 _OTHER_MODELS: tuple[tuple[str, str], ...] = (
@@ -34,7 +35,6 @@ _CONTROLS = {
     384: "a LoRA of FLUX.1 Fill",
 }
 _BIASES = (BIAS, UP_BIAS)
-_NUMBER = re.compile(r"\d")
 # What numbers of an adapter are stored as; of others torch knows no arithmetic, or they are no plain numbers.
 _NUMBERS = {
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
@@ -43,21 +43,26 @@ _NUMBERS = {
 
 
 class Reader:
-    """Reads one layer after the other into `patches` and `changes`.
+    """Reads one layer after the other into `patches` and `changes`, what two names say alike once.
 
     idle: how many layers the file has and leaves as they are.
     """
 
     def __init__(self, file: TensorFile, path: Path, size: Size) -> None:
-        self.patches: list[Patch] = []
-        self.changes: list[Change] = []
         self.idle = 0
         self._file = file
         self._name = path.name
         self._config = adapter_config(file.metadata, path.name)
         self._targets = Targets(size)
-        # What was read of which rows, by the name in the file.
-        self._named: dict[tuple[str, int, int], str] = {}
+        self._once = Once(path.name)
+
+    @property
+    def patches(self) -> tuple[Patch, ...]:
+        return tuple(effect for effect in self._once.effects() if isinstance(effect, Patch))
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(effect for effect in self._once.effects() if isinstance(effect, Change))
 
     def read(self, layer: str, names: Mapping[str, str]) -> None:
         """layer: its name in the file. names: of its tensors, by part. Raises LoraError or NonFinite."""
@@ -72,7 +77,6 @@ class Reader:
         rows = self._targets.find(layer)
         if rows is None:
             raise self._foreign(layer, kind)
-        self._check_name(layer, rows)
         alpha = self._alpha(parts.pop(ALPHA)) if ALPHA in parts else None
         tensors = {part: require_finite(self._file[name], f"{self._name}: {name}") for part, name in parts.items()}
         if rows.is_norm:
@@ -83,16 +87,6 @@ class Reader:
             if kind is not Kind.BIAS:
                 self._other(layer, kind, tensors, alpha, rows)
             self._biases(layer, tensors, 1.0, rows)
-
-    def _check_name(self, layer: str, rows: Rows) -> None:
-        bfl, offset, _ = rows.places[0]
-        twin = self._named.setdefault((bfl, offset, rows.rows), layer)
-        # Names of one trainer, alike up to the block's number, are added up.
-        if twin != layer and len({_NUMBER.split(name, maxsplit=1)[0] for name in (twin, layer)}) > 1:
-            raise LoraError(
-                f"{self._name} changes one layer under two names, {twin!r} and {layer!r}, of which ComfyUI's Load LoRA "
-                "would take one alone. The file was merged wrongly; get it again."
-            )
 
     def _check_types(self, names: Mapping[str, str]) -> None:
         for name in names.values():
@@ -129,7 +123,9 @@ class Reader:
             return kinds[0]
         return Kind.BIAS if any(part in parts for part in _BIASES) else None
 
-    def _product(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], own: float | None, rows: Rows) -> None:
+    def _product(
+        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], own: float | None, rows: NamedRows
+    ) -> None:
         if DOWN not in tensors or UP not in tensors:
             raise self._half(layer)
         down, up = _matrix(tensors[DOWN]), _matrix(tensors[UP])
@@ -148,7 +144,8 @@ class Reader:
         if not math.isfinite(scale):
             raise LoraError(f"{self._name}: the alpha of {layer!r} is {alpha}. The file is damaged; get it again.")
         if kind is Kind.PLAIN:
-            self.patches += [Patch(bfl, offset, down, up[part], scale) for bfl, offset, part in rows.places]
+            for bfl, offset, part in rows.places:
+                self._once.add(layer, rows, Patch(bfl, offset, down, up[part], scale))
         else:
             if tuple(tensors[DORA].shape) not in ((rows.rows, 1), (1, rows.inputs)):
                 raise self._misfit(layer, kind, {DORA: tensors[DORA]}, rows)
@@ -156,7 +153,7 @@ class Reader:
             self._change(layer, kind, changed, scale * down.shape[0], rows)
         self._biases(layer, tensors, scale, rows)
 
-    def _check_shapes(self, layer: str, kind: Kind, down: torch.Tensor, up: torch.Tensor, rows: Rows) -> None:
+    def _check_shapes(self, layer: str, kind: Kind, down: torch.Tensor, up: torch.Tensor, rows: NamedRows) -> None:
         shapes = f"{list(down.shape)} and {list(up.shape)}"
         if down.ndim != 2 or up.ndim != 2 or not down.shape[0]:
             raise LoraError(
@@ -176,7 +173,9 @@ class Reader:
             )
         raise self._misfit(layer, kind, {DOWN: down, UP: up}, rows)
 
-    def _other(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: Rows) -> None:
+    def _other(
+        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
+    ) -> None:
         own = {part: tensor for part, tensor in tensors.items() if part not in _BIASES}
         if not is_whole(kind, own):
             raise self._half(layer, kind.value.partition(" ")[2])
@@ -195,22 +194,23 @@ class Reader:
         self._change(layer, kind, own, alpha, rows)
 
     def _change(
-        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: Rows
+        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
     ) -> None:
         if alpha is not None and not math.isfinite(alpha):
             raise LoraError(f"{self._name}: the alpha of {layer!r} is {alpha}. The file is damaged; get it again.")
         bfl, offset, _ = min(rows.places, key=lambda place: place[1])
-        self.changes.append(Change(kind, bfl, offset, rows.rows, len(rows.places) > 1, tensors, alpha))
+        changed = Change(kind, bfl, offset, rows.rows, len(rows.places) > 1, tensors, alpha)
+        self._once.add(layer, rows, changed)
 
-    def _norm(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], rows: Rows) -> None:
+    def _norm(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], rows: NamedRows) -> None:
         if kind not in (Kind.DIFF, Kind.SET) or tensors.keys() - {DIFF, SET}:
             raise LoraError(f"{self._name} is {kind.value} and changes {layer!r}, which is a norm and no linear layer.")
         (part,) = tensors
         if tuple(tensors[part].shape) != (rows.rows,):
             raise self._misfit(layer, Kind.NORM, tensors, rows)
-        self.changes.append(Change(Kind.NORM, rows.places[0][0], 0, rows.rows, False, tensors, None))
+        self._once.add(layer, rows, Change(Kind.NORM, rows.places[0][0], 0, rows.rows, False, tensors, None))
 
-    def _biases(self, layer: str, tensors: Mapping[str, torch.Tensor], scale: float, rows: Rows) -> None:
+    def _biases(self, layer: str, tensors: Mapping[str, torch.Tensor], scale: float, rows: NamedRows) -> None:
         for part in _BIASES:
             if part not in tensors:
                 continue
@@ -220,7 +220,8 @@ class Reader:
             factor = scale if part == UP_BIAS else 1.0
             for bfl, offset, some in rows.places:
                 there = values[some]
-                self.changes.append(Change(Kind.BIAS, bfl, offset, len(there), False, {BIAS: there}, None, factor))
+                shift = Change(Kind.BIAS, bfl, offset, len(there), False, {BIAS: there}, None, factor)
+                self._once.add(layer, rows, shift)
 
     def _alpha(self, name: str) -> float:
         if self._file[name].numel() != 1:
@@ -232,7 +233,7 @@ class Reader:
             f"{self._name} has only part of the {what} of {layer!r}: the file is incomplete. Get it again."
         )
 
-    def _misfit(self, layer: str, kind: Kind, tensors: Mapping[str, torch.Tensor], rows: Rows) -> LoraError:
+    def _misfit(self, layer: str, kind: Kind, tensors: Mapping[str, torch.Tensor], rows: NamedRows) -> LoraError:
         shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors.values())
         what = "" if kind is Kind.PLAIN else f" It is {kind.value}."
         has = f"{rows.inputs} inputs and {rows.rows} outputs" if rows.inputs else f"{rows.rows} numbers"

@@ -20,6 +20,7 @@ import torch
 
 from ..errors import DamagedFile, NonFinite, UnknownLayout
 from ..fp8.formats import FORMATS
+from ..fp8.products import rows_of
 from .files import TensorFile, open_model
 from .identify import COMPANIONS, GET_KONTEXT, identify
 from .layers import HEAD, Naming, Role, Size, norms, roles_by_name, sizes_by_name
@@ -58,6 +59,12 @@ class Weights:
     bias: torch.Tensor
     role: Role
     full_precision: bool
+
+    def rows(self, start: int, count: int) -> Weights:
+        """`count` rows of the layer from row `start` on, as views."""
+        weight, scale, bias = rows_of(slice(start, start + count), self.weight, self.scale, self.bias)
+        assert bias is not None
+        return Weights(weight, scale, bias, self.role, self.full_precision)
 
 
 @dataclass(frozen=True)

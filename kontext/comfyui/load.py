@@ -28,7 +28,7 @@ from ..errors import CheckpointError, UnsupportedDevice
 from ..fp8.compute import Compute, multiplies_fp8_rows, require_finite
 from ..fp8.formats import FORMATS, quantise_rows
 from .numbers import answer_with_numbers
-from .ops import Linear, Operations
+from .ops import Operations, Plan
 from .patches import follow_patches, layers_of
 from .saving import save_as_fp8
 from .steps import foresee_steps
@@ -82,48 +82,48 @@ def _mode(compute: Compute, device: torch.device) -> Compute:
 
 def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
     state: dict[str, torch.Tensor] = {}
-    asked: set[str] = set()
-    exact: set[str] = set()
-    normed = {_PREFIX + layer.bfl for layer in layers(checkpoint.size) if layer.role is Role.NORMED}
+    plans: dict[str, Plan] = {}
+    always_read = {} if compiled else _always_read(checkpoint.size)
     for name, weights in _placed(checkpoint):
         state[f"{name}.weight"] = weights.weight
         state[f"{name}.bias"] = weights.bias
         if weights.scale is not None:
             state[f"{name}.weight_scale"] = weights.scale
-        if weights.full_precision:
-            asked.add(_PREFIX + name)
         # Modulation is one row a step: a quantised input would cost accuracy and win no time.
-        if weights.full_precision or not weights.role.in_block:
-            exact.add(_PREFIX + name)
+        exact = weights.full_precision or not weights.role.in_block
+        plans[_PREFIX + name] = Plan(
+            Compute.STORAGE if exact else mode,
+            full_precision=weights.full_precision,
+            centred=weights.role is Role.NORMED,
+            always_read=always_read.get(name),
+        )
     for name, norm in bfl_norms(checkpoint):
         state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
     options = {"custom_operations": Operations, "dtype": torch.bfloat16}
     patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, disable_dynamic=disable_dynamic)
     if patcher is None:
         raise CheckpointError(f"This ComfyUI cannot build the model in {checkpoint.path.name}. Update ComfyUI.")
-    for name, layer in layers_of(patcher):
-        layer.compute = Compute.STORAGE if name in exact else mode
-        layer.full_precision = name in asked
-        layer.centred = name in normed
+    named = dict(layers_of(patcher))
+    modulation = [named[_PREFIX + layer.bfl] for layer in layers(checkpoint.size) if layer.role is Role.MODULATION]
+    steps = None if compiled else foresee_steps(patcher, [*modulation])
+    for name, layer in named.items():
+        is_foreseen = layer in modulation or plans[name].always_read is not None
+        layer.begin(plans[name], steps if is_foreseen else None)
     follow_patches(patcher)
     answer_with_numbers(patcher)
     save_as_fp8(patcher)
     if compiled:
         _compile(patcher, checkpoint.size)
-    else:
-        foresee_steps(patcher, *_foreseen(patcher, checkpoint.size))
     return patcher
 
 
-def _foreseen(patcher: Any, size: Size) -> tuple[list[Linear], dict[Linear, int]]:
-    """The modulation layers; and those of the last block, with the number of outputs that are read of every row."""
-    by_name = dict(layers_of(patcher))
-    modulation = [by_name[_PREFIX + layer.bfl] for layer in layers(size) if layer.role is Role.MODULATION]
+def _always_read(size: Size) -> dict[str, int]:
+    """The layers of the last block, with the number of outputs that are read of every row."""
     if not size.singles:
-        return modulation, {}
-    last = f"{_PREFIX}single_blocks.{size.singles - 1}"
+        return {}
+    last = f"single_blocks.{size.singles - 1}"
     # The first layer gives query, key and value, which attention mixes, and then what only its own row needs.
-    return modulation, {by_name[f"{last}.linear1"]: 3 * size.hidden, by_name[f"{last}.linear2"]: 0}
+    return {f"{last}.linear1": 3 * size.hidden, f"{last}.linear2": 0}
 
 
 def _compile(patcher: Any, size: Size) -> None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import comfy.lora  # type: ignore[import-not-found]
 import comfy.model_patcher  # type: ignore[import-not-found]
@@ -23,10 +24,8 @@ from torch.nn import functional
 from ..errors import BadRequest
 from ..fp8.compute import Branch, Compute
 from ..fp8.formats import FORMATS, dequantise, quantise_input
-from ..fp8.products import fits_fp8, scaled_mm, widened
-
-if TYPE_CHECKING:
-    from .steps import Steps
+from ..fp8.products import fits_fp8, rows_of, scaled_mm, widened
+from .steps import Steps
 
 _NAMES = ("weight", "weight_scale", "bias")
 
@@ -36,14 +35,41 @@ UNSAVEABLE = (
 )
 
 
-class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
-    """ComfyUI's linear layer: weight [N, K] FP8 or wide, weight_scale [] or [N] exactly with FP8, bias [N] or None.
+@dataclass(frozen=True)
+class Plan:
+    """What is settled for a layer when its model is loaded.
 
     compute: Compute.FP8 or Compute.STORAGE. full_precision: whether the file asks for the latter. centred: whether the
-    input comes from a layer norm. branches: LoRA beside the layer. dense: ComfyUI's patches that are no plain LoRA;
-    with those the weight is written out and patched at each use. patched_for: what branches and dense were made for.
-    steps: where a modulation layer finds its outputs; where partly_read is given, which rows are read whole: of the
-    others only that many first outputs are, and the rest are zeros. All set from outside, after loading.
+    input comes from a layer norm. always_read: where some rows' outputs are not all read, how many first outputs are
+    read of every row; the others come out as zeros.
+    """
+
+    compute: Compute = Compute.STORAGE
+    full_precision: bool = False
+    centred: bool = False
+    always_read: int | None = None
+
+
+@dataclass(frozen=True)
+class Patches:
+    """ComfyUI's patches of a layer's weight: all of them `branches` beside it, or else all of them `dense`.
+
+    dense: at least one is no plain LoRA, and the weight is written out and patched at each use. made_for: what they
+    were made for.
+    """
+
+    branches: tuple[Branch, ...] = ()
+    dense: tuple[Any, ...] = ()
+    made_for: object = None
+
+    def __bool__(self) -> bool:
+        return bool(self.branches or self.dense)
+
+
+class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
+    """ComfyUI's linear layer: weight [N, K] FP8 or wide, weight_scale [] or [N] exactly with FP8, bias [N] or None.
+
+    plan, steps: given once, when the model is loaded (`begin`). patches: given whenever it is patched (`patch`).
     """
 
     comfy_cast_weights = True
@@ -61,14 +87,25 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         # Nothing is allocated before the file's own tensors are taken over: they are memory-mapped.
         for name in _NAMES:
             self.register_parameter(name, None)
-        self.compute = Compute.STORAGE
-        self.full_precision = False
-        self.centred = False
-        self.branches: tuple[Branch, ...] = ()
-        self.dense: tuple[Any, ...] = ()
-        self.patched_for: object = None
-        self.steps: Steps | None = None
-        self.partly_read: int | None = None
+        self.begin(Plan())
+        self.patch(Patches())
+
+    def begin(self, plan: Plan, steps: Steps | None = None) -> None:
+        """steps: where a modulation layer finds its outputs, and one with always_read the rows that are read whole."""
+        self.plan = plan
+        self.steps = steps
+
+    def patch(self, patches: Patches) -> None:
+        """Have these patches, and no others, change what the layer computes."""
+        self.patches = patches
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        return self.patches.branches
+
+    @property
+    def dense(self) -> tuple[Any, ...]:
+        return self.patches.dense
 
     def _load_from_state_dict(
         self,
@@ -88,9 +125,9 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             missing_keys.append(f"{prefix}weight")
 
     def extra_repr(self) -> str:
-        return f"{self.in_features} -> {self.out_features}, {self.weight.dtype}, {self.compute.value}"
+        return f"{self.in_features} -> {self.out_features}, {self.weight.dtype}, {self.plan.compute.value}"
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Linear:
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> ComfyLinear:
         """Move or cast the layer; `.to(dtype)` must neither widen FP8 bytes nor round their scales."""
 
         def careful(tensor: torch.Tensor) -> torch.Tensor:
@@ -98,8 +135,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             return tensor.to(fn(tensor.new_empty(0)).device) if is_kept else fn(tensor)
 
         super()._apply(careful, recurse)  # type: ignore[no-untyped-call]
-        self.branches = tuple(Branch(fn(b.down), fn(b.up), b.offset, b.strength) for b in self.branches)
-        self.patched_for = None
+        self.patch(Patches(tuple(branch.moved(fn) for branch in self.branches), self.dense))
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,7 +143,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         comfy.ops.run_every_op()
         if self.steps is None:
             return self._compute(x)
-        if self.partly_read is None:
+        if self.plan.always_read is None:
             return self.steps.look_up(self, x, self._compute)
         return self._compute(x, self.steps.rows_read_whole(x))
 
@@ -138,14 +174,13 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     ) -> torch.Tensor:
         """The layer's output without LoRA. rows: of x, those of which all outputs are read; None for every row."""
         scale = None if self.weight_scale is None else self.weight_scale.to(x.device, non_blocking=True)
-        if rows is None or self.partly_read is None:
+        always = self.plan.always_read
+        if rows is None or always is None:
             return self._multiply(x, weight, scale, bias)
         out = x.new_zeros(*x.shape[:-1], self.out_features)
-        for at, first, end in ((slice(None), 0, self.partly_read), (rows, self.partly_read, self.out_features)):
-            if first < end:
-                some = scale if scale is None or scale.ndim == 0 else scale[first:end]
-                some_bias = None if bias is None else bias[first:end]
-                out[:, at, first:end] = self._multiply(x[:, at], weight[first:end], some, some_bias)
+        for at, outputs in (slice(None), slice(0, always)), (rows, slice(always, self.out_features)):
+            if outputs.start < outputs.stop:
+                out[:, at, outputs] = self._multiply(x[:, at], *rows_of(outputs, weight, scale, bias))
         return out
 
     def _multiply(
@@ -153,8 +188,8 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     ) -> torch.Tensor:
         if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
-        if self.compute is Compute.FP8 and fits_fp8(weight):
-            rows = quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
+        if self.plan.compute is Compute.FP8 and fits_fp8(weight):
+            rows = quantise_input(x.reshape(-1, self.in_features), centred=self.plan.centred)
             return scaled_mm(x, rows, weight, scale, bias)
         return widened(x, weight, scale, bias)
 
@@ -175,12 +210,7 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             comfy.ops.uncast_bias_weight(self, weight, bias, stream)
 
     def _written_out(self, weight: torch.Tensor, x: torch.Tensor, wrappers: list[Any]) -> torch.Tensor:
-        if self.weight_scale is None:
-            full = weight.to(torch.float32, copy=True)
-        else:
-            full = dequantise(weight, self.weight_scale.to(x.device), torch.float32)
-        if self.dense:
-            full = comfy.lora.calculate_weight(list(self.dense), full, "", intermediate_dtype=torch.float32)
+        full = self._patched(weight)
         if full.shape != weight.shape:
             raise BadRequest(
                 f"A LoRA changes a layer from {list(weight.shape)} to {list(full.shape)}: it is for one of FLUX's "
@@ -189,6 +219,22 @@ class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         full = full.to(x.dtype)
         for function in wrappers:
             full = function(full)
+        return full
+
+    def _patched(self, weight: torch.Tensor) -> torch.Tensor:
+        """The numbers that `weight` stands for, in float32, with all patches but the branches."""
+        full = self.convert_weight(weight).to(torch.float32, copy=self.weight_scale is None)
+        if self.dense:
+            full = comfy.lora.calculate_weight(list(self.dense), full, "", intermediate_dtype=torch.float32)
+        return full
+
+    def number(self) -> torch.Tensor:
+        """The numbers that this layer multiplies by: its weight's, with its patches."""
+        if not self.patches:
+            return self.convert_weight(self.weight.detach())
+        full = self._patched(self.weight.detach())
+        for branch in self.branches:
+            branch.add_to_weight(full)
         return full
 
     def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_: Any) -> torch.Tensor:
@@ -239,5 +285,5 @@ class RMSNorm(comfy.ops.manual_cast.RMSNorm):  # type: ignore[misc]
 class Operations(comfy.ops.manual_cast):  # type: ignore[misc]
     """What to give to ComfyUI as `custom_operations`."""
 
-    Linear = Linear
+    Linear = ComfyLinear
     RMSNorm = RMSNorm

@@ -18,7 +18,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 
 from ..fp8.compute import Branch
-from .ops import Linear
+from .ops import ComfyLinear, Patches
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ def follow_patches(patcher: Any) -> None:
     patcher.add_callback_with_key(CallbacksMP.ON_DETACH, _KEY, _detached)
 
 
-def layers_of(patcher: Any) -> list[tuple[str, Linear]]:
+def layers_of(patcher: Any) -> list[tuple[str, ComfyLinear]]:
     """The model's layers by the names that ComfyUI's patches use, without `.weight`."""
-    return [(name, module) for name, module in patcher.model.named_modules() if isinstance(module, Linear)]
+    return [(name, module) for name, module in patcher.model.named_modules() if isinstance(module, ComfyLinear)]
 
 
 def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
@@ -44,13 +44,11 @@ def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
     slow = 0
     for name, layer in layers_of(patcher):
         place = device if dynamic else layer.weight.device
-        wanted = (patcher.patches_uuid, place, dtype)
+        made_for = (patcher.patches_uuid, place, dtype)
         # Dynamic VRAM patches while it faults weights in, unless it finds nothing to do.
         layer.weight_lowvram_function = None
-        if layer.patched_for != wanted:
-            patches = patcher.patches.get(f"{name}.weight", [])
-            _hand_over(layer, patches, place, dtype)
-            layer.patched_for = wanted
+        if layer.patches.made_for != made_for:
+            layer.patch(_patches(patcher.patches.get(f"{name}.weight", []), made_for))
         slow += bool(layer.dense)
     if slow:
         logger.warning(
@@ -64,16 +62,15 @@ def _detached(patcher: Any, unpatch_all: bool) -> None:
     # A clone that is thrown away detaches too, without meaning the model; the others may be at work.
     if unpatch_all:
         for _, layer in layers_of(patcher):
-            layer.branches, layer.dense, layer.patched_for = (), (), None
+            layer.patch(Patches())
 
 
-def _hand_over(layer: Linear, patches: list[Any], device: torch.device, dtype: torch.dtype) -> None:
-    branches = [_branch(patch, device, dtype) for patch in patches]
+def _patches(patches: list[Any], made_for: tuple[Any, torch.device, torch.dtype]) -> Patches:
+    branches = [_branch(patch, *made_for[1:]) for patch in patches]
     plain = [branch for branch in branches if branch is not None]
-    if len(plain) == len(patches):
-        layer.branches, layer.dense = tuple(branch for branch in plain if branch.strength), ()
-    else:
-        layer.branches, layer.dense = (), tuple(patches)
+    if len(plain) < len(patches):
+        return Patches(dense=tuple(patches), made_for=made_for)
+    return Patches(tuple(branch for branch in plain if branch.strength), made_for=made_for)
 
 
 def _branch(patch: Any, device: torch.device, dtype: torch.dtype) -> Branch | None:

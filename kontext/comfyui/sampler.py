@@ -23,7 +23,7 @@ from ..latents import noise
 from ..schedule import schedule
 from ..standalone.sampler import Edit
 
-Conditioning: TypeAlias = list[Any]
+ComfyConditioning: TypeAlias = list[Any]
 Callback: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, int], None]
 
 _SEEDS = 2**64
@@ -34,11 +34,11 @@ _PIXELS = 8
 def sample(
     model: Any,
     edit: Edit,
-    positive: Conditioning,
+    positive: ComfyConditioning,
     references: Sequence[torch.Tensor],
     *,
     seed: int,
-    negative: Conditioning | None = None,
+    negative: ComfyConditioning | None = None,
     callback: Callback | None = None,
 ) -> torch.Tensor:
     """The edited latent [edit.batch, 16, height/8, width/8], in the VAE's scale, as ComfyUI hands LATENT on.
@@ -74,7 +74,7 @@ def sample(
     return latent
 
 
-def _with(conditioning: Conditioning, extra: dict[str, Any]) -> Conditioning:
+def _with(conditioning: ComfyConditioning, extra: dict[str, Any]) -> ComfyConditioning:
     """The conditioning with these values; references come after those it has."""
     changed = []
     for states, options in conditioning:

@@ -13,7 +13,7 @@ import torch
 
 from ..errors import BadRequest
 from ..fp8.formats import FORMATS
-from .ops import UNSAVEABLE, Linear
+from .ops import UNSAVEABLE, ComfyLinear
 
 
 def save_as_fp8(patcher: Any) -> None:
@@ -31,9 +31,9 @@ def save_as_fp8(patcher: Any) -> None:
 
 def _describe(flux: Any, state: dict[str, Any]) -> None:
     """Adds what ComfyUI's loaders ask of FP8 layers. Raises BadRequest for a model with a LoRA or a merge."""
-    layers = {name: layer for name, layer in flux.named_modules() if isinstance(layer, Linear)}
+    layers = {name: layer for name, layer in flux.named_modules() if isinstance(layer, ComfyLinear)}
     # ComfyUI loads a model before it saves it, so the layers have what the patcher has.
-    if any(layer.branches or layer.dense for layer in layers.values()):
+    if any(layer.patches for layer in layers.values()):
         raise BadRequest(UNSAVEABLE)
     for name, layer in layers.items():
         if layer.weight_scale is None:
@@ -43,6 +43,6 @@ def _describe(flux: Any, state: dict[str, Any]) -> None:
         if layer.weight_scale.ndim:
             state[f"{name}.weight_scale"] = layer.weight_scale[:, None]
         hint: dict[str, Any] = {"format": FORMATS[layer.weight.dtype]}
-        if layer.full_precision:
+        if layer.plan.full_precision:
             hint["full_precision_matrix_mult"] = True
         state[f"{name}.comfy_quant"] = torch.tensor(list(json.dumps(hint).encode()), dtype=torch.uint8)

@@ -21,15 +21,13 @@ import math
 import weakref
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from comfy.ldm.flux.layers import timestep_embedding  # type: ignore[import-not-found]
 from comfy.patcher_extension import CallbacksMP, WrappersMP  # type: ignore[import-not-found]
+from torch import nn
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from .ops import Linear
 
 _KEY = "kontext_bridge"
 _ATTRIBUTE = "kontext_bridge_steps"
@@ -52,7 +50,7 @@ class Table:
     y: torch.Tensor
     guidance: torch.Tensor
     inputs: torch.Tensor
-    rows: MutableMapping[Linear, torch.Tensor] = field(default_factory=weakref.WeakKeyDictionary)
+    rows: MutableMapping[nn.Module, torch.Tensor] = field(default_factory=weakref.WeakKeyDictionary)
 
 
 @dataclass
@@ -71,7 +69,9 @@ class Steps:
     index: int = 0
     read: tuple[slice, int] | None = None
 
-    def look_up(self, layer: Linear, x: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def look_up(
+        self, layer: nn.Module, x: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
         """The layer's output for this step's x [B, 1, H]; all steps' are computed when it is first asked."""
         table = self.current
         if table is None or x.shape != table.inputs.shape[1:] or x.dtype != table.inputs.dtype:
@@ -96,23 +96,20 @@ class Steps:
         self.schedule = self.patches = None
 
 
-def foresee_steps(patcher: Any, modulation: list[Linear], last: dict[Linear, int]) -> None:
+def foresee_steps(patcher: Any, modulation: list[nn.Module]) -> Steps:
     """Have the ModelPatcher's Flux look its modulation up and leave out what nobody reads.
 
-    last: the last block's layers, with the number of outputs that are read of every row.
+    Gives the tables, which the modulation layers and those of the last block must be given.
     """
     # On the model, not on the patcher: a clone for another GPU shares the patcher's wrappers and has its own model.
     steps = Steps()
     setattr(patcher.model.diffusion_model, _ATTRIBUTE, steps)
-    for layer in modulation:
-        layer.steps = steps
-    for layer, always in last.items():
-        layer.steps, layer.partly_read = steps, always
     # What ComfyUI's dynamic VRAM asks a model for: the modules that it places first, and those it places last.
     patcher.model.get_dynamic_vram__units = lambda: ([], modulation)
     patcher.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, _KEY, _around)
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     patcher.add_callback_with_key(CallbacksMP.ON_DETACH, _KEY, _detached)
+    return steps
 
 
 def _loaded(patcher: Any, *_: Any) -> None:

@@ -60,6 +60,11 @@ class Branch:
         delta = functional.linear(functional.linear(x.to(out), self.down.to(out)), self.up.to(out))
         out[..., self.offset : self.offset + self.up.shape[0]].add_(delta, alpha=self.strength)
 
+    def add_to_weight(self, weight: torch.Tensor) -> None:
+        """Add to a layer's written-out `weight`, in place, what this branch does to its outputs."""
+        rows = weight[self.offset : self.offset + self.up.shape[0]]
+        rows.addmm_(self.up.to(weight), self.down.to(weight), alpha=self.strength)
+
     def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Branch:
         """The same with its matrices moved or cast."""
         return Branch(fn(self.down), fn(self.up), self.offset, self.strength)

@@ -20,6 +20,14 @@ def fits_fp8(weight: torch.Tensor) -> bool:
     return weight.dtype == E4M3 and n % 16 == 0 and k % 16 == 0 and weight.is_contiguous()
 
 
+def rows_of(
+    rows: slice, weight: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Those rows of a layer's weight, with their scale and bias; views of what is given."""
+    by_row = scale is not None and scale.ndim > 0
+    return weight[rows], scale[rows] if scale is not None and by_row else scale, None if bias is None else bias[rows]
+
+
 def scaled_mm(
     x: torch.Tensor, rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:

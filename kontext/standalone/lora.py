@@ -69,7 +69,7 @@ def read_lora(path: Path | str, size: Size, *, every_kind: bool = False) -> Lora
             f"{path.name} is {other.value}. Outside ComfyUI only plain LoRA are taken. Inside it Kontext LoRA takes "
             "it, and so does ComfyUI's own Load LoRA where it knows the names in the file."
         )
-    return Lora(path.stem, size, tuple(reader.patches), tuple(reader.changes))
+    return Lora(path.stem, size, reader.patches, reader.changes)
 
 
 def attach(linears: Mapping[str, Linear], naming: Naming, lora: Lora, strength: float) -> None:
@@ -113,9 +113,7 @@ def _placed(layer: Layer, naming: Naming, offset: int, rows: int) -> Iterator[tu
     if naming is Naming.BFL:
         yield layer.bfl, offset, slice(None)
         return
-    start, end = 0, offset + rows
-    for part in layer.parts:
-        first, last = max(start, offset), min(start + part.rows, end)
+    for start, part in layer.placed_parts():
+        first, last = max(start, offset), min(start + part.rows, offset + rows)
         if first < last:
             yield part.name, part.offset + first - start, slice(first - offset, last - offset)
-        start += part.rows

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..checkpoint.bfl import stacked
 from ..checkpoint.layers import AXES, HEAD, PATCHED_CHANNELS, Naming, Role, Size, layers, norms
 from ..checkpoint.reading import Checkpoint, Weights
 from ..errors import BadRequest
@@ -104,12 +105,10 @@ def _diffusers_layers(
         weights = checkpoint.linears[layer.bfl]
         placed = _placed(checkpoint, layer.bfl, weights, places[weights.role], quantise)
         slices: dict[str, dict[int, Weights]] = {}
-        start = 0
-        for part in layer.parts:
-            slices.setdefault(part.name, {})[part.offset] = _rows(placed, start, start + part.rows)
-            start += part.rows
+        for start, part in layer.placed_parts():
+            slices.setdefault(part.name, {})[part.offset] = placed.rows(start, part.rows)
         for name, pieces in slices.items():
-            yield name, _stacked([pieces[offset] for offset in sorted(pieces)])
+            yield name, stacked([pieces[offset] for offset in sorted(pieces)])
 
 
 def _placed(checkpoint: Checkpoint, name: str, weights: Weights, device: torch.device, quantise: bool) -> Weights:
@@ -122,29 +121,6 @@ def _placed(checkpoint: Checkpoint, name: str, weights: Weights, device: torch.d
     if weight is not weights.weight:
         checkpoint.release(name)
     return Weights(weight, scale, bias, weights.role, weights.full_precision)
-
-
-def _rows(weights: Weights, start: int, stop: int) -> Weights:
-    scale = weights.scale if weights.scale is None or weights.scale.ndim == 0 else weights.scale[start:stop]
-    rows = slice(start, stop)
-    return Weights(weights.weight[rows], scale, weights.bias[rows], weights.role, weights.full_precision)
-
-
-def _stacked(pieces: list[Weights]) -> Weights:
-    first = pieces[0]
-    if len(pieces) == 1:
-        return first
-    scales = [piece.scale for piece in pieces if piece.scale is not None]
-    by_row = bool(scales) and scales[0].ndim == 1
-    # torch stacks no FP8 on some devices; bytes it does.
-    weight = torch.cat([piece.weight.view(torch.uint8) for piece in pieces]).view(first.weight.dtype)
-    return Weights(
-        weight,
-        torch.cat(scales) if by_row else first.scale,
-        torch.cat([piece.bias for piece in pieces]),
-        first.role,
-        first.full_precision,
-    )
 
 
 def _diffusers_norms(checkpoint: Checkpoint) -> Iterator[tuple[str, torch.Tensor]]:

@@ -97,12 +97,25 @@ def named(size, naming):
     return pieces
 
 
-def spelled(size, prefix, suffix):
+def spelled_apart(size, prefix, suffix):
+    """The files of one spelling, with every layer of a model in the first, and its second names in the second."""
+    pieces = named(size, prefix[1])
+    places, first = set(), set()
+    for name, bfl, start, _, rows, _ in pieces:
+        if (bfl, start, rows) not in places:
+            places.add((bfl, start, rows))
+            first.add(name)
+    groups = [[piece for piece in pieces if (piece[0] in first) is wanted] for wanted in (True, False)]
+    return [spelled(size, prefix, suffix, group) for group in groups if group]
+
+
+def spelled(size, prefix, suffix, pieces=None):
     """The file of one spelling, with every layer of a model in it, each under each of its names."""
     start, naming, flat = prefix
     down_end, up_end, conv = suffix
     generator = torch.Generator().manual_seed(5)
-    pieces, matrices, tensors, expected = named(size, naming), {}, {}, {}
+    matrices, tensors, expected = {}, {}, {}
+    pieces = named(size, naming) if pieces is None else pieces
     totals = {}
     for name, _, _, offset, rows, inputs in pieces:
         totals[name] = (max(totals.get(name, (0, 0))[0], offset + rows), inputs)

@@ -11,7 +11,7 @@ from kontext_bridge.kontext.fp8.compute import Linear
 from kontext_bridge.kontext.standalone.lora import attach, read_lora
 from kontext_bridge.kontext.standalone.tiny import TINY
 from safetensors.torch import save_file
-from spellings import PREFIXES, SUFFIXES, irrelevant, kinds, processors, spelled, with_header
+from spellings import PREFIXES, SUFFIXES, irrelevant, kinds, processors, spelled_apart, with_header
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def check(size, lora, expected):
 @pytest.mark.parametrize("prefix", PREFIXES, ids=lambda prefix: f"{prefix[0]}{prefix[1]}")
 def test_a_spelling_that_lands_elsewhere_or_is_refused_is_noticed(save, size, prefix):
     for suffix in SUFFIXES:
-        file = spelled(size, prefix, suffix)
-        check(size, read_lora(save(file.tensors), size), file.expected)
+        for file in spelled_apart(size, prefix, suffix):
+            check(size, read_lora(save(file.tensors), size), file.expected)
 
 
 def test_the_processors_of_uso_and_xlabs_are_read(save, size):
@@ -55,7 +55,7 @@ def test_the_processors_of_uso_and_xlabs_are_read(save, size):
 
 @pytest.mark.parametrize("name", ["all", *irrelevant(TINY)])
 def test_what_no_edit_needs_is_no_reason_to_refuse_a_file(save, size, name):
-    plain = spelled(size, PREFIXES[1], SUFFIXES[0])
+    plain = spelled_apart(size, PREFIXES[1], SUFFIXES[0])[0]
     beside = irrelevant(size)
     if name != "all":
         beside = {name: beside[name]}
@@ -256,6 +256,92 @@ def test_a_layer_under_two_names_is_not_changed_twice(save, size, one, other):
         read_lora(save(tensors), size)
     assert repr(one) in str(refused.value)
     assert repr(other) in str(refused.value)
+
+
+def twice(names, pieces=(slice(None),), alike=True, **more):
+    """A file with a LoRA of every name; the names after the first have pieces of its rows, in their order."""
+    rows = {"norm_out.linear": 256}.get(names[0].removeprefix("transformer."), 128 * (len(names) - 1 or 1))
+    rows = 896 if "linear1" in names[0] else rows
+    down, up = torch.randn(4, 128), torch.randn(rows, 4)
+    tensors = {f"{names[0]}.lora_A.weight": down, f"{names[0]}.lora_B.weight": up}
+    for name, piece in zip(names[1:], pieces, strict=True):
+        other = up[piece] if alike else torch.randn_like(up[piece])
+        tensors |= {f"{name}.lora_A.weight": down.clone(), f"{name}.lora_B.weight": other.clone()}
+    return {**tensors, **more}
+
+
+BLOCK = "transformer.transformer_blocks.0"
+ONE_TRAINER = {
+    "out": (f"{BLOCK}.attn.to_out.0", f"{BLOCK}.attn.to_out"),
+    "wrapped": ("diffusion_model.double_blocks.0.img_attn.proj", "diffusion_model.double_blocks.0.img_attn_proj"),
+    "compiled": (
+        "diffusion_model.double_blocks.0.img_attn.proj",
+        "diffusion_model._orig_mod.double_blocks.0.img_attn.proj",
+    ),
+    "underscore": ("lora_unet_double_blocks_0_img_attn_proj", "lora_unet_double_blocks_0_img_attn_proj_"),
+    "two trainers": (
+        "diffusion_model.double_blocks.0.img_attn.proj",
+        "lora_transformer_transformer_blocks_0_attn_to_out",
+    ),
+}
+
+
+@pytest.mark.parametrize("names", ONE_TRAINER.values(), ids=ONE_TRAINER)
+def test_the_same_matrices_under_two_names_do_not_count_twice(save, size, names):
+    file = twice(names)
+    once = {name: tensor for name, tensor in file.items() if name.startswith(f"{names[0]}.")}
+    assert len(once) == 2
+    check(size, read_lora(save(file), size), deltas(size, read_lora(save(once, name="once"), size)))
+    different = save(twice(names, alike=False))
+    with pytest.raises(LoraError, match="under two names") as refused:
+        read_lora(different, size)
+    assert all(repr(name.rstrip("_")) in str(refused.value).replace("_'", "'") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "pieces"),
+    [
+        (
+            (f"{BLOCK}.attn.to_qkv", *(f"{BLOCK}.attn.to_{x}" for x in "qkv")),
+            [slice(i, i + 128) for i in (0, 128, 256)],
+        ),
+        (("lora_unet_single_blocks_0_linear1", "lora_unet_single_blocks_0_linear1_qkv"), [slice(0, 384)]),
+        (("transformer.norm_out.linear", "final_layer.adaLN_modulation.1"), [torch.arange(256).roll(128)]),
+    ],
+    ids=["fused and apart", "whole and part", "swapped"],
+)
+def test_the_same_rows_under_names_of_a_whole_and_of_its_parts_do_not_count_twice(save, size, names, pieces):
+    file = twice(names, pieces)
+    once = {name: tensor for name, tensor in file.items() if name.startswith(f"{names[0]}.")}
+    check(size, read_lora(save(file), size), deltas(size, read_lora(save(once, name="once"), size)))
+
+
+def test_the_same_matrices_under_two_names_with_two_strengths_are_refused(save, size):
+    names = ONE_TRAINER["out"]
+    file = twice(names, **{f"{names[0]}.alpha": torch.tensor(4.0), f"{names[1]}.alpha": torch.tensor(2.0)})
+    with pytest.raises(LoraError, match="under two names"):
+        read_lora(save(file), size)
+
+
+def test_a_bias_and_a_weight_of_one_layer_under_two_names_are_both_taken(save, size):
+    one, other = ONE_TRAINER["two trainers"]
+    file = {**twice((one,), ()), f"{other}.diff_b": torch.ones(128)}
+    lora = read_lora(save(file), size)
+    assert len(lora.patches) == len(lora.changes) == 1
+    again = {**file, f"{one}.diff_b": torch.ones(128)}
+    assert len(read_lora(save(again), size).changes) == 1
+    with pytest.raises(LoraError, match="under two names"):
+        read_lora(save({**file, f"{one}.diff_b": torch.full((128,), 2.0)}), size)
+
+
+@pytest.mark.parametrize("kind", ["dora by row", "loha", "lokr in factors", "oft", "glora", "diff", "set", "norms"])
+def test_another_kind_of_change_under_two_names_is_made_once(save, size, kind):
+    one = {k: v for k, v in kinds(size)[kind].items() if k.startswith("diffusion_model.double_blocks.0.img_attn.")}
+    both = {**one, **{key.replace("diffusion_model.", "unet."): tensor.clone() for key, tensor in one.items()}}
+    assert len(read_lora(save(both), size, every_kind=True).changes) == 1
+    changed = {key: tensor * (2 if key.startswith("unet.") else 1) for key, tensor in both.items()}
+    with pytest.raises(LoraError, match="under two names"):
+        read_lora(save(changed), size, every_kind=True)
 
 
 @pytest.mark.parametrize("kind", ["loha", "lokr", "lokr in factors", "glora"])

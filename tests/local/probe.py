@@ -5,15 +5,19 @@ FOLDER holds tiny models: `ours/` in every layout, `dense/` the same numbers in 
 folder.
 """
 
+import copy
 import gc
 import hashlib
 import importlib.util
 import inspect
 import json
 import logging
+import operator
+import pickle
 import re
 import sys
 import weakref
+from collections import OrderedDict
 from pathlib import Path
 
 TREE, FOLDER, *OPTIONS = sys.argv[1:]
@@ -167,6 +171,11 @@ def delta(tensors, name):
     return tensors[f"{name}.lora_up.weight"].float() @ tensors[f"{name}.lora_down.weight"].float()
 
 
+def filed(table):
+    save_file(dict(table), folder / "filed.safetensors")
+    return load_file(folder / "filed.safetensors")
+
+
 WITH_AND_WITHOUT_LORA = {
     "plain": lambda model: model,
     "lora": lambda model: with_stock_lora(model, "kohya.safetensors"),
@@ -175,9 +184,10 @@ WITH_AND_WITHOUT_LORA = {
 
 def fp8_bytes(model):
     digest = hashlib.sha256()
-    for _, tensor in sorted(model.model.diffusion_model.state_dict().items()):
-        if tensor.dtype in FORMATS:
-            digest.update(tensor.view(torch.uint8).numpy().tobytes())
+    quantised = sorted((name, tensor) for name, tensor in model.model.named_parameters() if tensor.dtype in FORMATS)
+    assert quantised
+    for _, tensor in quantised:
+        digest.update(tensor.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -338,6 +348,26 @@ with torch.inference_mode():
             return told
 
         @ask
+        def loras_named_twice():
+            """How far ours is from ComfyUI's Load LoRA of a file with the same matrices under two names of a layer."""
+            model, told = dense(), {}
+            names = {
+                "one trainer": (
+                    "transformer.transformer_blocks.0.ff.net.0.proj",
+                    "transformer.transformer_blocks.0.ff.linear_in",
+                ),
+                "two trainers": ("diffusion_model.double_blocks.0.img_mlp.0", "lora_unet_double_blocks_0_img_mlp_0"),
+            }
+            for title, both in names.items():
+                down, up = random(4, 128), random(512, 4, seed=1)
+                state = {f"{name}.lora_A.weight": down.clone() for name in both}
+                state |= {f"{name}.lora_B.weight": up.clone() for name in both}
+                save_file(state, folder / "twice.safetensors")
+                read = comfy.lora.load_lora(state, comfy.lora.model_lora_keys_unet(model.model, {}), log_missing=False)
+                told[title] = difference(model, read, comfyui_lora.with_lora(model, folder / "twice.safetensors", 1.0))
+            return told
+
+        @ask
         def other_kinds():
             told = {}
             for path in sorted((folder / "kinds").iterdir()):
@@ -435,6 +465,7 @@ with torch.inference_mode():
                         "listed": mine.model_state_dict()[key],
                         "got": loaded.model_state_dict("diffusion_model.").get(key),
                         "one of all": dict(mine.model_state_dict().items())[key],
+                        "of the module": mine.model.state_dict()[key],
                     }
                     for way, got in ways.items():
                         told[f"{name} {way}"] = max(told.get(f"{name} {way}", 0), apart(got.float(), wanted))
@@ -492,8 +523,52 @@ with torch.inference_mode():
                 "unpacked": lambda table: {**table}[name],
                 "copy": lambda table: table.copy()[name],
                 "pop": lambda table: table.pop(name),
+                "popitem": lambda table: dict(table.popitem() for _ in range(len(table)))[name],
+                "setdefault": lambda table: table.setdefault(name),
+                "or": lambda table: (table | {})[name],
+                "or of another": lambda table: ({name: None} | table)[name],
+                "or in place": lambda table: operator.ior(table, {"another": 0})[name],
+                "copied": lambda table: copy.copy(table)[name],
+                "copied in depth": lambda table: copy.deepcopy(table)[name],
+                "pickled": lambda table: pickle.loads(pickle.dumps(table))[name],
+                "ordered": lambda table: OrderedDict(table)[name],
+                "filed": lambda table: filed(table)[name],
             }
-            return {way: apart(read(model.model_state_dict()).float(), truth) for way, read in ways.items()}
+            tables = {
+                "patcher": lambda: model.model_state_dict(),
+                "prefix": lambda: model.model_state_dict("diffusion_model.double_blocks.0."),
+                "module": lambda: model.model.state_dict(),
+                "named module": lambda: model.model.state_dict(keep_vars=True),
+                "network": lambda: model.model.diffusion_model.state_dict(prefix="diffusion_model."),
+            }
+            told = {way: apart(read(model.model_state_dict()).float(), truth) for way, read in ways.items()}
+            return told | {f"{way}'s": apart(table()[name].float(), truth) for way, table in tables.items()}
+
+        @ask
+        def tables_of_weights():
+            """What a table of weights keeps and lists, and how large ComfyUI takes the model to be by it."""
+            model, name = ours(), "diffusion_model.double_blocks.0.img_attn.qkv.weight"
+            kept = sum(tensor.nbytes for tensor in model.model.parameters())
+            kept += sum(tensor.nbytes for tensor in model.model.buffers())
+            written = model.model_state_dict()
+            written[name] = random(2)
+            flux = model.model.diffusion_model
+            return {
+                "written": [
+                    bool(torch.equal(table[name], random(2))) for table in (written, written | {}, dict(written))
+                ],
+                "other's": bool(torch.equal((model.model_state_dict() | {name: random(2)})[name], random(2))),
+                "beside": bool(torch.equal(({"other": random(2)} | model.model_state_dict())["other"], random(2))),
+                "scales": [
+                    key
+                    for table in (model.model_state_dict(), model.model.state_dict(), flux.state_dict())
+                    for key in table
+                    if key.endswith("weight_scale")
+                ],
+                "size": [one.model_size() / kept for one in (model, model.clone(), ours())],
+                "parts": comfy.model_management.module_size(flux.double_blocks[0].img_attn.qkv)
+                / sum(one.nbytes for one in flux.double_blocks[0].img_attn.qkv.parameters()),
+            }
 
         @ask
         def saved_and_read_again():

@@ -111,7 +111,7 @@ def test_a_lora_that_cannot_be_exact_is_refused_with_what_to_do(probe: Probe) ->
 
 def test_a_weight_that_is_read_out_as_raw_fp8_is_noticed(probe: Probe) -> None:
     told = probe()["weight_read_out"]
-    assert len(told) == 12 and max(told.values()) < SAME, told
+    assert len(told) == 15 and max(told.values()) < SAME, told
 
 
 def test_an_extracted_lora_that_is_not_the_difference_of_the_models_numbers_is_noticed(probe: Probe) -> None:
@@ -122,11 +122,32 @@ def test_an_extracted_lora_that_is_not_the_difference_of_the_models_numbers_is_n
     assert max(one["apart"] for one in told.values()) < 1e-3, told
 
 
-@pytest.mark.parametrize("way", ["one", "get", "items", "dict", "unpacked", "copy", "pop"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("one", "get", "items", "dict", "unpacked", "copy", "pop", "popitem", "setdefault"),
+        *("or", "or of another", "or in place", "copied", "copied in depth", "pickled", "ordered", "filed"),
+        *("patcher's", "prefix's", "module's", "named module's", "network's"),
+    ],
+)
 def test_a_weight_read_out_of_the_model_that_is_its_bytes_and_not_its_numbers_is_noticed(
     way: str, probe: Probe
 ) -> None:
     assert probe()["weights_read_out"][way] < SAME
+
+
+def test_a_table_of_weights_that_forgets_what_is_written_into_it_is_noticed(probe: Probe) -> None:
+    told = probe()["tables_of_weights"]
+    assert told["written"] == [True] * 3 and told["other's"] is True and told["beside"] is True
+
+
+def test_a_table_of_numbers_with_scales_that_would_be_applied_twice_is_noticed(probe: Probe) -> None:
+    assert probe()["tables_of_weights"]["scales"] == []
+
+
+def test_a_model_that_comfyui_measures_by_its_numbers_and_not_by_its_bytes_is_noticed(probe: Probe) -> None:
+    told = probe()["tables_of_weights"]
+    assert [round(size, 2) for size in told["size"]] == [1, 1, 1] and told["parts"] == 1
 
 
 @pytest.mark.parametrize(
@@ -269,6 +290,11 @@ def test_a_spelling_that_comfyui_reads_and_we_read_otherwise_is_noticed(
     ]
     assert len(read) > 2000
     assert max(read) < 1e-6, {title: one for title, one in told.items() if any(f and f > 1e-6 for f in one)}
+
+
+@pytest.mark.parametrize("names", ["one trainer", "two trainers"])
+def test_a_layer_under_two_names_that_counts_twice_is_noticed(names: str, probe: Probe) -> None:
+    assert probe()["loras_named_twice"][names] < 1e-6
 
 
 # ComfyUI adds to biases and norms in the file's own bfloat16.
