@@ -19,6 +19,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Generic, TypeVar
 
+from . import unread
 from .choices import WaitMode
 from .control import Deadline
 from .doubt import Doubts
@@ -32,6 +33,7 @@ from .errors import (
     OxenError,
     RateLimited,
     ResultUnavailable,
+    ResultUnreadable,
     SpendLimitReached,
     UnexpectedReply,
     Upstream,
@@ -42,7 +44,7 @@ from .progress import Progress, Stage
 from .record import Record, State, request_key
 from .replies import JobStatus
 from .request import EditParameters
-from .results import Results
+from .results import Results, unreadable
 from .session import Session
 from .slots import slot
 from .spend import SpendGuard
@@ -54,6 +56,10 @@ Picture = TypeVar("Picture")
 
 # After these a paid request may have been taken all the same.
 _OPEN = (OutcomeUnknown, Upstream, UnexpectedReply)
+# Of a result that is there, or may be again: to pay for another is the artist's decision.
+_NOT_GONE = frozenset(
+    [HTTPStatus.FORBIDDEN, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE],
+)
 # A blocking request that is cut off sooner may be paid and lost.
 _BLOCKING_SECONDS = 300.0
 # How long a job that was just sent may be unknown to the service, and its picture not be there yet.
@@ -139,6 +145,7 @@ class Editor(Generic[Picture]):
         self._pays_for_lost = pays_for_lost
         self._submitted: list[Record] = []
         self._anew: set[str] = set()
+        self._opened: set[int] = set()
         self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
@@ -223,7 +230,7 @@ class Editor(Generic[Picture]):
                     return None
                 continue
             picture = self._kept(found)
-            if picture is None and found.state is State.DONE and found.generation_id is None:
+            if picture is None and found.state is State.DONE and self._has_no_address(found):
                 answer = self._asked_for(found)
                 if isinstance(answer, Found):
                     found = self._ledger.sent(found, generation_id=answer.row.generation_id)
@@ -255,6 +262,8 @@ class Editor(Generic[Picture]):
             self._ledger.ended(record, State.GONE, "Its file is gone from this machine.")
             return
         self._ledger.told(record)
+        if (came := self._unread(record)) is not None:
+            raise unread.error_of(self._ledger, record, came)
         if isinstance(answer, OxenError):
             raise answer.reworded(
                 f"Edit {record.id} of the history is paid for, its picture is not on this machine, and Oxen.ai could "
@@ -274,6 +283,8 @@ class Editor(Generic[Picture]):
         if record.state in (State.SENDING, State.DONE) and record.departed:
             answer = look_up(self._client, self._ledger, record)
         if not isinstance(answer, Found):
+            if (came := self._unread(record)) is not None:
+                raise unread.error_of(self._ledger, record, came)
             why = record.error or "Oxen.ai does not list it."
             if record.state is State.DONE and record.bytes is None:
                 why = _NEVER_KEPT
@@ -292,8 +303,26 @@ class Editor(Generic[Picture]):
         try:
             return self._results.decode(data)
         except ValueError as error:
-            logger.warning("The kept file of generation %s is damaged: %s", record.generation_id, error)
+            logger.warning(
+                "The kept file of edit %d cannot be read (%s): %s", record.id, self._ledger.path(record), error
+            )
             return None
+
+    def _unread(self, record: Record) -> ResultUnreadable | None:
+        """What is wrong with the file that this machine holds of a record; None where there is none."""
+        data = self._ledger.picture(record) if record.state is State.DONE else None
+        if data is None:
+            return None
+        try:
+            self._results.decode(data)
+        except ValueError as error:
+            return unreadable(str(error), data, record.generation_id)
+        return None
+
+    @staticmethod
+    def _has_no_address(record: Record) -> bool:
+        """Whether there is no way to download its picture but by way of the lists."""
+        return record.generation_id is None and (record.result_url is None or record.collected_at is not None)
 
     def _may_pay_again(self, claim: _Claim[Picture], error: GenerationError) -> bool:
         """Whether a record that leads nowhere is closed and the edit sent anew.
@@ -305,10 +334,10 @@ class Editor(Generic[Picture]):
         record = claim.record
         gone = isinstance(error, GenerationNotFound) or error.status is not None
         certain = error.definite or not isinstance(error, GenerationNotFound)
-        refused = error.status == HTTPStatus.FORBIDDEN  # which may pass
+        refused = error.status in _NOT_GONE
         delivered = record.collected_at is not None and record.was_pruned and not refused
         may = delivered or self._is_decided(record)
-        return gone and claim.how is not How.NEW and (certain or record.told) and may
+        return gone and record.id not in self._opened and (certain or record.told) and may
 
     def _is_asked_for(self, record: Record) -> bool:
         """Whether a new picture is asked for on account of this record."""
@@ -320,7 +349,7 @@ class Editor(Generic[Picture]):
 
     def _is_given_up(self, record: Record) -> bool:
         """Whether the artist was told that a job's picture is not to be had, and asks for a new one."""
-        return record.state is State.SENT and record.told and self._is_decided(record)
+        return record.state in (State.SENT, State.DONE) and record.told and self._is_decided(record)
 
     def _send_patiently(self, index: int, key: str, edit: Edit) -> _Claim[Picture]:
         """Send the request; again after a while where a gateway turned it away for the moment and nothing was taken."""
@@ -357,6 +386,7 @@ class Editor(Generic[Picture]):
             raise SpendLimitReached(
                 f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
             )
+        self._opened.add(record.id)
         leaving = partial(self._ledger.leaving, record)
         try:
             if blocking:
@@ -365,6 +395,8 @@ class Editor(Generic[Picture]):
             record = self._noted(record, generation_id=generation_id)
             self._submitted.append(record)
             return _Claim(record, How.NEW)
+        except ResultUnreadable as came:
+            return self._in_place_of(came, record)
         except Interrupted:  # of a request that is out the outcome is unknown, and that is another error
             self._ended(record, State.REFUSED, "Its run was stopped before it was sent.")
             raise
@@ -388,14 +420,28 @@ class Editor(Generic[Picture]):
     ) -> _Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
         seconds = max(self._terms.seconds, _BLOCKING_SECONDS)
-        image = self._client.edit(parameters, input_image, seconds=seconds, before_last=leaving)[0]
+        try:
+            image = self._client.edit(parameters, input_image, seconds=seconds, before_last=leaving)[0]
+        except UnexpectedReply as error:
+            if error.picture is None:
+                raise
+            raise unreadable(error.message, error.picture) from None
         if image.data is None:
             return _Claim(self._noted(record, result_url=image.url), How.NEW)
         try:
             picture = self._results.decode(image.data)
         except ValueError as error:
-            raise UnexpectedReply(f"The picture in the service's answer cannot be read: {error}") from None
+            raise unreadable(str(error), image.data) from None
         return _Claim(self._keep(record, image.data), How.NEW, picture)
+
+    def _in_place_of(self, came: ResultUnreadable, record: Record) -> _Claim[Picture]:
+        """Keep what a blocking request's answer had for a picture; the history may have a better copy of it."""
+        error = unread.keep(self._ledger, record, came)
+        record = self._ledger.current(record)
+        answer = self._asked_for(record)
+        if not isinstance(answer, Found):
+            raise error
+        return _Claim(self._noted(record, generation_id=answer.row.generation_id), How.NEW)
 
     def _noted(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
         """The record with what the service made of it; where it cannot be written down, this run knows it all the same.
@@ -434,6 +480,8 @@ class Editor(Generic[Picture]):
                 url = row.result_url
             self._progress.at(index, Stage.DOWNLOADING)
             record, data, picture = self._download(record, url, late)
+        except ResultUnreadable as came:
+            raise unread.keep(self._ledger, record, came) from None
         except GenerationCancelled as error:
             self._ended(record, State.CANCELLED, error.message)
             raise
@@ -452,6 +500,8 @@ class Editor(Generic[Picture]):
             return record, *self._results.download(url, record.generation_id, late)
         try:
             return record, *self._results.download(url, None)
+        except ResultUnreadable:
+            raise
         except ResultUnavailable:
             answer = self._asked_for(record)
         if not isinstance(answer, Found):
@@ -504,6 +554,8 @@ class Editor(Generic[Picture]):
             elif row.status is JobStatus.SUCCEEDED:
                 data, _ = self._results.under(client).download(row.result_url, row.generation_id)
                 self._keep(record, data)
+        except ResultUnreadable as came:
+            logger.warning("%s", unread.keep(self._ledger, record, came))
         except OxenError as error:
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
         finally:
