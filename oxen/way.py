@@ -67,8 +67,8 @@ def _check_library() -> None:
     if found is not None and tuple(map(int, found.groups())) < URLLIB3:
         least = ".".join(map(str, URLLIB3))
         raise Misconfigured(
-            f"Python's package urllib3 is version {version} here, and {least} or later is needed. Nothing was sent. Run "
-            f"`python -m pip install --upgrade 'urllib3>={least}'` with ComfyUI's Python and start it again."
+            f"Python's package urllib3 is version {version} here, and {least} or later is needed. Nothing was sent. "
+            f"Run `python -m pip install --upgrade 'urllib3>={least}'` with ComfyUI's Python and start it again."
         )
 
 
