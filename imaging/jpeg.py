@@ -4,9 +4,9 @@ libjpeg fills up a picture whose data end early and only warns, where nobody hea
 find out: by a Probe, which costs next to nothing, by what libjpeg takes in scan by scan (scans.py), or by bytes put in
 front of its end mark, which are skipped in a whole file but become pixels in such a one.
 
-Of an arithmetically coded one it cannot be found out. Its coder leaves out zeros at the end of a scan, as many as it
-likes (T.81, D.1.8), and the most likely of all continuations is nothing but zeros: what is left of such a scan when
-its end is cut off is, bit for bit, the whole scan of another picture. A restart mark that lacks is noticed.
+Of an arithmetically coded one it cannot be found out. Its coder may leave out all zeros at the end of a scan (T.81,
+D.1.8), and its decoder goes on with zeros for ever, so that what is left of such a scan when its end is cut off is a
+legal and whole scan of another picture. Only restart marks that lack are noticed.
 """
 
 from __future__ import annotations

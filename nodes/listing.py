@@ -18,7 +18,7 @@ from ..oxen.record import Record, State
 from ..oxen.replies import JobStatus, Row
 from ..oxen.secrets import without_query
 from ..oxen.session import Session
-from .runs import gather, in_session
+from .runs import as_collected, gather, in_session
 
 _PROMPT_SHOWN = 60
 _LINES = 1000
@@ -97,7 +97,7 @@ def _picture(session: Session, pick: int, search: str, progress: Progress) -> An
         return host.blocked(_no_number(pick, len(records), search))
     picked = records[pick - 1]
     batch = Batch(session, decode)
-    outcomes = batch.collect([picked], progress)
+    outcomes = tuple(map(as_collected, batch.collect([picked], progress)))
     error = outcomes[0].error
     if error is not None:
         return host.blocked(_not_brought(pick, picked, error))

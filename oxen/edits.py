@@ -69,8 +69,7 @@ _CLEANUP_SECONDS = 20.0
 _TRIES_WHEN_BUSY = 6
 _BUSY_PAUSE = 2.0
 _NEVER_KEPT = (
-    "It was paid for, and its picture came, but could not be kept on this machine, and Oxen.ai does not list it. To "
-    "pay for another, set result to always new."
+    "It was paid for, and its picture came, but could not be kept on this machine, and Oxen.ai does not list it."
 )
 
 
@@ -271,7 +270,9 @@ class Editor(Generic[Picture]):
                 "another."
             )
         if record.bytes is None:
-            raise ResultUnavailable(f"Edit {record.id} of the history: {_NEVER_KEPT}")
+            raise ResultUnavailable(
+                f"Edit {record.id} of the history: {_NEVER_KEPT} To pay for another, set result to always new."
+            )
         raise ResultUnavailable(
             f"Edit {record.id} of the history is paid for, but its file is gone from this machine, and Oxen.ai does "
             "not list it. Set result to always new to pay for another."

@@ -51,6 +51,7 @@ class Results(Generic[Picture]):
         """
         why, gone, refused, denied = "the service gives no address for it.", False, True, False
         unread: list[bytes] = []
+        downloads = 0
         comes_by, pause = Deadline(late), _FIRST_PAUSE
         for number in itertools.count():
             if number and not comes_by.passed:
@@ -74,6 +75,7 @@ class Results(Generic[Picture]):
                     denied = error.status == 403 or isinstance(error, UrlRefused)
                 except ValueError as error:
                     why, gone, refused, denied = str(error), False, False, False
+                    downloads += 1
                     if data not in unread:
                         unread.append(data)
             if number + 1 >= _ROUNDS and not refused:
@@ -81,7 +83,8 @@ class Results(Generic[Picture]):
             if generation_id is not None:
                 url = self._client.row(generation_id).result_url
         if unread:
-            raise unreadable(why, unread[-1], generation_id, may_pass=len(unread) > 1 or refused)
+            may_pass = len(unread) > 1 or refused or downloads < 2
+            raise unreadable(why, unread[-1], generation_id, downloaded=True, may_pass=may_pass)
         advice = f"Run again to try once more, or {ANEW}." if gone or denied else _RETRY
         raise ResultUnavailable(
             f"{_name(generation_id)} is finished and paid for, but its picture could not be downloaded: {why} {advice}",
@@ -90,10 +93,13 @@ class Results(Generic[Picture]):
         )
 
 
-def unreadable(why: str, data: bytes, generation_id: str | None = None, *, may_pass: bool = False) -> ResultUnreadable:
+def unreadable(
+    why: str, data: bytes, generation_id: str | None = None, *, downloaded: bool = False, may_pass: bool = False
+) -> ResultUnreadable:
     """The error for what came and is no picture that can be read; why: a sentence."""
+    how = "could not be downloaded as one that can be read" if downloaded else "cannot be read"
     return ResultUnreadable(
-        f"{_name(generation_id)} is finished and paid for, but what came is no picture that can be read: {why}",
+        f"{_name(generation_id)} is finished and paid for, but its picture {how}: {why}",
         data,
         may_pass=may_pass,
         generation_id=generation_id,

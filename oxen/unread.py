@@ -15,7 +15,7 @@ from .results import ANEW
 
 logger = logging.getLogger(__name__)
 
-_AGAIN = f"Run again to try once more at no cost, or {ANEW}."
+_AGAIN = f"To try once more at no cost run again, or {ANEW}."
 _OR = f"Or {ANEW}."
 # The names by which other programs know a file, by what it begins with.
 _SUFFIXES = {
@@ -51,7 +51,7 @@ def error_of(ledger: Ledger, record: Record, came: ResultUnreadable) -> ResultUn
     return _error(
         came,
         f"What came is kept as {ledger.path(record)}, and is not paid a second time by itself. Another program may "
-        f"open it: save it there as PNG and use Load Image. {_AGAIN if came.may_pass else _OR}",
+        f"open it and make a PNG of it for Load Image. {_AGAIN if came.may_pass else _OR}",
     )
 
 
