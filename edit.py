@@ -14,10 +14,11 @@ from pathlib import Path
 
 import torch
 
-from .console import is_terminal, open_console, parsed, say, typed
+from .commands.console import is_terminal, open_console, parsed, say, typed
+from .commands.named import WrongName, in_words, path_of, shown, source, target
 from .imaging.canvas import pick_size, prepare, restore
-from .imaging.codec import decode, encode, to_tensors
-from .imaging.errors import ImageError
+from .imaging.codec import DecodedImage, decode, encode, to_tensors
+from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
 from .imaging.pixels import to_uint8, with_alpha
 from .kontext.checkpoint.layers import Naming, Size
@@ -67,7 +68,10 @@ def main(arguments: list[str] | None = None) -> int:
             model = write_tiny(Path(folder))
             options.megapixels = min(options.megapixels, _TINY_MEGAPIXELS)
             _edit(options, model, Path(folder), Path(folder) / "vae")
-    except (KontextError, ImageError, OSError) as error:
+    except OSError as error:
+        say(in_words(error), sys.stderr)
+        return 1
+    except (KontextError, ImageError, WrongName) as error:
         say(str(error), sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -78,12 +82,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.edit", description=__doc__)
-    parser.add_argument("picture", type=Path, help="PNG, JPEG, WebP or GIF")
+    parser.add_argument("picture", help="PNG, JPEG, WebP or GIF")
     parser.add_argument("prompt", help="what to change, as a sentence")
-    parser.add_argument("-o", "--out", type=Path, required=True, help=f"where to write: {', '.join(_FORMATS)}")
-    parser.add_argument("--model", type=Path, help="FLUX.1 Kontext: a .safetensors file or a diffusers folder")
-    parser.add_argument("--text-encoders", type=Path, help="folder with text_encoder, text_encoder_2, tokenizer(_2)")
-    parser.add_argument("--vae", type=Path, help="ae.safetensors, or a diffusers folder")
+    parser.add_argument("-o", "--out", required=True, help=f"where to write: {', '.join(_FORMATS)}")
+    parser.add_argument("--model", help="FLUX.1 Kontext: a .safetensors file or a diffusers folder")
+    parser.add_argument("--text-encoders", help="folder with text_encoder, text_encoder_2, tokenizer(_2)")
+    parser.add_argument("--vae", help="ae.safetensors, or a diffusers folder")
     parser.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="may be repeated")
     parser.add_argument(
         "--steps", type=int, default=28, help="sampling steps (default: 28); fewer are faster and rougher"
@@ -159,43 +163,42 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _check_files(options: argparse.Namespace) -> None:
-    given = (options.picture, options.out, options.model, options.text_encoders, options.vae)
-    if any("\0" in str(path) for path in given if path is not None):
-        raise BadRequest("A file's name has a NUL character in it. Type it anew.")
+    options.out = path_of(options.out, "--out")
     if options.out.suffix.lower() not in _FORMATS:
-        raise BadRequest(f"{options.out.name} ends in none of {', '.join(_FORMATS)}.")
-    _check_target(options.out)
-    if options.picture.is_dir():
-        raise BadRequest(f"{options.picture} is a folder; name one picture.")
-    if not options.picture.is_file():
-        raise BadRequest(f"There is no picture file at {options.picture}.")
+        raise BadRequest(f"{shown(options.out.name)} ends in none of {', '.join(_FORMATS)}.")
+    target(str(options.out), "--out")
+    options.picture = source(options.picture, "PICTURE", "picture file")
     if options.out.exists() and options.out.samefile(options.picture):
         raise BadRequest(f"{options.out} is the picture itself, which the edit would replace. Name another file.")
-    for name, path in (("--model", options.model), ("--text-encoders", options.text_encoders), ("--vae", options.vae)):
-        if path is not None and not path.exists():
-            raise BadRequest(f"There is no file or folder at {path}, which {name} names.")
+    options.model, options.text_encoders, options.vae = (
+        None if text is None else _file_or_folder(text, name)
+        for name, text in (
+            ("--model", options.model),
+            ("--text-encoders", options.text_encoders),
+            ("--vae", options.vae),
+        )
+    )
+    if options.text_encoders is not None and not options.text_encoders.is_dir():
+        raise BadRequest(
+            f"{shown(options.text_encoders)} is a file; --text-encoders takes the folder that holds text_encoder, "
+            "text_encoder_2, tokenizer and tokenizer_2."
+        )
 
 
-def _check_target(out: Path) -> None:
-    if out.is_symlink():
-        try:
-            out = out.resolve(strict=False)
-        except (OSError, RuntimeError) as error:
-            raise BadRequest(f"{out} is a link that leads in a circle. Name another file.") from error
-    if not out.parent.is_dir():
-        raise BadRequest(f"There is no folder {out.parent} to write {out.name} into.")
-    if out.is_dir():
-        raise BadRequest(f"{out} is a folder; name the file to write.")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise BadRequest(f"{out} cannot be written: you lack the permission.")
+def _file_or_folder(text: str, option: str) -> Path:
+    path = path_of(text, option)
+    # os.path, unlike Path, answers for what may not be looked at as for what is not there
+    if not os.path.exists(path):  # noqa: PTH110
+        raise BadRequest(f"There is no file or folder at {shown(path)}, which {option} names.")
+    return path
 
 
 def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Path) -> None:
     device = _device(options.device)
     # A CPU multiplies float32 faster than bfloat16.
     dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
-    source = to_tensors([decode(options.picture.read_bytes())])
-    image = with_alpha(source.image, source.mask)
+    picture = to_tensors([_decoded(options.picture)])
+    image = with_alpha(picture.image, picture.mask)
     output_format = _FORMATS[options.out.suffix.lower()]
     if output_format is ImageFormat.JPEG and image.shape[3] == 4 and options.aspect_ratio == _MATCH:
         raise BadRequest(f"{options.picture.name} has transparency, and JPEG cannot hold it. Write a .png or .webp.")
@@ -221,10 +224,19 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     negative = encoded[1] if len(encoded) > 1 else None
     latent = sample(transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
     del transformer
-    picture = autoencoder.decode(latent)
+    edited = autoencoder.decode(latent)
     if options.aspect_ratio == _MATCH:
-        picture = restore(picture, canvas)
-    options.out.write_bytes(encode(to_uint8(picture[0]), output_format).data)
+        edited = restore(edited, canvas)
+    options.out.write_bytes(encode(to_uint8(edited[0]), output_format).data)
+
+
+def _decoded(path: Path) -> DecodedImage:
+    try:
+        return decode(path.read_bytes())
+    except ImageTooLarge as error:
+        raise ImageTooLarge(f"{path.name}: {error} Scale it down first.") from None
+    except ImageError as error:
+        raise ImageError(f"{path.name}: {error}") from None
 
 
 def _device(name: str) -> torch.device:
@@ -240,26 +252,23 @@ def _device(name: str) -> torch.device:
 
 def _lora(text: str) -> tuple[Path, float]:
     """The file and strength in FILE or FILE=STRENGTH, where the file's own name may hold an equals sign."""
-    if "\0" in text:
-        raise BadRequest("A file's name has a NUL character in it. Type it anew.")
     file, separator, number = text.rpartition("=")
-    if not separator or Path(text).is_file():
-        return _existing(Path(text)), 1.0
+    # os.path, unlike Path, has an answer for a name that is none
+    if not separator or os.path.isfile(text):  # noqa: PTH113
+        return _existing(text), 1.0
     try:
         strength = float(number)
     except ValueError as error:
         if Path(text).suffix == ".safetensors":
-            return _existing(Path(text)), 1.0
+            return _existing(text), 1.0
         raise BadRequest(f"--lora takes FILE or FILE=STRENGTH, and {number!r} is no number.") from error
     if not math.isfinite(strength):
         raise BadRequest(f"The strength of the LoRA {file} is {number}; it must be a number.")
-    return _existing(Path(file)), strength
+    return _existing(file), strength
 
 
-def _existing(file: Path) -> Path:
-    if not file.is_file():
-        raise BadRequest(f"There is no file at {file}, which --lora names.")
-    return file
+def _existing(text: str) -> Path:
+    return source(text, "--lora")
 
 
 def _read_loras(asked: list[tuple[Path, float]], size: Size) -> list[tuple[Lora, float]]:

@@ -16,7 +16,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .. import comfy_entrypoint, host
-from ..console import open_console, parsed, say, tell, typed
+from ..commands.console import open_console, parsed, say, tell, typed
+from ..commands.named import WrongName, path_of, source
 from .folders import RunFolders
 from .graph import Problem, WorkflowError, read_workflow
 from .outputs import RunResult
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         _parser().error("name a workflow, or ask for --object-info")
     try:
         result = _run(options, classes)
-    except (WorkflowError, SettingError, NodeFailed, RunInterrupted) as error:
+    except (WorkflowError, WrongName, SettingError, NodeFailed, RunInterrupted) as error:
         if options.debug:
             say(traceback.format_exc(), sys.stderr)
         say(str(error), sys.stderr)
@@ -71,8 +72,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m kontext_bridge.headless",
         description="Runs a workflow of this pack, exported from ComfyUI in API format, without ComfyUI.",
     )
-    parser.add_argument("workflow", nargs="?", type=Path, metavar="WORKFLOW.json")
-    parser.add_argument("--output", type=Path, default=Path("output"), help="folder for pictures (output)")
+    parser.add_argument("workflow", nargs="?", metavar="WORKFLOW.json")
+    parser.add_argument("--output", default="output", help="folder for pictures (output)")
     parser.add_argument(
         "--set",
         action="append",
@@ -95,10 +96,11 @@ async def pack_nodes() -> list[type[io.ComfyNode]]:
 
 
 def _run(options: argparse.Namespace, classes: list[type[io.ComfyNode]]) -> RunResult:
-    workflow = read_workflow(options.workflow)
+    workflow = read_workflow(source(options.workflow, "WORKFLOW.json", pipes=True))
+    output = path_of(options.output, "--output")
     for setting in options.settings:
         apply_setting(workflow, node_table(classes), typed(setting))
-    folders = RunFolders(source=_whole(options.workflow).parent, output=_whole(options.output))
+    folders = RunFolders(source=_whole(Path(options.workflow)).parent, output=_whole(output))
     report = TerminalReport(sys.stderr)
     host.set_local(report)
     try:

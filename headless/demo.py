@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import host
-from ..console import open_console, say, tell
+from ..commands.console import open_console, say, tell
 from ..nodes.sessions import home
 from ..oxen.credentials import BASE_VARIABLE, KEY_VARIABLE, find_account
 from ..oxen.errors import OxenError

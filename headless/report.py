@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TextIO
 
-from ..console import is_terminal, say
+from ..commands.console import is_terminal, say
 
 _BAR_WIDTH = 24
 _PLAIN_INTERVAL_S = 2.0

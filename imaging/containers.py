@@ -55,6 +55,8 @@ _MAX_NOTE = 1 << 20
 _LONGEST_KEYWORD = 80
 _MAX_WEBP_CHUNKS = 1 << 16
 _WEBP_PICTURE = (b"ALPH", b"VP8 ", b"VP8L", b"ANIM", b"ANMF")
+_WEBP_CODED = (b"ALPH", b"VP8 ", b"VP8L")
+_FRAME_HEADER = 16
 # Flags in the first byte of VP8X: notes that count only if they are announced there, and what is kept of it.
 _WEBP_NOTES = {b"EXIF": 0x08, b"XMP ": 0x04}
 _WEBP_ALPHA_AND_ANIMATION = 0x12
@@ -91,12 +93,20 @@ class GifParts:
 
 @dataclass(frozen=True)
 class WebpParts:
-    """A WebP's canvas; `data` is the file put together again from what libwebp needs of it."""
+    """A WebP's canvas, and the file put together again from what libwebp needs of it.
+
+    libwebp takes the byte that evens a part of an odd length for picture data, so that a part which lacks its last
+    byte may look whole to it. data, other: with this byte of ones, and of zeros; a whole picture is the same by both.
+    shorter: without the last byte of such a lossy picture, which most encoders write in vain; what can be decoded
+    from it is whole. Both None where there is no such part.
+    """
 
     width: int
     height: int
     orientation: int
     data: bytes
+    other: bytes | None = None
+    shorter: bytes | None = None
 
 
 def sniff(data: bytes) -> str:
@@ -296,7 +306,7 @@ def read_webp(data: bytes, limits: Limits) -> WebpParts:
         raise damaged(WEBP, f"its first part {kind!r} is not a picture")
     limits.check_size(width, height, WEBP)
     if kind != b"VP8X":
-        return WebpParts(width, height, UPRIGHT, _riff(chunks[:1]))
+        return WebpParts(width, height, UPRIGHT, *_riffs(chunks[:1]))
     notes: dict[bytes, bytes] = {}
     for name, body in chunks[1:]:
         if first[0] & _WEBP_NOTES.get(name, 0):
@@ -304,7 +314,7 @@ def read_webp(data: bytes, limits: Limits) -> WebpParts:
     kept = [(name, body) for name, body in chunks[1:] if name in _WEBP_PICTURE]
     plain = bytes((first[0] & _WEBP_ALPHA_AND_ANIMATION,)) + bytes(first[1:])
     upright = orientation(notes.get(b"EXIF", b""), notes.get(b"XMP ", b""))
-    return WebpParts(width, height, upright, _riff([(kind, memoryview(plain)), *kept]))
+    return WebpParts(width, height, upright, *_riffs([(kind, memoryview(plain)), *kept]))
 
 
 def _webp_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
@@ -332,8 +342,39 @@ def _webp_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
     return chunks
 
 
-def _riff(chunks: Sequence[tuple[bytes, memoryview]]) -> bytes:
-    parts: list[bytes | memoryview] = [b"WEBP"]
-    for name, body in chunks:
-        parts += (name, struct.pack("<I", len(body)), body, b"\0" * (len(body) & 1))
+def _riffs(chunks: Sequence[tuple[bytes, memoryview]]) -> tuple[bytes, bytes | None, bytes | None]:
+    """The three files of a WebpParts."""
+    frame = next((_within_frame(body) for name, body in chunks if name == b"ANMF"), [])
+    odd = {name for name, body in (*chunks, *frame) if name in _WEBP_CODED and len(body) & 1}
+    if not odd:
+        return _riff(chunks, b"\0"), None, None
+    shorter = None
+    if odd == {b"VP8 "} and not frame:
+        shorter = _riff([(name, body[: len(body) & ~1] if name in odd else body) for name, body in chunks], b"\0")
+    return _riff(chunks, b"\xff"), _riff(chunks, b"\0"), shorter
+
+
+def _within_frame(body: memoryview) -> list[tuple[bytes, memoryview]]:
+    """The parts within a frame as far as they can be read; libwebp says what is wrong with the others."""
+    inner: list[tuple[bytes, memoryview]] = []
+    at = _FRAME_HEADER
+    while at + 8 <= len(body):
+        name, length = struct.unpack_from("<4sI", body, at)
+        inner.append((name, body[at + 8 : at + 8 + length]))
+        at += 8 + length + (length & 1)
+    return inner
+
+
+def _riff(chunks: Sequence[tuple[bytes, memoryview]], even: bytes) -> bytes:
+    """The file of some parts. even: the byte that evens those of an odd length, in a frame as well."""
+    parts: list[bytes | bytearray | memoryview] = [b"WEBP"]
+    for name, part in chunks:
+        body: memoryview | bytearray = part
+        if name == b"ANMF":
+            body, at = bytearray(part), _FRAME_HEADER
+            for _, inner in _within_frame(part):
+                at += 8 + len(inner)
+                body[at : at + (len(inner) & 1)] = even * (at < len(body) and len(inner) & 1)
+                at += len(inner) & 1
+        parts += (name, struct.pack("<I", len(body)), body, even * (len(body) & 1))
     return b"".join((b"RIFF", struct.pack("<I", sum(map(len, parts))), *parts))

@@ -8,6 +8,7 @@ Each takes a file's parts and gives rgb [H,W,3] and alpha [H,W] or None, 8 bits,
 
 from __future__ import annotations
 
+import contextlib
 import io
 import zlib
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from .containers import GifParts, PngParts, WebpParts, damaged, truncated
 from .errors import ImageError
 from .jpeg import JpegParts, Probe
 from .pixels import UInt8
+from .scans import decode_scans
 
 # (bits, colour type) to Pillow's mode and the layout in the file. Pillow keeps the high byte of 16 bits.
 _PNG_MODES = {
@@ -49,6 +51,8 @@ _EIGHTH = 8
 # What is skipped or becomes pixels; see jpeg.py. libjpeg fills up with zeros, so the first begins with a one. In a
 # flat picture it may still be the very same pixels, but hardly ones alone and zeros alone, too.
 _FILLERS = (b"\xaa\x55\xcc\x33" * 64, b"\xff\0" * 128, b"\0" * 256)
+# Pixels above which a JPEG of several scans is decoded once and not twice.
+_LARGE = 1 << 22
 _INFLATE_STEP = 1 << 14
 # Pixels are copied in strips that stay in a core's cache: a third of the time of the whole at once.
 _STRIP_PIXELS = 1 << 18
@@ -81,19 +85,30 @@ def decode_png(parts: PngParts) -> Pixels:
 def decode_jpeg(parts: JpegParts) -> UInt8:
     """A JPEG's rgb; CMYK is read as Adobe writes it, inverted.
 
-    A scan that an end mark closes too early is told from a whole one (see jpeg.py). A progressive file that lacks
-    later scans is a whole but coarser picture, and passes.
+    A scan that an end mark closes too early is told from a whole one (see jpeg.py), but for arithmetic coding, where
+    that cannot be. A progressive file that lacks later scans is a whole but coarser picture, and passes.
     """
-    picture = _jpeg_picture(parts, parts.file())
+    picture, certain = _jpeg_picture_and_proof(parts)
     # Arithmetic coding does without its last zeros, so there more bytes would change a whole picture as well.
-    if parts.is_huffman and not _proves_whole(probe := parts.probe(), len(parts.channels)):
-        # What has no probe is a progressive file, slow to decode and seldom so flat.
-        for filler in _FILLERS if probe else _FILLERS[:1]:
-            again = _jpeg_picture(parts, parts.file(filler))
-            strips = zip(_strips(picture, picture.mode), _strips(again, again.mode), strict=True)
-            if not all(np.array_equal(one, other) for one, other in strips):
+    if parts.is_huffman and not certain:
+        # What has no probe is a file of several scans, slow to decode and seldom so flat.
+        for filler in _FILLERS if parts.probe() else _FILLERS[:1]:
+            if not _are_equal(picture, _jpeg_picture(parts, parts.file(filler))):
                 raise truncated(containers.JPEG, "before its last pixel, though it has an end mark")
     return _upright(_pixels(picture, "RGB"), parts.orientation)
+
+
+def _jpeg_picture_and_proof(parts: JpegParts) -> tuple[Image.Image, bool]:
+    """A JPEG's picture, and whether it is certain already that no scan of it was cut."""
+    if not parts.is_huffman or parts.is_one_scan:
+        picture = _jpeg_picture(parts, parts.file())
+        return picture, parts.is_huffman and _proves_whole(parts.probe(), len(parts.channels))
+    mode, layout = _JPEG_MODES[len(parts.channels)]
+    with _in_words(containers.JPEG):
+        picture, looks_cut = decode_scans(parts.pieces(), mode, layout, (parts.width, parts.height))
+    # What this leaves open, whether the last few units of a scan have all of their data, is worth no second look at a
+    # large picture.
+    return picture, not looks_cut and parts.width * parts.height > _LARGE
 
 
 def decode_gif(parts: GifParts) -> Pixels:
@@ -118,9 +133,23 @@ def decode_gif(parts: GifParts) -> Pixels:
 
 
 def decode_webp(parts: WebpParts) -> Pixels:
-    """A WebP's first frame; libwebp refuses what is not whole."""
+    """A WebP's first frame; libwebp refuses what is not whole, but for what WebpParts tells of."""
+    picture = None
+    if parts.shorter is not None:
+        with contextlib.suppress(ImageError):
+            picture = _webp_picture(parts, parts.shorter)
+    if picture is None:
+        picture = _webp_picture(parts, parts.data)
+        if parts.other is not None and not _are_equal(picture, _webp_picture(parts, parts.other)):
+            raise truncated(containers.WEBP, "before its last pixel, though its sizes say that it is whole")
+    pixels = _pixels(picture, picture.mode)
+    alpha = _upright(pixels[..., 3], parts.orientation) if pixels.shape[2] == 4 else None
+    return _upright(pixels[..., :3], parts.orientation), alpha
+
+
+def _webp_picture(parts: WebpParts, data: bytes) -> Image.Image:
     try:
-        picture = WebPImageFile(io.BytesIO(parts.data))
+        picture = WebPImageFile(io.BytesIO(data))
         picture.load()
     except Image.DecompressionBombError as error:
         raise ImageError(
@@ -131,9 +160,7 @@ def decode_webp(parts: WebpParts) -> Pixels:
         raise damaged(containers.WEBP, "libwebp cannot decode it") from error
     if picture.size != (parts.width, parts.height):
         raise damaged(containers.WEBP, "its size is not the one its header states")
-    pixels = _pixels(picture, picture.mode)
-    alpha = _upright(pixels[..., 3], parts.orientation) if pixels.shape[2] == 4 else None
-    return _upright(pixels[..., :3], parts.orientation), alpha
+    return picture
 
 
 def _png_picture(parts: PngParts, mode: str, layout: str) -> Image.Image:
@@ -178,14 +205,26 @@ def _strictly(
     media_type: str, mode: str, size: tuple[int, int], data: bytes | memoryview, codec: str, *args: Any
 ) -> Image.Image:
     """Image.frombytes demands a whole picture, unlike Image.open, which a global switch can make lenient."""
-    try:
+    with _in_words(media_type):
         return Image.frombytes(mode, size, data, codec, args)
+
+
+@contextlib.contextmanager
+def _in_words(media_type: str) -> Iterator[None]:
+    """Raise ImageError for what Pillow's decoders raise."""
+    try:
+        yield
     except ValueError as error:
         if "not enough" in str(error):
             raise truncated(media_type, "before its last row") from error
         raise damaged(media_type, "its pixels cannot be decoded") from error
     except (OSError, SyntaxError) as error:
         raise damaged(media_type, "its pixels cannot be decoded") from error
+
+
+def _are_equal(picture: Image.Image, other: Image.Image) -> bool:
+    strips = zip(_strips(picture, picture.mode), _strips(other, other.mode), strict=True)
+    return all(np.array_equal(one, two) for one, two in strips)
 
 
 def _strips(picture: Image.Image, mode: str) -> Iterator[UInt8]:

@@ -1,8 +1,12 @@
 """A JPEG's structure (ITU T.81): its segments walked as libjpeg does, and the file put together again from those.
 
 libjpeg fills up a picture whose data end early and only warns, where nobody hears it. So a JPEG tells here how to
-find out: by a Probe, which costs next to nothing, or by bytes put in front of its end mark, which are skipped in a
-whole file but become pixels in such a one.
+find out: by a Probe, which costs next to nothing, by what libjpeg takes in scan by scan (scans.py), or by bytes put in
+front of its end mark, which are skipped in a whole file but become pixels in such a one.
+
+Of an arithmetically coded one it cannot be found out. Its coder may leave out all zeros at the end of a scan (T.81,
+D.1.8), and its decoder goes on with zeros for ever, so that what is left of such a scan when its end is cut off is a
+legal and whole scan of another picture. Only restart marks that lack are noticed.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ _MAX_MARKS = 1 << 21
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 
 _START, _END, _SCAN, _INTERVAL, _ADOBE, _COMMENT, _NOTHING = 0xD8, 0xD9, 0xDA, 0xDD, 0xEE, 0xFE, 0x01
+_MARK_OF_END = bytes((0xFF, _END))
 _SEQUENTIAL, _ARITHMETIC = (0xC0, 0xC1), 0xC9
 _FRAMES = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
 _READ = "baseline and progressive ones of 8 bits a channel are read"
@@ -103,9 +108,14 @@ class JpegParts:
 
     def file(self, filler: bytes = b"") -> bytes:
         """The file put together again, with `filler` where the data of each scan end."""
-        ends = (0, *self.earlier, self.end)
-        scans = [self.scans[start:end] for start, end in pairwise(ends)]
-        return _joined(self.segments, filler.join((*scans, self.scans[self.end :])))
+        return filler.join(self.pieces())
+
+    def pieces(self) -> list[bytes]:
+        """The file put together again, in pieces that end where the data of each scan do, and one with what is left."""
+        ends = (0, *self.earlier, self.end, len(self.scans))
+        first, *others = (self.scans[start:end] for start, end in pairwise(ends))
+        others[-1] += _MARK_OF_END
+        return [_before_scans(self.segments) + first, *others]
 
     def probe(self) -> Probe | None:
         """What tells that its data are whole; None where that cannot be told so."""
@@ -230,10 +240,14 @@ def _lacks_restarts(found: int, needed: int) -> ImageError:
 
 
 def _joined(segments: Iterable[Segment], scans: bytes) -> bytes:
+    return b"".join((_before_scans(segments), scans, _MARK_OF_END))
+
+
+def _before_scans(segments: Iterable[Segment]) -> bytes:
     parts = [bytes((0xFF, _START))]
     for marker, body in segments:
         parts += (bytes((0xFF, marker)), struct.pack(">H", len(body) + 2), body)
-    return b"".join((*parts, scans, bytes((0xFF, _END))))
+    return b"".join(parts)
 
 
 def _check_frame(frame: bytes, coding: int) -> None:

@@ -15,6 +15,7 @@ OxenError
  │    ├── GenerationCancelled
  │    ├── GenerationNotFound    404 for a generation id
  │    └── ResultUnavailable     finished and paid, but its picture could not be downloaded
+ │         └── ResultUnreadable it came, and is no picture that can be read here
  ├── SomeFailed                 some edits of a batch; the others are kept
  ├── SpendLimitReached          refused here, before sending
  ├── UrlRefused                 a URL that must not be fetched
@@ -130,6 +131,17 @@ class ResultUnavailable(GenerationError):
     retryable = True
 
 
+class ResultUnreadable(ResultUnavailable):
+    """`data` is what came; `may_pass` whether it was not the same each time, so that another download may bring it."""
+
+    def __init__(
+        self, message: str, data: bytes = b"", *, may_pass: bool = False, generation_id: str | None = None
+    ) -> None:
+        super().__init__(message, generation_id=generation_id)
+        self.data = data
+        self.may_pass = may_pass
+
+
 class SomeFailed(OxenError):
     pass
 
@@ -177,7 +189,9 @@ class Upstream(ReplyError):
 
 
 class UnexpectedReply(ReplyError):
-    pass
+    """`picture` is what came in a picture's place, where it is that which could not be read."""
+
+    picture: bytes | None = None
 
 
 class UnknownStatus(UnexpectedReply):

@@ -8,7 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
-from ..console import open_console, tell
+from ..commands.console import open_console, tell
 from .faults import SPELLING, Faults, describe, parse
 from .records import Timing
 from .server import StandIn

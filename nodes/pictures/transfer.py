@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 
 import torch
 
@@ -116,6 +117,8 @@ def _fetched(uri: str, fetcher: Fetcher, control: Control) -> bytes:
     try:
         return with_retries(control, _FETCH_TRIES, lambda: fetcher.fetch(uri))
     except UrlRefused as error:
+        if error.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise error.reworded(f"{error.message} {_OF_A_LINK.too_large}") from None
         if uri.lower().startswith(("http:", "https:")):
             raise
         if said := names_base64(uri):

@@ -98,7 +98,7 @@ def _picture(session: Session, pick: int, search: str, progress: Progress) -> An
         return host.blocked(_no_number(pick, len(records), search))
     picked = records[pick - 1]
     batch = Batch(session, decode)
-    outcomes = [as_collected(outcome) for outcome in batch.collect([picked], progress)]
+    outcomes = tuple(map(as_collected, batch.collect([picked], progress)))
     error = outcomes[0].error
     if error is not None:
         return host.blocked(_not_brought(pick, picked, error))

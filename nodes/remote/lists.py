@@ -129,6 +129,10 @@ class Failed:
         self.kept = len(self._items) - len(self._failed)
         self.tells = mine is self._failed[0]
 
+    @property
+    def failures(self) -> list[Failure]:
+        return [one.failure for one in self._failed if one.failure is not None]
+
     def error(self, again: str) -> Failure:
         """The one error of all. again: what to do for the failed items."""
         first = self._failed[0].failure

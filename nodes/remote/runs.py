@@ -6,7 +6,7 @@ Loaded when a node first runs, so that telling the nodes' schemas costs ComfyUI'
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -25,15 +25,18 @@ from ...oxen.errors import (
     Interrupted,
     InvalidParameters,
     JobOutOfCredits,
+    OutcomeUnknown,
     OxenError,
+    ResultUnavailable,
     SomeFailed,
+    TimedOut,
     Upstream,
 )
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.editor import How, Outcome, Terms
-from ...oxen.jobs.given_up import WAY_OUT
 from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
+from ...oxen.jobs.results import ANEW
 from ...oxen.jobs.session import Session
 from .. import values
 from ..sessions import in_session
@@ -46,6 +49,7 @@ T = TypeVar("T")
 
 _PROMPT_SHOWN = 40
 _RUN_AGAIN = "run again and only what failed is paid for"
+_NOT_PAID_AGAIN = "by itself nothing of all this is paid again; do as the errors say"
 _MAKE_AGAIN = "run the failed edits again with Kontext Edit or Kontext Submit"
 _MADE_ANEW = "To have it made, and paid, anew use Kontext Edit or Kontext Submit."
 
@@ -129,7 +133,7 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
     """
     first = next(iter(failed.values()))
     advice = ""
-    too_large = first.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    too_large = first.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE and not isinstance(first, ResultUnavailable)
     could_be_the_uri = too_large or isinstance(first, Upstream) or "for url" in str(first)
     if could_be_the_uri and send_as in {SendAs.AUTO, SendAs.DATA_URI}:
         advice = " If it keeps happening, the service may refuse pictures in the request: set send_as to Oxen upload."
@@ -138,7 +142,7 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
     if len({str(error) for error in failed.values()}) == 1 and len(failed) == count:
         return first.reworded(f"All {count} edits failed: {first.message}{advice}")
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
-    again = _RUN_AGAIN if send_as is not None else _MAKE_AGAIN
+    again = _again(failed.values(), _RUN_AGAIN if send_as is not None else _MAKE_AGAIN)
     kept = count - len(failed)
     if not kept:
         return SomeFailed(f"All {count} edits failed. {named}{advice}")
@@ -146,6 +150,12 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
         f"{len(failed)} of {count} edits failed. {named} The other {kept} {'is' if kept == 1 else 'are'} kept: "
         f"{again}, or set if_some_fail to go on with what succeeded.{advice}"
     )
+
+
+def _again(failed: Iterable[Failure], otherwise: str) -> str:
+    """What to do for the failed ones: what is paid for already is not made, or paid, anew by running again."""
+    owed = all(isinstance(error, ResultUnavailable | OutcomeUnknown | TimedOut) for error in failed)
+    return _NOT_PAID_AGAIN if owed else otherwise
 
 
 async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Gathered:
@@ -281,7 +291,7 @@ async def _of_a_list(
             if failed is None:
                 raise
             if if_some_fail != IfSomeFail.GO_ON or not failed.kept:
-                raise failed.error(again) from error
+                raise failed.error(_again(failed.failures, again)) from error
             # one report for all: ComfyUI shows each to the artist
             return instead(host.blocked(failed.text if failed.tells else None), item.name, error)
 
@@ -328,8 +338,8 @@ def as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
         told = f"Generation {error.generation_id} was cancelled, so there is no picture to collect."
     elif isinstance(error, JobOutOfCredits):
         told = error.message.replace(", then run again.", ".")
-    elif error is not None and WAY_OUT in error.message:
-        told = error.message.replace(WAY_OUT, "")
+    elif error is not None and ANEW in error.message:
+        told = error.message.replace(f", or {ANEW}", "").removesuffix(f" Or {ANEW}.")
     else:
         return outcome
     return replace(outcome, error=error.reworded(f"{told} {_MADE_ANEW}"))

@@ -184,7 +184,6 @@ class EventStream:
 
 
 def _read_some(response: requests.Response) -> bytes:
-    """What has arrived, without waiting for more; urllib3 before 2.1 can only promise that byte by byte."""
-    read1 = getattr(response.raw, "read1", None)
-    chunk: bytes = response.raw.read(1) if read1 is None else read1(1 << 16)
+    """What has arrived, without waiting for more."""
+    chunk: bytes = response.raw.read1(1 << 16)
     return chunk

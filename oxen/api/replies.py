@@ -164,7 +164,9 @@ def _edit_image(entry: Mapping[str, Any]) -> EditImage | None:
             return EditImage(data=_decoded(encoded))
         except ValueError:
             if not isinstance(url, str) or not url:
-                raise UnexpectedReply("The service sent a picture that is not base64.") from None
+                error = UnexpectedReply("The service sent a picture that is not base64.")
+                error.picture = encoded.encode()
+                raise error from None
     if isinstance(url, str) and (data := inline(url)) is not None:
         return EditImage(data=data)
     return EditImage(url=url) if isinstance(url, str) and url else None

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from ..errors import InvalidParameters, ReplyError, UnexpectedReply
+from ..errors import ClientRefused, InvalidParameters, OutOfCredits, ReplyError, UnexpectedReply
 from .client import Client
 
 _BRANCH = "main"
 _FOLDER = "kontext-bridge"
 _PLAYGROUND = "playground"
 _SECONDS = 120.0
+# What another way to send the picture would meet as well.
+_ELSEWHERE_TOO = (ClientRefused, OutOfCredits)
 
 
 def upload(client: Client, data: bytes, media_type: str, repository: str | None) -> str:
@@ -34,9 +37,13 @@ def upload(client: Client, data: bytes, media_type: str, repository: str | None)
         return _to_playground(client, data, media_type, name)
     except (InvalidParameters, ReplyError) as error:
         where = repository or "your Oxen playground"
+        advice = "Set send_as to data URI, or name a public repository of yours as upload_repository in the settings. "
+        if repository is not None:
+            advice = "Set send_as to data URI, or name another public repository of yours as upload_repository. "
+        if isinstance(error, _ELSEWHERE_TOO) or error.status == HTTPStatus.UNAUTHORIZED:
+            advice = ""
         raise error.reworded(
-            f"The picture could not be uploaded to {where}: {error.message} Set send_as to data URI, or name a "
-            "public repository of yours as upload_repository in the settings. No edit was sent."
+            f"The picture could not be uploaded to {where}: {error.message} {advice}No edit was sent."
         ) from None
 
 

@@ -74,16 +74,9 @@ def chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def raw_chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body of a streamed response as it comes over the network, in pieces of at most 64 KB.
-
-    urllib3 before 2.1 waits until 64 KB are together.
-    """
-    read1 = getattr(response.raw, "read1", None)
+    """The body of a streamed response as it comes over the network, in pieces of at most 64 KB."""
     try:
-        if read1 is None:
-            yield from response.raw.stream(_CHUNK, decode_content=False)
-            return
-        while chunk := read1(_CHUNK, decode_content=False):
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
             yield chunk
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as error:
         raise requests.exceptions.ConnectionError(error) from None

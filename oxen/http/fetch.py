@@ -151,7 +151,9 @@ class Fetcher:
 
     def _read(self, response: requests.Response, url: str, line: Line) -> bytes:
         limit = self._limits.max_bytes
-        too_large = UrlRefused(f"{self._shown(url)} is larger than {limit >> 20} MB and was not downloaded.")
+        too_large = UrlRefused(
+            f"{self._shown(url)} is larger than {limit >> 20} MB and was not downloaded.", status=413
+        )
         length = response.headers.get("Content-Length", "").strip()
         announced = int(length) if _LENGTH.fullmatch(length) else None
         if "Transfer-Encoding" in response.headers:

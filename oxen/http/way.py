@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import requests
 import requests.utils
+import urllib3
 import urllib3.exceptions
 from urllib3.util import parse_url
 
@@ -24,6 +26,8 @@ from ..errors import Misconfigured
 
 # The first that is set counts, in the order of requests and then of Python itself.
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+# The oldest that is used; pyproject.toml and requirements.txt say the same.
+URLLIB3 = (2, 1)
 _SOCKS = frozenset(["socks4", "socks4a", "socks5", "socks5h"])
 _HTTP = frozenset(["http", "https"])
 _MEND = "Nothing was sent. Correct or unset it where ComfyUI is started, then start it again."
@@ -41,8 +45,9 @@ def way_to(url: str, session: requests.Session, *, proxied: bool | None = None) 
     """The way to a URL for a session; its own `verify` comes before the environment's.
 
     proxied: whether proxies of the environment are used; None asks the session's `trust_env`.
-    Raises Misconfigured naming the variable that is wrong.
+    Raises Misconfigured naming the variable that is wrong, or the library that is too old to keep what is promised.
     """
+    _check_library()
     proxies: dict[str, str] = {}
     if session.trust_env if proxied is None else proxied:
         proxies = requests.utils.get_environ_proxies(url, no_proxy=None)
@@ -53,6 +58,18 @@ def way_to(url: str, session: requests.Session, *, proxied: bool | None = None) 
     if verify is True and urlsplit(url).scheme == "https":
         verify = _trusted() or True
     return Way(proxies, verify)
+
+
+def _check_library() -> None:
+    """An older urllib3 takes a body that ends early for whole, and cannot be stopped in the middle of a handshake."""
+    version = str(getattr(urllib3, "__version__", ""))
+    found = re.match(r"(\d+)\.(\d+)", version)
+    if found is not None and tuple(map(int, found.groups())) < URLLIB3:
+        least = ".".join(map(str, URLLIB3))
+        raise Misconfigured(
+            f"Python's package urllib3 is version {version} here, and {least} or later is needed. Nothing was sent. "
+            f"Run `python -m pip install --upgrade 'urllib3>={least}'` with ComfyUI's Python and start it again."
+        )
 
 
 def _trusted() -> str | None:

@@ -67,8 +67,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             getattr(cause, "reason", None),
             *cause.args,
             cause.__cause__,
-            # urllib3 before 2 does not say from what it raises this one
-            cause.__context__ if isinstance(cause, urllib3.exceptions.NewConnectionError) else None,
         )
         cause = next((inner for inner in wrapped if isinstance(inner, BaseException)), None)
 

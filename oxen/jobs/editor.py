@@ -33,17 +33,19 @@ from ..errors import (
     OxenError,
     RateLimited,
     ResultUnavailable,
+    ResultUnreadable,
     SpendLimitReached,
     TimedOut,
     UnexpectedReply,
     Upstream,
 )
+from . import unread
 from .doubt import Doubts
 from .given_up import NO_PICTURE, is_gone, with_way_out
 from .lookup import Answer, Found, Perhaps, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
-from .results import Results
+from .results import Results, unreadable
 from .session import Session
 from .slots import slot
 from .spend import SpendGuard
@@ -64,8 +66,7 @@ _CLEANUP_SECONDS = 20.0
 _TRIES_WHEN_BUSY = 6
 _BUSY_PAUSE = 2.0
 _NEVER_KEPT = (
-    "It was paid for, and its picture came, but could not be kept on this machine, and Oxen.ai does not list it. To "
-    "pay for another, set result to always new."
+    "It was paid for, and its picture came, but could not be kept on this machine, and Oxen.ai does not list it."
 )
 
 
@@ -140,6 +141,7 @@ class Editor(Generic[Picture]):
         self._pays_for_lost = pays_for_lost
         self._submitted: list[Record] = []
         self._anew: dict[str, Record] = {}
+        self._opened: set[int] = set()
         self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
@@ -240,7 +242,7 @@ class Editor(Generic[Picture]):
                     return None
                 continue
             picture = self._kept(found)
-            if picture is None and found.state is State.DONE and found.generation_id is None:
+            if picture is None and found.state is State.DONE and self._has_no_address(found):
                 answer = self._asked_for(found)
                 if isinstance(answer, Found):
                     found = self._ledger.sent(found, generation_id=answer.row.generation_id)
@@ -271,6 +273,8 @@ class Editor(Generic[Picture]):
             self._ledger.ended(record, State.GONE, "Its file is gone from this machine.")
             return
         self._ledger.told(record)
+        if (came := self._unread(record)) is not None:
+            raise unread.error_of(self._ledger, record, came)
         if isinstance(answer, OxenError):
             raise answer.reworded(
                 f"Edit {record.id} of the history is paid for, its picture is not on this machine, and Oxen.ai could "
@@ -278,7 +282,9 @@ class Editor(Generic[Picture]):
                 "another."
             )
         if record.bytes is None:
-            raise ResultUnavailable(f"Edit {record.id} of the history: {_NEVER_KEPT}")
+            raise ResultUnavailable(
+                f"Edit {record.id} of the history: {_NEVER_KEPT} To pay for another, set result to always new."
+            )
         raise ResultUnavailable(
             f"Edit {record.id} of the history is paid for, but its file is gone from this machine, and Oxen.ai does "
             "not list it. Set result to always new to pay for another."
@@ -295,6 +301,8 @@ class Editor(Generic[Picture]):
                 "again to ask once more."
             )
         if not isinstance(answer, Found):
+            if (came := self._unread(record)) is not None:
+                raise unread.error_of(self._ledger, record, came)
             why = record.error or "Oxen.ai does not list it."
             if record.state is State.DONE and record.bytes is None:
                 why = _NEVER_KEPT
@@ -313,8 +321,26 @@ class Editor(Generic[Picture]):
         try:
             return self._results.decode(data)
         except ValueError as error:
-            logger.warning("The kept file of generation %s is damaged: %s", record.generation_id, error)
+            logger.warning(
+                "The kept file of edit %d cannot be read (%s): %s", record.id, self._ledger.path(record), error
+            )
             return None
+
+    def _unread(self, record: Record) -> ResultUnreadable | None:
+        """What is wrong with the file that this machine holds of a record; None where there is none."""
+        data = self._ledger.picture(record) if record.state is State.DONE else None
+        if data is None:
+            return None
+        try:
+            self._results.decode(data)
+        except ValueError as error:
+            return unreadable(str(error), data, record.generation_id)
+        return None
+
+    @staticmethod
+    def _has_no_address(record: Record) -> bool:
+        """Whether there is no way to download its picture but by way of the lists."""
+        return record.generation_id is None and (record.result_url is None or record.collected_at is not None)
 
     def _may_pay_again(self, claim: _Claim[Picture], error: OxenError) -> bool:
         """Whether a record that leads nowhere is given up and the edit sent anew.
@@ -323,7 +349,8 @@ class Editor(Generic[Picture]):
         certainly gone.
         """
         record = claim.record
-        return claim.how is not How.NEW and self._is_decided(record) and (record.told or is_gone(error))
+        asked = claim.how is not How.NEW and record.id not in self._opened and self._is_decided(record)
+        return asked and (record.told or is_gone(error))
 
     def _is_asked_for(self, record: Record) -> bool:
         """Whether a new picture is asked for on account of this record."""
@@ -372,6 +399,7 @@ class Editor(Generic[Picture]):
             raise SpendLimitReached(
                 f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
             )
+        self._opened.add(record.id)
         leaving = partial(self._ledger.leaving, record)
         try:
             if blocking:
@@ -380,6 +408,8 @@ class Editor(Generic[Picture]):
             record = self._noted(record, generation_id=generation_id)
             self._submitted.append(record)
             return _Claim(record, How.NEW)
+        except ResultUnreadable as came:
+            return self._in_place_of(came, record)
         except Interrupted:  # of a request that is out the outcome is unknown, and that is another error
             self._ended(record, State.REFUSED, "Its run was stopped before it was sent.")
             raise
@@ -403,14 +433,28 @@ class Editor(Generic[Picture]):
     ) -> _Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
         seconds = max(self._terms.seconds, _BLOCKING_SECONDS)
-        image = self._client.edit(parameters, input_image, seconds=seconds, before_last=leaving)[0]
+        try:
+            image = self._client.edit(parameters, input_image, seconds=seconds, before_last=leaving)[0]
+        except UnexpectedReply as error:
+            if error.picture is None:
+                raise
+            raise unreadable(error.message, error.picture) from None
         if image.data is None:
             return _Claim(self._noted(record, result_url=image.url), How.NEW)
         try:
             picture = self._results.decode(image.data)
         except ValueError as error:
-            raise UnexpectedReply(f"The picture in the service's answer cannot be read: {error}") from None
+            raise unreadable(str(error), image.data) from None
         return _Claim(self._keep(record, image.data), How.NEW, picture)
+
+    def _in_place_of(self, came: ResultUnreadable, record: Record) -> _Claim[Picture]:
+        """Keep what a blocking request's answer had for a picture; the history may have a better copy of it."""
+        error = unread.keep(self._ledger, record, came)
+        record = self._ledger.current(record)
+        answer = self._asked_for(record)
+        if not isinstance(answer, Found):
+            raise error
+        return _Claim(self._noted(record, generation_id=answer.row.generation_id), How.NEW)
 
     def _noted(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
         """The record with what the service made of it; where it cannot be written down, this run knows it all the same.
@@ -457,6 +501,8 @@ class Editor(Generic[Picture]):
                 url = row.result_url
             self._progress.at(index, Stage.DOWNLOADING)
             record, data, picture = self._download(record, url, late)
+        except ResultUnreadable as came:
+            raise unread.keep(self._ledger, record, came) from None
         except GenerationCancelled as error:
             self._ended(record, State.CANCELLED, error.message)
             raise
@@ -475,6 +521,8 @@ class Editor(Generic[Picture]):
             return record, *self._results.download(url, record.generation_id, late)
         try:
             return record, *self._results.download(url, None)
+        except ResultUnreadable:
+            raise
         except ResultUnavailable:
             answer = self._asked_for(record)
         if not isinstance(answer, Found):
@@ -527,6 +575,8 @@ class Editor(Generic[Picture]):
             elif row.status is JobStatus.SUCCEEDED:
                 data, _ = self._results.under(client).download(row.result_url, row.generation_id)
                 self._keep(record, data)
+        except ResultUnreadable as came:
+            logger.warning("%s", unread.keep(self._ledger, record, came))
         except OxenError as error:
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
         finally:

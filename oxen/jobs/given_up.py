@@ -12,10 +12,10 @@ from http import HTTPStatus
 from ..errors import ConnectionFailed, GenerationNotFound, OxenError, ReplyError, ResultUnavailable, TimedOut
 from .ledger import Ledger
 from .record import Record
+from .results import ANEW
 
 # What a wait for a job may end in with the job's fate still open.
 NO_PICTURE = (ConnectionFailed, GenerationNotFound, ReplyError, ResultUnavailable, TimedOut)
-WAY_OUT = ", or set result to always new to pay for another"
 # A store that fails mostly does so for a while: no longer than this is its picture waited for as a matter of course.
 _PASSING_SECONDS = 600.0
 
@@ -36,16 +36,16 @@ def with_way_out(ledger: Ledger, record: Record, error: OxenError) -> OxenError:
     if young and isinstance(error, ResultUnavailable) and error.status is None:
         return error
     ledger.told(record)
-    if WAY_OUT in error.message:
+    if ANEW in error.message:
         return error
     if isinstance(error, GenerationNotFound):
         return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
     if isinstance(error, ResultUnavailable | TimedOut):
-        return error.reworded(f"{error.message.rstrip('. ')}{WAY_OUT}.")
+        return error.reworded(f"{error.message.rstrip('. ')}, or {ANEW}.")
     key = ""
     if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         key = " with the right key"
     return error.reworded(
         f"What became of generation {record.generation_id} cannot be seen: {error.message} It is remembered: run again"
-        f"{key} to look once more, without paying{WAY_OUT}."
+        f"{key} to look once more, without paying, or {ANEW}."
     )

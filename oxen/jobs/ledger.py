@@ -237,7 +237,7 @@ class Ledger:
     def recovered(self, record: Record) -> Record:
         """The record with the file that a run wrote for it before it was stopped, where there is one."""
         waits = record.state in (State.SENDING, State.SENT) or (record.state is State.DONE and record.bytes is None)
-        name = self._store.find(_stem(record), record.suffix) if waits else None
+        name = self._store.find(_stem(record), record.suffix) or self._store.any(_stem(record)) if waits else None
         data = None if name is None else self._store.read(name)
         if data is None:
             return record
@@ -268,6 +268,10 @@ class Ledger:
         if not reuse:
             return self.owed(key)
         return (self.undecided(key) if pays_for_lost else None) or self.usable(key)
+
+    def path(self, record: Record) -> Path | None:
+        """Where a record's file is, or was; None where it has none."""
+        return None if record.file is None else self._store.folder / record.file
 
     def usable(self, key: str) -> Record | None:
         """The newest record of a key that has a picture, or will get one; last of all one that was cut off."""

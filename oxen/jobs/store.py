@@ -57,6 +57,10 @@ class Store:
         written = itertools.takewhile(lambda name: (self.folder / name).exists(), _names(stem, suffix))
         return next(iter(deque(written, maxlen=1)), None)
 
+    def any(self, stem: str) -> str | None:
+        """The name of a file of this owner, whatever it ends in; None where there is none."""
+        return next((path.name for path in sorted(self.folder.glob(f"{stem}.*")) if path.suffix != _PART), None)
+
     def names(self) -> list[str]:
         """The names of all whole files of owners, which are numbers; a desktop leaves others in any folder."""
         return [path.name for path in self.folder.glob("[0-9]*") if path.suffix != _PART and path.is_file()]

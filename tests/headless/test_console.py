@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from cases import node
-from kontext_bridge.console import open_console, say, tell
+from kontext_bridge.commands.console import open_console, say, tell
 from kontext_bridge.headless.__main__ import main
 from kontext_bridge.headless.report import TerminalReport
 from kontext_bridge.standin import StandIn, Timing
@@ -191,6 +191,29 @@ def test_an_output_folder_that_cannot_be_is_refused_before_anything_is_paid(
     assert main(command(tmp_path, workflow(), "--output", str(tmp_path / "file" / "out"))[3:]) == 1
     err = capsys.readouterr().err
     assert "is no folder" in err and "--output" in err
+    assert service.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("", "is empty"), ("x" * 300, "too long"), ("y/" * 2100, "too long"), ("a\0", "NUL")],
+    ids=["empty", "long", "long in all", "NUL"],
+)
+def test_a_name_that_names_no_file_is_refused_before_anything_is_paid(
+    name: str,
+    words: str,
+    service: StandIn,
+    here: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(command(tmp_path, workflow(), "--output", name)[3:]) == 1
+    said = capsys.readouterr().err
+    assert words in said and "--output" in said and "Errno" not in said
+    assert main([name]) == 1
+    assert words in capsys.readouterr().err
+    assert main([str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
     assert service.requests == []
 
 

@@ -13,6 +13,9 @@ import pytest
 from kontext_bridge.imaging import decoders
 from kontext_bridge.imaging.codec import decode
 from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.imaging.jpeg import read_jpeg
+from kontext_bridge.imaging.limits import Limits
+from kontext_bridge.imaging.scans import decode_scans
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -251,3 +254,81 @@ def recoded(data: bytes, marker: int) -> bytes:
 def test_what_is_not_read_is_named(spoil: Callable[[bytes], bytes], words: str, jpeg: Callable[..., bytes]) -> None:
     with pytest.raises(ImageError, match=words):
         decode(spoil(jpeg()))
+
+
+def decoded_pixels(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The pixels of every decoding by Pillow from here on."""
+    decoded: list[int] = []
+    original = Image._getdecoder
+
+    class Counted:
+        def __init__(self, decoder: Any) -> None:
+            self._decoder = decoder
+
+        def setimage(self, core: Any, box: tuple[int, int, int, int]) -> None:
+            decoded.append(box[2] * box[3])
+            self._decoder.setimage(core, box)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._decoder, name)
+
+    monkeypatch.setattr(Image, "_getdecoder", lambda *more: Counted(original(*more)))
+    return decoded
+
+
+def scans_of(data: bytes) -> list[tuple[int, int]]:
+    """Where the data of each scan begin and end."""
+    starts = [
+        at.start() + 2 + int.from_bytes(data[at.end() : at.end() + 2], "big") for at in re.finditer(b"\xff\xda", data)
+    ]
+    mark = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+    return [(start, mark.search(data, start).start()) for start in starts]  # type: ignore[union-attr]
+
+
+LARGE = 2200  # above decoders._LARGE in all
+
+
+@pytest.mark.parametrize("build", ["progressive", "one scan a channel"])
+def test_a_large_picture_of_several_scans_is_decoded_once_and_still_checked(
+    build: str, jpeg: Callable[..., bytes], saved: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(3).integers(-9, 9, (LARGE, LARGE, 1))
+    rows = np.linspace(20, 220, LARGE)[:, None, None] + np.array([0, 10, -10])
+    pixels = (rows + noise).astype(np.uint8)
+    if build == "progressive":
+        data = saved(Image.fromarray(pixels), "JPEG", quality=85, progressive=True)
+    else:
+        data = planes(lambda mode: saved(Image.fromarray(pixels).convert(mode), "JPEG", quality=85), "123")
+    decoded = decoded_pixels(monkeypatch)
+    assert np.array_equal(decode(data).rgb, shown(data))
+    assert sum(decoded) < 2.1 * LARGE * LARGE, "once here, and once to compare with"
+    for start, end in scans_of(data):
+        if end - start < 8:
+            continue  # nothing but zeros, which are what libjpeg fills up with
+        for cut in {start, start + (end - start) // 2, max(start, end - 300)}:
+            with pytest.raises(ImageError, match="truncated"):
+                decode(data[: cut - (data[cut - 1] == 0xFF)] + data[end:])
+
+
+@pytest.mark.parametrize("restarts", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"quality": 20}, {"quality": 100}], ids=str)
+def test_one_pass_finds_every_long_cut_and_suspects_no_whole_scan(
+    options: dict[str, Any], restarts: int, saved: Callable[..., bytes], picture: Callable[..., Pixels]
+) -> None:
+    for seed, (mode, height, width) in enumerate([("RGB", 120, 190), ("L", 97, 65), ("CMYK", 64, 64), ("RGB", 9, 230)]):
+        one = Image.fromarray(picture(height, width, seed=seed)).convert(mode)
+        data = saved(one, "JPEG", **{"quality": 85, "progressive": True, "restart_marker_blocks": restarts, **options})
+        assert not looks_cut(data)
+        if restarts:
+            continue
+        for start, end in scans_of(data):
+            for cut in range(start, end - 64, 37):
+                assert looks_cut(data[: cut - (data[cut - 1] == 0xFF)] + data[end:]), (start, cut, end)
+
+
+def looks_cut(data: bytes) -> bool:
+    parts = read_jpeg(data, Limits())
+    mode, layout = decoders._JPEG_MODES[len(parts.channels)]
+    picture, cut = decode_scans(parts.pieces(), mode, layout, (parts.width, parts.height))
+    assert cut or np.array_equal(np.asarray(picture.convert("RGB")), shown(data))
+    return cut

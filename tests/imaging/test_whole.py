@@ -200,3 +200,41 @@ def test_a_gif_with_codes_of_more_bits_than_it_has_colours_is_read() -> None:
     assert decode(data).rgb[0, :, 0].tolist() == [200, 100]
     with pytest.raises(ImageError, match="13 bits a pixel"):
         decode(data.replace(b"\0\0\x0b\x06", b"\0\0\x0d\x06"))
+
+
+@pytest.mark.parametrize("kind", ["lossless", "lossy", "lossy alpha", "lossless alpha", "animated"])
+def test_a_webp_that_lacks_its_last_bytes_is_refused_or_the_very_same_though_its_sizes_agree(
+    kind: str, picture: Callable[..., Pixels], saved: Callable[..., bytes]
+) -> None:
+    refused = 0
+    for seed in range(12):
+        pixels = picture(31 + seed, 45, channels=4 if "alpha" in kind else 3, seed=seed)
+        still = saved(Image.fromarray(pixels), "WEBP", lossless="lossless" in kind, quality=60 + seed, exact=True)
+        chunks = chunks_of(still)
+        for cut in range(4):
+            name, body = chunks[-1]
+            parts = [*chunks[:-1], (name, body[: len(body) - cut])]
+            if kind == "animated":
+                frame = b"\0" * 6 + (44).to_bytes(3, "little") + (30 + seed).to_bytes(3, "little") + b"\1\0\0\0"
+                inner = b"".join(n + struct.pack("<I", len(b)) + b + b"\0" * (len(b) & 1) for n, b in parts)
+                parts = [vp8x(0x02, 45, 31 + seed), (b"ANIM", b"\0" * 6), (b"ANMF", frame + inner)]
+            data = riff(*parts)
+            whole = np.asarray(Image.open(io.BytesIO(still)).convert("RGBA"))
+            try:
+                decoded = decode(data)
+            except ImageError:
+                refused += 1
+                assert cut, "a whole one is read"
+                continue
+            alpha = np.full(whole.shape[:2], 255) if decoded.alpha is None else decoded.alpha
+            assert np.array_equal(np.dstack([decoded.rgb, alpha]), whole), (seed, cut)
+    assert refused
+
+
+def chunks_of(webp: bytes) -> list[tuple[bytes, bytes]]:
+    chunks, at = [], 12
+    while at < len(webp):
+        name, length = struct.unpack_from("<4sI", webp, at)
+        chunks.append((name, webp[at + 8 : at + 8 + length]))
+        at += 8 + length + (length & 1)
+    return chunks

@@ -15,6 +15,7 @@ from kontext_bridge.imaging.codec import decode, encode, to_tensors
 from kontext_bridge.imaging.keep.engine import keep
 from kontext_bridge.imaging.pixels import to_uint8
 from kontext_bridge.keep import main
+from PIL import Image
 
 ensure_comfy_api()
 
@@ -73,6 +74,25 @@ def test_the_command_keeps_alpha_and_takes_a_mask(tmp_path: Path) -> None:
     [
         (["missing.png", "missing.png", "-o", "x.png"], "missing.png"),
         (["missing.png", "missing.png", "-o", "x.bmp"], "must end in"),
+        (["", "a.png", "-o", "x.png"], "SOURCE is empty"),
+        (["a.png", "", "-o", "x.png"], "EDITED is empty"),
+        (["a.png", "a.png", "-o", ""], "--out is empty"),
+        (["a.png", "a.png", "-o", "x.png", "--mask", ""], "--mask is empty"),
+        (["a.png", "a.png", "-o", "x.png", "--mask-out", ""], "--mask-out is empty"),
+        (["a.png", "a.png", "-o", "x.png", "--info", ""], "--info is empty"),
+        (["x" * 300 + ".png", "a.png", "-o", "x.png"], "too long"),
+        (["a.png", "a.png", "-o", "x" * 300 + ".png"], "too long"),
+        (["a.png", "a.png", "-o", "x.png", "--info", "x" * 300], "too long"),
+        (["a.png", "a\0.png", "-o", "x.png"], "NUL"),
+        (["a.png", "folder.png", "-o", "x.png"], "is a folder"),
+        (["a.png", "a.png", "-o", "folder.png"], "is a folder"),
+        (["a.png", "a.png", "-o", "x.png", "--info", "folder.png"], "is a folder"),
+        (["a.png", "a.png", "-o", "x.png", "--mask", "folder.png"], "is a folder"),
+        (["a.png", "a.png", "-o", "nowhere/x.png"], "no folder nowhere"),
+        (["a.png", "a.png", "-o", "x.png", "--mask-out", "nowhere/x.png"], "no folder nowhere"),
+        (["a.png", "a.png", "-o", "x.png", "--info", "nowhere/x.json"], "no folder nowhere"),
+        (["a.png", "a.png", "-o", "x.png", "--mask-out", "./x.png"], "the same file"),
+        (["huge.png", "a.png", "-o", "x.png"], "Scale it down first"),
     ],
 )
 def test_the_command_says_what_is_wrong(
@@ -83,8 +103,13 @@ def test_the_command_says_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    save(torch.zeros(16, 16, 3), tmp_path / "a.png")
+    Path("folder.png").mkdir()
+    if "huge.png" in arguments:
+        Image.new("1", (9000, 9000)).save("huge.png")
     assert main(arguments) == 1
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert words in said and "Errno" not in said and not Path("x.png").exists()
 
 
 LARGE = """

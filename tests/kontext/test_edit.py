@@ -180,6 +180,40 @@ def test_what_cannot_be_done_is_said_in_a_line_before_anything_is_computed(
     assert re.search(message, said)
 
 
+LONG = "x" * 300 + ".png"
+
+
+@pytest.mark.parametrize("option", ["--out", "--model", "--text-encoders", "--vae", "--lora"])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("", "is empty"), (" ", "is empty"), (LONG, "too long"), ("a\0.png", "NUL"), ("y/" * 2100 + "a.png", "too long")],
+    ids=["empty", "blank", "long", "NUL", "long in all"],
+)
+def test_a_name_that_names_no_file_is_said_in_words(run, capsys, option, name, words, nothing_computed):
+    assert run(option, name)[0] == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert words in said and option in said and "Errno" not in said and len(said) < 300
+
+
+@pytest.mark.parametrize("name", ["", LONG, "a\0.png"])
+def test_a_picture_without_a_usable_name_is_said_in_words(tmp_path, capsys, name, nothing_computed):
+    assert edit.main([name, "blue", "-o", str(tmp_path / "out.png")]) == 1
+    said = capsys.readouterr().err
+    assert "PICTURE" in said and "Errno" not in said
+
+
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder_are_said(run, tmp_path, capsys, nothing_computed):
+    assert run("--lora", str(tmp_path))[0] == 1 and "is a folder" in capsys.readouterr().err
+    assert run("--text-encoders", str(tmp_path / "in.png"))[0] == 1
+    assert "takes the folder" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_too_large_is_said_to_be_scaled_down(run, tmp_path, capsys, nothing_computed):
+    Image.new("1", (9000, 9000)).save(tmp_path / "huge.png")
+    assert run(source=tmp_path / "huge.png")[0] == 1
+    assert re.search(r"huge\.png: .*Scale it down first\.", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     "option",
     ["--steps", "--guidance", "--seed", "--megapixels", "--aspect-ratio", "--negative-prompt", "--lora", "--out"],
