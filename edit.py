@@ -20,16 +20,16 @@ from .imaging.codec import decode, encode, to_tensors
 from .imaging.errors import ImageError
 from .imaging.formats import ImageFormat
 from .imaging.pixels import to_uint8, with_alpha
-from .kontext.checkpoint import read_checkpoint
+from .kontext.checkpoint.layers import Naming, Size
+from .kontext.checkpoint.reading import read_checkpoint
 from .kontext.errors import BadRequest, KontextError, OutOfMemory
-from .kontext.layers import Naming, Size
-from .kontext.linear import Compute
-from .kontext.lora import Lora, attach, linears_of, read_lora
-from .kontext.mount import mount
-from .kontext.sampler import Edit, Step, sample
-from .kontext.text import encode_prompts
-from .kontext.tiny import write_tiny
-from .kontext.vae import Autoencoder
+from .kontext.fp8.compute import Compute
+from .kontext.standalone.lora import Lora, attach, linears_of, read_lora
+from .kontext.standalone.mount import mount
+from .kontext.standalone.sampler import Edit, Step, sample
+from .kontext.standalone.text import encode_prompts
+from .kontext.standalone.tiny import write_tiny
+from .kontext.standalone.vae import Autoencoder
 
 logger = logging.getLogger(__name__)
 

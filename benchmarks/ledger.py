@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.record import request_key
-from kontext_bridge.oxen.request import EditParameters
+from kontext_bridge.oxen.api.request import EditParameters
+from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.record import request_key
 
 GOAL_MS = 5.0
 PROCESSES = 4

@@ -54,8 +54,8 @@ def import_pack() -> None:
 
 def write_model(path: Path, blocks: str) -> None:
     import torch
-    from kontext_bridge.kontext.fp8 import MAX_E4M3
-    from kontext_bridge.kontext.layers import HEAD, Role, Size, layers, norms
+    from kontext_bridge.kontext.checkpoint.layers import HEAD, Role, Size, layers, norms
+    from kontext_bridge.kontext.fp8.formats import MAX_E4M3
     from safetensors.torch import save_file
 
     doubles, singles = map(int, blocks.split(","))
@@ -87,7 +87,7 @@ def main() -> None:
     import nodes
 
     import_pack()
-    from kontext_bridge.kontext import comfyui
+    from kontext_bridge.kontext.comfyui import load as comfyui
 
     device = comfy.model_management.get_torch_device()
     side = chosen.side // 8

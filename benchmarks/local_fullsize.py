@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 
 import torch
-from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.checkpoint.layers import HEAD, KONTEXT, Role, layers, norms
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.fp8.compute import Compute
 from kontext_bridge.kontext.latents import noise, pack
-from kontext_bridge.kontext.layers import HEAD, KONTEXT, Role, layers, norms
-from kontext_bridge.kontext.linear import Compute
-from kontext_bridge.kontext.mount import mount
 from kontext_bridge.kontext.schedule import schedule
+from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.standalone.mount import mount
 
 
 def write_full_size(path: Path) -> None:

@@ -21,15 +21,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from kontext_bridge.kontext.checkpoint import Checkpoint, read_checkpoint
-from kontext_bridge.kontext.denoiser import Conditioning, Denoiser
-from kontext_bridge.kontext.fp8 import dequantise, quantise_rows
+from kontext_bridge.kontext.checkpoint.layers import KONTEXT
+from kontext_bridge.kontext.checkpoint.reading import Checkpoint, read_checkpoint
+from kontext_bridge.kontext.fp8.compute import Compute, Linear, multiplies_fp8_rows
+from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
 from kontext_bridge.kontext.latents import noise, pack
-from kontext_bridge.kontext.layers import KONTEXT
-from kontext_bridge.kontext.linear import Compute, Linear, multiplies_fp8_rows
-from kontext_bridge.kontext.mount import mount
-from kontext_bridge.kontext.sampler import Edit, sample
 from kontext_bridge.kontext.schedule import schedule
+from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.standalone.mount import mount
+from kontext_bridge.kontext.standalone.sampler import Edit, sample
 from local_fullsize import write_full_size
 
 DEVICE = torch.device("cuda", 0)

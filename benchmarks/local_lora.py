@@ -13,8 +13,8 @@ from __future__ import annotations
 import argparse
 
 import torch
-from kontext_bridge.kontext.fp8 import E4M3, dequantise, quantise_rows
-from kontext_bridge.kontext.linear import Branch, Compute, Linear
+from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear
+from kontext_bridge.kontext.fp8.formats import E4M3, dequantise, quantise_rows
 
 
 def stochastic(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

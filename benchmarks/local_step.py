@@ -18,16 +18,16 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
-from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.denoiser import Conditioning
-from kontext_bridge.kontext.fp8 import dequantise
+from kontext_bridge.kontext.checkpoint.layers import Role, Size, layers
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.fp8.compute import Compute, Linear
+from kontext_bridge.kontext.fp8.formats import dequantise
 from kontext_bridge.kontext.latents import noise, pack, unpack
-from kontext_bridge.kontext.layers import Role, Size, layers
-from kontext_bridge.kontext.linear import Compute, Linear
-from kontext_bridge.kontext.lora import linears_of
-from kontext_bridge.kontext.mount import mount
-from kontext_bridge.kontext.sampler import Edit, sample
-from kontext_bridge.kontext.tiny import random_weights
+from kontext_bridge.kontext.standalone.denoiser import Conditioning
+from kontext_bridge.kontext.standalone.lora import linears_of
+from kontext_bridge.kontext.standalone.mount import mount
+from kontext_bridge.kontext.standalone.sampler import Edit, sample
+from kontext_bridge.kontext.standalone.tiny import random_weights
 from safetensors.torch import save_file
 
 

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from kontext_bridge.imaging.codec import decode, encode
 from kontext_bridge.imaging.uri import to_data_uri
-from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.credentials import Account
-from kontext_bridge.oxen.edits import Edit, Terms
-from kontext_bridge.oxen.request import EditParameters
-from kontext_bridge.oxen.session import Session
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import Edit, Terms
+from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import Settings
 from kontext_bridge.standin.records import Timing
 from kontext_bridge.standin.server import StandIn

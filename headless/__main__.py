@@ -19,8 +19,8 @@ from .. import comfy_entrypoint, host
 from ..console import open_console, parsed, say, tell, typed
 from .folders import RunFolders
 from .graph import Problem, Workflow, WorkflowError, read_workflow
+from .outputs import RunResult
 from .report import TerminalReport
-from .results import RunResult
 from .run import NodeFailed, RunInterrupted, node_table, run_workflow
 from .settings import SettingError, apply_setting
 

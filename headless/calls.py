@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..host import Blocked, set_local_element
-from .inputs import input_specs
+from .given import input_specs
 
 if TYPE_CHECKING:
     from comfy_api.latest import io

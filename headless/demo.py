@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .. import host
 from ..console import open_console, say, tell
+from ..nodes.sessions import home
 from ..oxen.credentials import BASE_VARIABLE, KEY_VARIABLE, find_account
 from ..oxen.errors import OxenError
 from . import ensure_comfy_api
@@ -74,7 +75,7 @@ def _edit() -> int:
 def _service() -> Iterator[str]:
     """The service to talk to, and a sentence that says which."""
     if os.environ.get(KEY_VARIABLE, "").strip():
-        account = find_account(host.user_folder())
+        account = find_account(home())
         yield f"Service: {account.base_url} with the key in {KEY_VARIABLE}. This edit is real and paid for, once."
         return
     from ..standin.records import Timing

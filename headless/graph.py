@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .inputs import is_link
+from .given import is_link
 
 if TYPE_CHECKING:
     from comfy_api.latest import io

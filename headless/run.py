@@ -13,10 +13,10 @@ import torch
 from .builtin import BUILTIN_NODES
 from .calls import call, cancelled
 from .folders import RunFolders, in_folders
+from .given import input_specs, is_link
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError, parse_workflow
-from .inputs import input_specs, is_link
+from .outputs import RunResult, as_output, blocking, node_result
 from .report import Report
-from .results import RunResult, as_output, blocking, node_result
 from .validate import validate
 
 if TYPE_CHECKING:

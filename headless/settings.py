@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from .given import WIDGETS, InputSpec, input_specs, is_link
 from .graph import NodeClasses, Workflow
-from .inputs import WIDGETS, InputSpec, input_specs, is_link
 
 
 class SettingError(Exception):

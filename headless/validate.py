@@ -9,8 +9,8 @@ from typing import Any
 from comfy_api.latest import io
 
 from .calls import call
+from .given import InputSpec, input_specs, is_link
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError
-from .inputs import InputSpec, input_specs, is_link
 
 
 def _text(value: Any) -> str:

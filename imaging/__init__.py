@@ -1,1 +1,18 @@
-"""IMAGE and MASK tensors to and from bytes and URIs, and the canvas an edit is cut from and put back onto."""
+"""IMAGE and MASK tensors to and from bytes and URIs; canvas; keeping what was not edited. No network.
+
+errors.py        what it raises
+pixels.py        IMAGE and MASK tensors, checked, and their 8-bit pixels
+formats.py       the file formats that pictures are written in
+limits.py        how large a picture from outside may be
+orientation.py   which way up a picture belongs
+jpeg.py          a JPEG's structure, walked and mended
+containers.py    what a picture file says of itself
+decoders.py      pixels from the parts of a file
+deflate.py       a fast zlib stream
+png.py           a fast PNG
+codec.py         pictures to bytes and back
+uri.py           data URIs
+geometry.py      boxes, and masks that fade out
+canvas.py        the picture that an edit is cut from and put back onto
+keep/            an edit laid back onto its source so that only what was edited differs
+"""

@@ -1,4 +1,12 @@
-"""Local FLUX.1 Kontext in FP8: reading checkpoints, the FP8 linear, LoRA, the exact sampler.
+"""Local FLUX.1 Kontext in FP8. No network.
 
-Nothing here needs ComfyUI; diffusers and transformers are imported when a picture is edited without it.
+errors.py     what it raises; every text says what happened to which file, layer or step
+schedule.py   the noise levels of an edit
+latents.py    noise from a seed, tokens, and where each token lies
+checkpoint/   files into named layers with their scales; LoRA files into checked changes
+fp8/          the formats, the products, and how a linear layer multiplies
+comfyui/      a checkpoint as a MODEL of ComfyUI; imports ComfyUI
+standalone/   the same edit without ComfyUI, on diffusers; imports diffusers when first needed
+
+Two mounts, one arithmetic: comfyui/ and standalone/ both stand on checkpoint/ and fp8/, and neither on the other.
 """

@@ -11,7 +11,7 @@ from enum import Enum
 
 import torch
 
-from .layers import LATENT_CHANNELS
+from .checkpoint.layers import LATENT_CHANNELS
 
 
 class ReferenceMethod(Enum):

@@ -1,16 +1,25 @@
-"""The nodes of the pack: a schema each, and a few lines that call the rooms below."""
+"""The nodes of the pack: a schema each, and a few lines that call the rooms below. A new node is added to NODES.
+
+types.py      the socket types of this pack
+inputs.py     the inputs that several nodes have
+values.py     values that came over a link, checked
+sessions.py   this machine's account, settings and ledger, for what talks to the service
+remote/       the nodes that ask Oxen.ai
+local/        the nodes that sample on this machine
+pictures/     the nodes that change or convert pictures
+"""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .canvas import KontextPrepare, KontextRestore
-from .history import KontextHistory
-from .images import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
-from .keep import KontextKeep
-from .local import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
-from .queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
-from .remote import KontextEdit, KontextModelInfo
+from .local.model import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
+from .pictures.conversions import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
+from .pictures.keep import KontextKeep
+from .pictures.prepare import KontextPrepare, KontextRestore
+from .remote.edit import KontextEdit, KontextModelInfo
+from .remote.history import KontextHistory
+from .remote.queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
 
 NODES: list[type[io.ComfyNode]] = [
     KontextEdit,

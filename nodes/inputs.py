@@ -5,13 +5,19 @@ Saved workflows store widget values by position: append, never insert.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from ..editing.fields import Field, Kind
+from ..editing.words import SEED, VARIATIONS, wrong_with_prompt
 from ..imaging.formats import DEFAULT_FORMAT, ImageFormat
 from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
-from ..oxen.request import GUIDANCE, QUALITY, STEPS, VARIATIONS, AspectRatio, OutputFormat
+
+if TYPE_CHECKING:
+    from ..oxen.api.models import ModelSpec
 
 CATEGORY = "Kontext Bridge"
 
@@ -20,94 +26,49 @@ def choice(members: type[Enum]) -> list[str]:
     return [str(member.value) for member in members]
 
 
-def edit_inputs() -> list[io.Input]:
-    """What every edit node begins with, remote or local, in this order."""
+def widget(field: Field) -> io.Input:
+    """The widget of a field."""
+    shared: dict[str, Any] = {"tooltip": field.tooltip, "advanced": field.advanced or None}
+    low, high = field.bounds
+    if field.kind is Kind.TEXT:
+        return io.String.Input(field.name, multiline=True, placeholder=field.placeholder, **shared)
+    if field.kind is Kind.SWITCH:
+        return io.Boolean.Input(field.name, default=field.default, **shared)
+    if field.kind is Kind.CHOICE:
+        return io.Combo.Input(field.name, options=list(field.choices), default=field.default, **shared)
+    shared |= {"default": field.default, "min": low, "max": high}
+    if field.kind is Kind.NUMBER:
+        return io.Float.Input(field.name, step=field.step, round=field.decimals, **shared)
+    # ComfyUI's seed, which stays as it is after a run: another one is another request
+    fixed = io.ControlAfterGenerate.fixed if field.name == SEED.name else None
+    return io.Int.Input(field.name, control_after_generate=fixed, **shared)
+
+
+def edit_inputs(fields: Iterable[Field]) -> list[io.Input]:
+    """What an edit node begins with, remote or local: pictures, and what is asked of them."""
     return [
         io.Image.Input("image", tooltip="The pictures to edit. Every picture of a batch is edited by itself."),
-        io.String.Input(
-            "prompt",
-            multiline=True,
-            placeholder="prompt: what to change, in a sentence",
-            tooltip="What to change, in a sentence. Say what must stay as it is, too.",
-        ),
-        io.Combo.Input(
-            "aspect_ratio",
-            options=choice(AspectRatio),
-            default=AspectRatio.MATCH.value,
-            tooltip="The shape of the result. match_input_image keeps that of the picture.",
-        ),
-        io.Int.Input(
-            "steps",
-            default=28,
-            min=STEPS[0],
-            max=STEPS[1],
-            tooltip="Sampling steps, 4 to 50. Fewer are faster and rougher.",
-        ),
-        guidance_input(),
-        seed_input(
-            "Picture 1 gets this seed, picture 2 the next, and so on. The same seed with the same inputs is "
-            "the same request, and is not paid again. Seeds above 2147483647 are reduced modulo 2^31 for the service."
-        ),
+        *map(widget, fields),
     ]
 
 
-def guidance_input() -> io.Input:
-    return io.Float.Input(
-        "guidance",
-        default=2.5,
-        min=GUIDANCE[0],
-        max=GUIDANCE[1],
-        step=0.1,
-        round=0.01,
-        tooltip="How closely the prompt is followed, 0 to 10. Kontext was made for 2.5.",
-    )
-
-
-def seed_input(tooltip: str) -> io.Input:
-    """ComfyUI's seed, which stays as it is after a run: another one is another request."""
+def variations_input(more: str = "") -> io.Input:
+    """more: a sentence of the node's own, with a space before it."""
     return io.Int.Input(
-        "seed",
-        default=0,
-        min=0,
-        max=2**64 - 1,
-        control_after_generate=io.ControlAfterGenerate.fixed,
-        tooltip=tooltip,
+        "variations",
+        default=1,
+        min=VARIATIONS[0],
+        max=VARIATIONS[1],
+        advanced=True,
+        tooltip="How many results for each picture, each with a seed of its own." + more,
     )
 
 
-def request_inputs() -> list[io.Input]:
-    """How a remote edit is asked for, after `edit_inputs`."""
-    return [
-        io.Int.Input(
-            "variations",
-            default=1,
-            min=VARIATIONS[0],
-            max=VARIATIONS[1],
-            advanced=True,
-            tooltip="How many results for each picture, each with a seed of its own. Every one is paid for.",
-        ),
-        io.Combo.Input(
-            "output_format",
-            options=choice(OutputFormat),
-            default=OutputFormat.PNG.value,
-            advanced=True,
-            tooltip="The file format of the result. png alone is lossless.",
-        ),
-        io.Int.Input(
-            "output_quality",
-            default=95,
-            min=QUALITY[0],
-            max=QUALITY[1],
-            advanced=True,
-            tooltip="Quality of a webp or jpg result, 0 to 100. Has no effect on png.",
-        ),
-        io.Boolean.Input(
-            "disable_safety_checker",
-            default=False,
-            advanced=True,
-            tooltip="Asks the service to leave its safety checker out.",
-        ),
-    ]
+def remote_inputs(model: ModelSpec) -> list[io.Input]:
+    """What an edit node of a model begins with."""
+    shared = [field for field in model.fields if not field.advanced]
+    own = [field for field in model.fields if field.advanced]
+    return [*edit_inputs(shared), variations_input(" Every one is paid for."), *map(widget, own)]
 
 
 def wait_input(*, blocking: bool) -> io.Input:
@@ -210,3 +171,8 @@ def quality_input() -> io.Input:
 
 def mask_input() -> io.Input:
     return io.Mask.Input("mask", optional=True, tooltip="Becomes the alpha channel: where the mask is 1, transparent.")
+
+
+def prompt_is_usable(prompt: str | None) -> bool | str:
+    """ComfyUI's answer before anything runs; a prompt that is linked comes as None and is checked later."""
+    return True if prompt is None else wrong_with_prompt(prompt) or True

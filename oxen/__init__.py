@@ -1,4 +1,15 @@
-"""The Oxen.ai client: credentials, requests, errors, edits, queue, events, uploads, models, job ledger.
+"""The Oxen.ai client. No torch, no ComfyUI, no picture is decoded here.
 
-No torch and no ComfyUI in here; `client.Client` speaks HTTP, `edits.Edits` keeps the promises.
+errors.py        what can go wrong, as one tree; every error says what it cost and what to do
+control.py       deadlines, and stopping a run from outside
+credentials.py   where the key comes from, and the one host that it goes to
+secrets.py       what is kept out of everything that is shown or written
+settings.py      what the person who runs the machine decides
+choices.py       what an artist chooses besides the edit itself
+http/            bytes over the network: bounded in number and time, ended by Cancel, a paid request sent once
+api/             the service's routes, requests and replies, one call each
+jobs/            the promises across failures: written down before it is sent, looked up in doubt, paid once
+
+Imports run downwards: jobs, api, http, then the files beside them. Import a name from the file it is made in:
+a schema must not load a client.
 """

@@ -35,9 +35,13 @@ do next. No text holds the key, a data URI or the query of a presigned URL.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TypeVar
 
+from ..editing.values import Unfit
+
 Self = TypeVar("Self", bound="OxenError")
+T = TypeVar("T")
 
 
 class OxenError(Exception):
@@ -176,3 +180,11 @@ class UnexpectedReply(ReplyError):
 
 class UnknownStatus(UnexpectedReply):
     pass
+
+
+def checked(read: Callable[..., T], *value: object) -> T:
+    """What `read` makes of a value, before anything is sent; raises InvalidParameters where it is Unfit."""
+    try:
+        return read(*value)
+    except Unfit as error:
+        raise InvalidParameters(f"{error} Nothing was sent.") from None

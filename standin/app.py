@@ -12,7 +12,8 @@ from email.utils import format_datetime
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from . import control, generating, history, models, repos, results
+from . import generating, history, models, repos, switchboard
+from . import outcomes as results
 from .call import Handler, current_call, make_record
 from .gate import pass_gate
 from .service import SERVICE, Service
@@ -60,7 +61,7 @@ def routes() -> list[web.RouteDef]:
 async def _misdate(request: web.Request, reply: web.StreamResponse) -> None:
     """Give the reply a Date of its own where the service's clock is to be off."""
     service = request.app[SERVICE]
-    if request.path.startswith(control.PREFIX) or not (fault := service.trip("date_off", request.path)):
+    if request.path.startswith(switchboard.PREFIX) or not (fault := service.trip("date_off", request.path)):
         return
     off = (7200, -7200, 0)[len(service.requests) % 3] if fault.value == "varies" else fault.number(7200)
     reply.headers["Date"] = format_datetime(datetime.fromtimestamp(time.time() + off, timezone.utc), usegmt=True)
@@ -97,7 +98,7 @@ class Site:
         app[SERVICE] = self.service
         app.on_response_prepare.append(_misdate)
         app.add_routes(routes())
-        app.add_routes(control.routes(self))
+        app.add_routes(switchboard.routes(self))
         self.service.url = await self._listen(app, "127.0.0.1", port, count=True)
         other = web.Application(middlewares=[self._other])
         other[SERVICE] = self.service
@@ -143,7 +144,7 @@ class Site:
     @web.middleware
     async def _main(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         number = self._numbers[request.protocol]
-        if request.path.startswith(control.PREFIX):
+        if request.path.startswith(switchboard.PREFIX):
             self._control.add(number)
             return await handler(request)
         unknown = request.match_info.http_exception is not None

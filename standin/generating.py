@@ -9,13 +9,14 @@ from typing import Any
 
 from aiohttp import web
 
-from . import replies, results
+from . import outcomes as results
+from . import replies
 from .call import Call, current_call
-from .inputs import BadInput, fetch
 from .models import MODELS, TEXT_MODEL
 from .parameters import MODEL, complaint
 from .records import Job, Status
 from .rows import listed, row, select
+from .sent import BadInput, fetch
 from .service import SERVICE, Service
 
 MAX_GENERATIONS = 4

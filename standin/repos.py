@@ -10,9 +10,9 @@ from typing import Any
 from aiohttp import web
 
 from .call import current_call
-from .files import USERNAME, multipart
 from .picture import media_type
 from .service import SERVICE, Service
+from .storage import USERNAME, multipart
 
 OXEN_VERSION = "0.52.0"
 PRESIGNED_S = 3600.0

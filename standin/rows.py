@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .echo import altered
-from .files import USERNAME
 from .records import Job, Status
 from .service import COST_PER_IMAGE, Service
+from .storage import USERNAME
 
 
 def row(service: Service, job: Job) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from . import control
+from . import switchboard
 from .app import Site
 from .faults import Faults, Switch
 from .records import Bill, Job, Request, Status, Timing
@@ -147,7 +147,7 @@ class StandIn:
 
     def state(self) -> dict[str, Any]:
         """What GET /_standin/state answers."""
-        return control.state(self._running)
+        return switchboard.state(self._running)
 
     def set(self, **faults: Switch) -> None:
         """Change some switches now; their counts start again. Raises KeyError for an unknown name."""
@@ -200,4 +200,4 @@ class StandIn:
     def write_state(self, path: Path) -> None:
         """Write the state as JSON; the file appears whole or not at all."""
         self._call(self._settled())
-        control.write_state(self._running, path)
+        switchboard.write_state(self._running, path)

@@ -14,12 +14,12 @@ from aiohttp import web
 
 from .events import Hub, completion
 from .faults import Fault, Faults, Trip, Trips
-from .files import USERNAME, Files
-from .inputs import BadInput, client_error, fetch
 from .parameters import complaint, edit_of
 from .picture import BadPicture, make_edit
 from .records import Bearer, Bill, Job, Request, Status, Timing, digest
+from .sent import BadInput, client_error, fetch
 from .signing import Signer
+from .storage import USERNAME, Files
 from .strangers import strange_job
 
 # Made up: the service's own price is not documented.

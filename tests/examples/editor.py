@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kontext_bridge.headless.inputs import input_specs
+from kontext_bridge.headless.given import input_specs
 from pack import TABLE
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}

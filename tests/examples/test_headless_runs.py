@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.graph import read_workflow
-from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.outputs import RunResult
 from kontext_bridge.headless.run import run_workflow
 from kontext_bridge.standin import StandIn
 from pack import NODES, TWINS, WORKFLOWS

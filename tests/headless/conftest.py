@@ -16,7 +16,7 @@ for folder in (HERE, HERE.parent):
 
 from comfy_server import comfy_server  # noqa: E402, F401
 from kontext_bridge.headless.folders import RunFolders  # noqa: E402
-from kontext_bridge.headless.results import RunResult  # noqa: E402
+from kontext_bridge.headless.outputs import RunResult  # noqa: E402
 from kontext_bridge.headless.run import run_workflow  # noqa: E402
 
 

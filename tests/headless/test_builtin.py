@@ -11,7 +11,7 @@ from cases import node
 from comfy_api.latest import io
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.graph import WorkflowError
-from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.outputs import RunResult
 from kontext_bridge.headless.run import NodeFailed, run_workflow
 from PIL import Image
 

@@ -18,7 +18,7 @@ from cases import REFUSED, RUNS, TYPES, Workflow, node
 from comfy_server import REPOSITORY, ComfyServer, comfyui
 from kontext_bridge.headless.__main__ import object_info, pack_nodes
 from kontext_bridge.headless.folders import RunFolders
-from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.outputs import RunResult
 from PIL import Image
 
 pytestmark = pytest.mark.comfyui

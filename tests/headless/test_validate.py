@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from cases import REFUSED, echo, node
 from kontext_bridge.headless.graph import WorkflowError, parse_workflow, read_workflow
-from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.outputs import RunResult
 
 Run = Callable[..., RunResult]
 

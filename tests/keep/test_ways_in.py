@@ -18,7 +18,7 @@ from kontext_bridge.keep import main
 
 ensure_comfy_api()
 
-from kontext_bridge.nodes.keep import KontextKeep  # noqa: E402
+from kontext_bridge.nodes.pictures.keep import KontextKeep  # noqa: E402
 
 
 def save(picture: torch.Tensor, path: Path) -> Path:
@@ -115,7 +115,7 @@ def test_24_megapixels_take_no_more_than_50_mb_each(tmp_path: Path) -> None:
 def test_declaring_the_node_does_not_load_the_engine() -> None:
     code = (
         "import sys; from kontext_bridge.headless import ensure_comfy_api; ensure_comfy_api();"
-        "from kontext_bridge.nodes.keep import KontextKeep; KontextKeep.define_schema();"
+        "from kontext_bridge.nodes.pictures.keep import KontextKeep; KontextKeep.define_schema();"
         "sys.exit(any(name.endswith('keep.engine') for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from kontext_bridge.kontext.layers import Naming, Role, layers, norms, roles_by_name
-from kontext_bridge.kontext.tiny import TINY, random_weights
+from kontext_bridge.kontext.checkpoint.layers import Naming, Role, layers, norms, roles_by_name
+from kontext_bridge.kontext.standalone.tiny import TINY, random_weights
 from safetensors.torch import save_file
 
 if str(Path(__file__).parent) not in sys.path:

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 
 import torch
-from kontext_bridge.kontext.layers import layers
+from kontext_bridge.kontext.checkpoint.layers import layers
 
 RANK, ALPHA = 2, 3.0
 

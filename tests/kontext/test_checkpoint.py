@@ -5,10 +5,10 @@ import struct
 
 import pytest
 import torch
-from kontext_bridge.kontext.checkpoint import read_checkpoint
+from kontext_bridge.kontext.checkpoint.files import open_tensors
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import CheckpointError, DamagedFile, NonFinite, UnknownLayout, WrongModel
-from kontext_bridge.kontext.files import open_tensors
-from kontext_bridge.kontext.fp8 import FORMATS
+from kontext_bridge.kontext.fp8.formats import FORMATS
 from safetensors import safe_open
 from safetensors.torch import save_file
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import kontext_bridge
 import pytest
 import torch
-from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.denoiser import Conditioning, Denoiser
-from kontext_bridge.kontext.fp8 import FORMATS, dequantise
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.fp8.formats import FORMATS, dequantise
 from kontext_bridge.kontext.latents import ReferenceMethod, pack, unpack
-from kontext_bridge.kontext.mount import mount
 from kontext_bridge.kontext.schedule import schedule
+from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.standalone.mount import mount
 from safetensors.torch import load_file, save_file
 
 ORACLE = Path(__file__).with_name("comfy_oracle.py")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from kontext_bridge import edit
-from kontext_bridge.kontext.tiny import write_tiny
+from kontext_bridge.kontext.standalone.tiny import write_tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
 

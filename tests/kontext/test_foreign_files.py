@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from kontext_bridge.kontext.checkpoint import read_checkpoint
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import CheckpointError, UnknownLayout, WrongModel
 from safetensors.torch import load_file, save_file
 

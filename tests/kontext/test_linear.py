@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
-from kontext_bridge.kontext.fp8 import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
-from kontext_bridge.kontext.linear import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
+from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
+from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
 from torch.nn import functional
 
 
@@ -41,7 +41,7 @@ def test_the_exact_product_does_not_depend_on_its_chunks(monkeypatch):
     linear = make(n=50)
     x = torch.randn(3, 64)
     whole = linear.exact(x)
-    monkeypatch.setattr("kontext_bridge.kontext.linear._EXACT_CHUNK", 64 * 7)
+    monkeypatch.setattr("kontext_bridge.kontext.fp8.compute._EXACT_CHUNK", 64 * 7)
     assert relative(linear.exact(x), whole) < 1e-6
 
 
@@ -166,8 +166,8 @@ def test_a_damaged_weight_is_named():
 
 def test_the_core_is_free_of_diffusers_and_comfyui():
     code = (
-        "import sys, kontext_bridge.kontext.checkpoint, kontext_bridge.kontext.lora, kontext_bridge.kontext.sampler,"
-        " kontext_bridge.kontext.mount, kontext_bridge.kontext.text, kontext_bridge.kontext.vae;"
+        "import sys; from kontext_bridge.kontext.checkpoint import reading;"
+        "from kontext_bridge.kontext.standalone import lora, mount, sampler, text, vae;"
         "heavy = {'diffusers', 'transformers', 'comfy'} & set(sys.modules); sys.exit(repr(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-from kontext_bridge.kontext.checkpoint import read_checkpoint
+from kontext_bridge.kontext.checkpoint.layers import Naming, layers, norms, sizes_by_name
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import BadRequest, DamagedFile, LoraError, NonFinite
-from kontext_bridge.kontext.fp8 import dequantise, quantise_rows
-from kontext_bridge.kontext.layers import Naming, layers, norms, sizes_by_name
-from kontext_bridge.kontext.linear import Branch, Compute, Linear
-from kontext_bridge.kontext.lora import attach, detach, linears_of, read_lora
-from kontext_bridge.kontext.mount import mount
+from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear
+from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
+from kontext_bridge.kontext.standalone.lora import attach, detach, linears_of, read_lora
+from kontext_bridge.kontext.standalone.mount import mount
 from safetensors.torch import save_file
 
 RANK = 4

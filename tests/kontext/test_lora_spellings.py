@@ -5,11 +5,11 @@ import re
 
 import pytest
 import torch
+from kontext_bridge.kontext.checkpoint.layers import Naming, layers, sizes_by_name
 from kontext_bridge.kontext.errors import LoraError
-from kontext_bridge.kontext.layers import Naming, layers, sizes_by_name
-from kontext_bridge.kontext.linear import Linear
-from kontext_bridge.kontext.lora import attach, read_lora
-from kontext_bridge.kontext.tiny import TINY
+from kontext_bridge.kontext.fp8.compute import Linear
+from kontext_bridge.kontext.standalone.lora import attach, read_lora
+from kontext_bridge.kontext.standalone.tiny import TINY
 from safetensors.torch import save_file
 from spellings import PREFIXES, SUFFIXES, irrelevant, kinds, processors, spelled, with_header
 

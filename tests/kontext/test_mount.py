@@ -4,17 +4,17 @@ import pytest
 import torch
 from diffusers import FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
-from kontext_bridge.kontext import memory
-from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.checkpoint.layers import Naming, Role, Size, layers, norms
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import BadRequest, MissingPackage, NonFinite, OutOfMemory
-from kontext_bridge.kontext.fp8 import E4M3, FORMATS
+from kontext_bridge.kontext.fp8.compute import Compute
+from kontext_bridge.kontext.fp8.formats import E4M3, FORMATS
 from kontext_bridge.kontext.latents import noise, pack, positions
-from kontext_bridge.kontext.layers import Naming, Role, Size, layers, norms
-from kontext_bridge.kontext.linear import Compute
-from kontext_bridge.kontext.lora import linears_of
-from kontext_bridge.kontext.mount import mount
 from kontext_bridge.kontext.schedule import schedule
+from kontext_bridge.kontext.standalone import memory
+from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.standalone.lora import linears_of
+from kontext_bridge.kontext.standalone.mount import mount
 from safetensors import safe_open
 from safetensors.torch import save_file
 

@@ -5,18 +5,18 @@ import functools
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
-from kontext_bridge.kontext import denoiser
-from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.denoiser import Conditioning, Exact
+from kontext_bridge.kontext.checkpoint.layers import Naming
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import BadRequest, NonFinite, OutOfMemory, Stopped
-from kontext_bridge.kontext.fp8 import dequantise
+from kontext_bridge.kontext.fp8.compute import Compute
+from kontext_bridge.kontext.fp8.formats import dequantise
 from kontext_bridge.kontext.latents import ReferenceMethod, noise, pack, positions, unpack
-from kontext_bridge.kontext.layers import Naming
-from kontext_bridge.kontext.linear import Compute
-from kontext_bridge.kontext.lora import attach, linears_of, read_lora
-from kontext_bridge.kontext.mount import mount
-from kontext_bridge.kontext.sampler import Edit, sample
 from kontext_bridge.kontext.schedule import schedule
+from kontext_bridge.kontext.standalone import denoiser
+from kontext_bridge.kontext.standalone.denoiser import Conditioning, Exact
+from kontext_bridge.kontext.standalone.lora import attach, linears_of, read_lora
+from kontext_bridge.kontext.standalone.mount import mount
+from kontext_bridge.kontext.standalone.sampler import Edit, sample
 from safetensors.torch import save_file
 
 EDIT = Edit(width=96, height=64, steps=4, guidance=2.5, seed=7)

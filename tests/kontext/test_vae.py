@@ -4,7 +4,7 @@ import diffusers
 import pytest
 import torch
 from kontext_bridge.kontext.errors import DamagedFile, WrongModel
-from kontext_bridge.kontext.vae import Autoencoder
+from kontext_bridge.kontext.standalone.vae import Autoencoder
 from safetensors.torch import save_file
 
 CPU = torch.device("cpu")

@@ -46,12 +46,15 @@ spec = importlib.util.spec_from_file_location(
 )
 sys.modules["kontext_bridge"] = importlib.util.module_from_spec(spec)
 
-from kontext_bridge.kontext import comfyui, comfyui_lora, comfyui_patches, comfyui_sampler  # noqa: E402
+from kontext_bridge.kontext.comfyui import load as comfyui  # noqa: E402
+from kontext_bridge.kontext.comfyui import lora as comfyui_lora  # noqa: E402
+from kontext_bridge.kontext.comfyui import patches as comfyui_patches  # noqa: E402
+from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler  # noqa: E402
 from kontext_bridge.kontext.errors import KontextError  # noqa: E402
-from kontext_bridge.kontext.fp8 import FORMATS  # noqa: E402
-from kontext_bridge.kontext.linear import Compute  # noqa: E402
-from kontext_bridge.kontext.sampler import Edit  # noqa: E402
+from kontext_bridge.kontext.fp8.compute import Compute  # noqa: E402
+from kontext_bridge.kontext.fp8.formats import FORMATS  # noqa: E402
 from kontext_bridge.kontext.schedule import schedule  # noqa: E402
+from kontext_bridge.kontext.standalone.sampler import Edit  # noqa: E402
 
 logging.disable(logging.INFO)
 torch.set_num_threads(1)

@@ -63,7 +63,7 @@ def test_a_schema_that_loads_what_only_running_needs_is_noticed() -> None:
     script = (
         "import sys; from kontext_bridge.headless import ensure_comfy_api; ensure_comfy_api();"
         "from kontext_bridge.nodes import NODES; [node.GET_NODE_INFO_V1() for node in NODES];"
-        "heavy = {'safetensors', 'diffusers', 'transformers', 'requests', 'comfy', 'kontext_bridge.nodes.edits'};"
+        "heavy = {'safetensors', 'diffusers', 'transformers', 'requests', 'comfy', 'kontext_bridge.nodes.local.work'};"
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -126,7 +126,7 @@ def test_another_aspect_ratio_that_does_not_come_back_at_the_pictures_own_size_i
 
 @pytest.mark.parametrize("node_id", ["KontextSample", "KontextEditLocal", "KontextLoRA"])
 def test_a_run_without_comfyui_is_told_what_to_use_instead(node_id: str, tmp_path: Path, monkeypatch: Any) -> None:
-    from kontext_bridge.nodes import files
+    from kontext_bridge.nodes.local import model_files as files
 
     monkeypatch.setattr(files, "path", lambda kind, name: tmp_path / name)
     latent = {"samples": torch.zeros(1, 16, 8, 8)}

@@ -9,11 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
-from kontext_bridge.kontext.bfl import bfl_layers, bfl_norms
-from kontext_bridge.kontext.checkpoint import read_checkpoint
-from kontext_bridge.kontext.fp8 import dequantise, quantise_rows
-from kontext_bridge.kontext.layers import Role, Size, layers
-from kontext_bridge.kontext.tiny import TINY, random_weights
+from kontext_bridge.kontext.checkpoint.bfl import bfl_layers, bfl_norms
+from kontext_bridge.kontext.checkpoint.layers import Role, Size, layers
+from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
+from kontext_bridge.kontext.standalone.tiny import TINY, random_weights
 from safetensors.torch import save_file
 
 HERE = Path(__file__).parent

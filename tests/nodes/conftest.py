@@ -16,7 +16,7 @@ import torch
 from kontext_bridge import host
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.headless.folders import RunFolders
-from kontext_bridge.headless.results import RunResult
+from kontext_bridge.headless.outputs import RunResult
 from kontext_bridge.headless.run import NodeFailed, run_workflow
 from kontext_bridge.standin import Faults, StandIn, Timing
 

@@ -19,7 +19,7 @@ from kontext_bridge.headless import ensure_comfy_api
 
 ensure_comfy_api()
 
-from kontext_bridge.nodes import runs  # noqa: E402
+from kontext_bridge.nodes.remote import runs  # noqa: E402
 
 
 def handles() -> int:

@@ -174,7 +174,7 @@ def test_a_wrong_key_is_said_once_for_a_whole_batch_and_never_shown(
 def test_an_answer_that_is_none_is_quoted_and_the_request_is_not_sent_again(
     serve: Any, images: Any, monkeypatch: Any, fault: str, words: str, wait: str
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.doubt._PAUSES", (0.0,))
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._PAUSES", (0.0,))
     bench = serve(**{fault: True})
     with pytest.raises(OxenError, match=words):
         bench.edit(images(), wait=wait)
@@ -187,7 +187,7 @@ def test_a_service_that_refuses_data_uris_is_reported_with_the_way_around(
     serve: Any, monkeypatch: Any, node: str, fault: dict[str, Any]
 ) -> None:
     noise = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr("kontext_bridge.oxen.doubt._PAUSES", (0.0,))
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._PAUSES", (0.0,))
     bench = serve(**fault)
     with pytest.raises(OxenError, match=r"set send_as to Oxen upload"):
         bench.run(node, image=noise, prompt="a hat")
@@ -286,7 +286,7 @@ def test_bytes_that_are_no_whole_picture_are_named_by_their_number(bench: Any) -
 def test_a_result_that_is_no_whole_picture_is_an_error_and_never_a_picture(
     serve: Any, images: Any, monkeypatch: Any, fault: str
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.results._ROUNDS", 1)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.results._ROUNDS", 1)
     bench = serve(**{fault: Fault(times=1)})
     with pytest.raises(OxenError, match=r"finished and paid for, but its picture could not be downloaded.*run again"):
         bench.edit(images())
@@ -477,7 +477,7 @@ def test_a_tensor_that_holds_no_picture_is_told_in_words(bench: Any, images: Any
 )
 def test_the_local_nodes_tell_what_they_cannot_take_in_words(node: str, name: str, value: Any) -> None:
     from kontext_bridge.kontext.errors import BadRequest
-    from kontext_bridge.nodes import edits
+    from kontext_bridge.nodes.local import work as edits
 
     latent = {"samples": torch.zeros(1, 16, 4, 4)}
     sampled = {"width": 16, "height": 16, "steps": 4, "guidance": 2.5, "seed": 1, "cfg": 1.0}

@@ -147,7 +147,7 @@ def test_what_to_do_about_a_picture_that_is_too_large_fits_where_it_came_from(
 def test_a_result_that_cannot_be_read_is_never_told_to_be_scaled_down_or_saved_anew(
     serve: Any, images: Any, monkeypatch: Any, fault: str
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.results._ROUNDS", 1)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.results._ROUNDS", 1)
     bench = serve(**{fault: Fault(times=1)})
     with pytest.raises(OxenError, match="finished and paid for") as raised:
         bench.edit(images())

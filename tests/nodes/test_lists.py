@@ -20,9 +20,9 @@ from kontext_bridge import host
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import NodeFailed, RunInterrupted, run_workflow
 from kontext_bridge.imaging.uri import parse_data_uri
-from kontext_bridge.oxen import doubt as doubt_module
 from kontext_bridge.oxen.errors import OxenError, SomeFailed, SpendLimitReached, Unauthenticated
-from kontext_bridge.oxen.ledger import Ledger
+from kontext_bridge.oxen.jobs import doubt as doubt_module
+from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault, Faults
 from PIL import Image
 from stubs import Heard, Taken
@@ -167,7 +167,7 @@ def test_what_no_item_can_escape_stops_those_not_yet_sent(serve: Any) -> None:
 
 def test_the_limit_for_a_run_holds_for_the_whole_list(serve: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "0.40")
-    monkeypatch.setattr("kontext_bridge.host._process_run", "a run of its own")
+    monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "a run of its own")
     bench = serve()
     with pytest.raises(SomeFailed, match=r"20 of 30 items.*over the limit.*The other 10 are kept") as raised:
         run_lists(bench, "KontextEdit", {"image": pictures(30)})

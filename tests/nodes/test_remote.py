@@ -16,7 +16,7 @@ from kontext_bridge.headless.calls import Blocked
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import RunInterrupted, run_workflow
 from kontext_bridge.oxen.errors import OxenError
-from kontext_bridge.oxen.ledger import Ledger
+from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault, Timing
 from patience import PATIENCE
 

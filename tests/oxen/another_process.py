@@ -12,11 +12,11 @@ import json
 import sys
 
 from kontext_bridge import host
-from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.credentials import find_account
-from kontext_bridge.oxen.edits import Edit, Terms, WaitMode
-from kontext_bridge.oxen.request import EditParameters
-from kontext_bridge.oxen.session import Session
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import Edit, Terms, WaitMode
+from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import load_settings
 from PIL import Image
 

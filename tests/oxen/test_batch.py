@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.uploads import upload
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.client import Client
-from kontext_bridge.oxen.edits import Edit, How, Terms
 from kontext_bridge.oxen.errors import (
     GenerationFailed,
     GenerationNotFound,
@@ -22,10 +21,11 @@ from kontext_bridge.oxen.errors import (
     SpendLimitReached,
     Unauthenticated,
 )
-from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.record import State, request_key
-from kontext_bridge.oxen.transport import Transport
-from kontext_bridge.oxen.uploads import upload
+from kontext_bridge.oxen.http.transport import Transport
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import Edit, How, Terms
+from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Faults
 from PIL import Image
 
@@ -232,7 +232,7 @@ def test_a_blocking_answer_that_is_lost_is_found_in_the_history_and_not_paid_aga
 def test_a_blocking_answer_that_is_lost_and_listed_nowhere_is_paid_again_only_where_a_new_one_is_asked_for(
     serve: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.0)
     remote = serve(answer_dropped=Fault(times=1), history_without_sync=True)
     for _ in range(3):
         (outcome,) = remote.run(remote.edits(), BLOCKING, usd_per_day=Decimal(1))
@@ -249,7 +249,7 @@ def test_a_blocking_answer_that_is_lost_and_listed_nowhere_is_paid_again_only_wh
 def test_a_blocking_request_that_was_stopped_and_is_listed_later_is_found_and_not_paid_again(
     serve: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.0)
     remote = serve(answer_dropped=Fault(times=1), history_without_sync=True)
     assert errors(remote.run(remote.edits(), BLOCKING)) == [OutcomeUnknown]
     remote.server.set(history_without_sync=False)
@@ -258,7 +258,7 @@ def test_a_blocking_request_that_was_stopped_and_is_listed_later_is_found_and_no
 
 
 def test_always_new_after_a_batch_that_failed_in_part_pays_for_the_failed_alone(serve: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.0)
     remote = serve(answer_dropped=Fault(match="number 1"), history_without_sync=True)
     edits = [remote.edits(prompt=f"number {n}")[0] for n in range(3)]
     outcomes = remote.run(edits, BLOCKING, handed_over=False)
@@ -313,7 +313,7 @@ def test_a_picture_that_never_arrived_is_not_paid_for_again_unless_a_new_one_is_
 def test_a_service_that_cannot_give_the_picture_just_now_is_no_reason_to_pay_again(
     serve: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.results._TRIES", 1)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.results._TRIES", 1)
     remote = serve(result_error=True)
     assert errors(remote.run(remote.edits(), NEW)) == [ResultUnavailable]
     assert errors(remote.run(remote.edits(), NEW)) == [ResultUnavailable]
@@ -421,7 +421,7 @@ def test_a_limit_without_a_published_price_sends_nothing(serve: Any) -> None:
 
 
 def test_a_request_that_was_lost_and_is_sent_again_is_held_against_the_limit(remote: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.0)
     edit = remote.edits()[0]
     with remote.session() as session:
         key = request_key(remote.account.base_url, edit.parameters, edit.pixels)

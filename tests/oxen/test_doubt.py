@@ -7,15 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import doubt as doubt_module
-from kontext_bridge.oxen import edits as edits_module
-from kontext_bridge.oxen import ledger as ledger_module
-from kontext_bridge.oxen import transport as transport_module
+from kontext_bridge.oxen.api.client import Client
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.client import Client
-from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import InvalidParameters, OutcomeUnknown, OxenError, UnexpectedReply
-from kontext_bridge.oxen.record import State, request_key
+from kontext_bridge.oxen.http import transport as transport_module
+from kontext_bridge.oxen.jobs import doubt as doubt_module
+from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs import ledger as ledger_module
+from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Timing
 
 QUICKLY = Terms(seconds=0.6)
@@ -202,7 +202,7 @@ def test_a_generation_that_is_another_edits_already_is_not_believed(remote: Any,
 
 
 def test_a_row_of_another_generation_is_never_believed(remote: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.waiting._OUTAGE_SECONDS", 0.2)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.waiting._OUTAGE_SECONDS", 0.2)
     (first,) = remote.run(remote.edits())
     about = Client._about
 
@@ -221,7 +221,7 @@ def test_a_status_in_another_case_is_that_status(remote: Any, monkeypatch: Any, 
 
 
 def test_a_status_that_no_document_lists_is_waited_for_until_the_deadline(serve: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.waiting._OUTAGE_SECONDS", 0.1)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.waiting._OUTAGE_SECONDS", 0.1)
     remote = serve(timing=Timing(queued_s=0.0, processing_s=1.2), poll_odd_status=Fault("starting", times=4))
     assert hows(remote.run(remote.edits(), Terms(wait=WaitMode.POLLING))) == [How.NEW]
 

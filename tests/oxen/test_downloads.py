@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import address
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import ConnectionFailed, Misconfigured, UrlRefused
-from kontext_bridge.oxen.fetch import Fetcher, Limits
-from kontext_bridge.oxen.transport import Transport
+from kontext_bridge.oxen.http import address
+from kontext_bridge.oxen.http.fetch import Fetcher, Limits
+from kontext_bridge.oxen.http.transport import Transport
 from PIL import Image
 
 PEM = Path(__file__).with_name("company.pem")

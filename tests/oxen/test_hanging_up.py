@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import connections, events
-from kontext_bridge.oxen import transport as transport_module
-from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.api import events
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.events import EventStream
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Interrupted, OutcomeUnknown, OxenError, ResultUnavailable, UnexpectedReply
-from kontext_bridge.oxen.events import EventStream
-from kontext_bridge.oxen.fetch import Fetcher, Limits
-from kontext_bridge.oxen.request import EditParameters
-from kontext_bridge.oxen.slots import slot
-from kontext_bridge.oxen.structure import looks_too_intricate
-from kontext_bridge.oxen.transport import REPLY_BYTES, Transport
+from kontext_bridge.oxen.http import connections
+from kontext_bridge.oxen.http import transport as transport_module
+from kontext_bridge.oxen.http.fetch import Fetcher, Limits
+from kontext_bridge.oxen.http.structure import looks_too_intricate
+from kontext_bridge.oxen.http.transport import REPLY_BYTES, Transport
+from kontext_bridge.oxen.jobs.slots import slot
 
 PATH = "/api/ai/queue"
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -295,7 +296,7 @@ def test_a_job_that_is_taken_while_cancel_is_pressed_is_known(talking: Any) -> N
 
 
 def test_a_paid_request_without_an_answer_is_in_doubt_soon_after_cancel(talking: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.client._LINGER_SECONDS", 0.3)
+    monkeypatch.setattr("kontext_bridge.oxen.api.client._LINGER_SECONDS", 0.3)
     server = talking(hang())
     client = Client(Account(server.url, "k"))
     error, seconds = cancelled(lambda: client.enqueue(PARAMETERS, "x"), client.control, lambda: bool(server.heads))

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import ledger as ledger_module
-from kontext_bridge.oxen import store as store_module
-from kontext_bridge.oxen.batch import Batch
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import LocalTrouble, Misconfigured, OutcomeUnknown, ResultUnavailable
-from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.record import State, request_key
+from kontext_bridge.oxen.jobs import ledger as ledger_module
+from kontext_bridge.oxen.jobs import store as store_module
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault
 
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
@@ -186,7 +186,7 @@ def test_a_full_disk_loses_no_picture_and_pays_none_twice_by_itself(
     serve: Any, monkeypatch: pytest.MonkeyPatch, terms: Terms, listed: bool, where: str
 ) -> None:
     remote = serve(history_without_sync=not listed)
-    monkeypatch.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.1)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.1)
     with monkeypatch.context() as patched:
         out_of_room(patched, where)
         (first,) = remote.run(remote.edits(), terms)

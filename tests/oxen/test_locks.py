@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from kontext_bridge import host
-from kontext_bridge.oxen import locks
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.errors import Misconfigured, TimedOut
-from kontext_bridge.oxen.locks import hold
+from kontext_bridge.oxen.jobs import locks
+from kontext_bridge.oxen.jobs.locks import hold
 from patience import timed
 
 
@@ -138,14 +138,14 @@ def test_a_home_that_cannot_be_made_is_told_with_the_variable(tmp_path: Path, mo
     (tmp_path / "file").write_text("in the way")
     for place in (tmp_path / "file", tmp_path / "file" / "home"):
         monkeypatch.setenv("KONTEXT_BRIDGE_HOME", str(place))
-        with pytest.raises(Misconfigured, match=r"cannot be made.*Nothing was sent.*KONTEXT_BRIDGE_HOME"):
+        with pytest.raises(host.NoFolder, match=r"cannot be made.*Nothing was sent.*KONTEXT_BRIDGE_HOME"):
             host.user_folder()
     monkeypatch.delenv("KONTEXT_BRIDGE_HOME")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     for number in (errno.EROFS, errno.EACCES, errno.ENOSPC):
         with monkeypatch.context() as patched:
             patched.setattr(os, "mkdir", failing(number))
-            with pytest.raises(Misconfigured, match=rf"{os.strerror(number)}.*KONTEXT_BRIDGE_HOME"):
+            with pytest.raises(host.NoFolder, match=rf"{os.strerror(number)}.*KONTEXT_BRIDGE_HOME"):
                 host.user_folder()
 
 
@@ -157,5 +157,5 @@ def test_a_user_without_a_home_is_told_with_the_variable(monkeypatch: pytest.Mon
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", nowhere)
-    with pytest.raises(Misconfigured, match=r"There is no folder.*KONTEXT_BRIDGE_HOME"):
+    with pytest.raises(host.NoFolder, match=r"There is no folder.*KONTEXT_BRIDGE_HOME"):
         host.user_folder()

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kontext_bridge.oxen.api.replies import read_history, read_rows
 from kontext_bridge.oxen.errors import InvalidParameters, UnexpectedReply
-from kontext_bridge.oxen.lookup import Found, Nothing, Perhaps, look_up
-from kontext_bridge.oxen.record import State
-from kontext_bridge.oxen.replies import read_history, read_rows
+from kontext_bridge.oxen.jobs.lookup import Found, Nothing, Perhaps, look_up
+from kontext_bridge.oxen.jobs.record import State
 
 PROMPT = "mettez un chapeau à l'été, s'il vous plaît, and a red scarf"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200)) + b"\0\0\0\0IEND\xaeB`\x82"
@@ -60,7 +60,7 @@ def lost(remote: Any) -> Iterator[SimpleNamespace]:
 
         def cut_off(key: str = "key", prompt: str = PROMPT, image: str = picture, seed: int = 7, **more: Any) -> Any:
             record = ledger.open(
-                key, replace(edit.parameters, prompt=prompt, seed=seed, **more), image, None, clock_offset=0.0
+                key, edit.parameters.changed(prompt=prompt, seed=seed, **more), image, None, clock_offset=0.0
             )
             ledger.leaving(record)
             return ledger.by_id(record.id)

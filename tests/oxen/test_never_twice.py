@@ -10,15 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import doubt as doubt_module
-from kontext_bridge.oxen import edits as edits_module
-from kontext_bridge.oxen import ledger as ledger_module
-from kontext_bridge.oxen import store as store_module
-from kontext_bridge.oxen import transport as transport_module
-from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.api.replies import History, JobStatus, Listed, Row
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.control import Control
-from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import (
     GenerationNotFound,
     Interrupted,
@@ -29,9 +23,15 @@ from kontext_bridge.oxen.errors import (
     UnexpectedReply,
     Upstream,
 )
-from kontext_bridge.oxen.lookup import Found, look_up
-from kontext_bridge.oxen.record import State, request_key
-from kontext_bridge.oxen.replies import History, JobStatus, Listed, Row
+from kontext_bridge.oxen.http import transport as transport_module
+from kontext_bridge.oxen.jobs import doubt as doubt_module
+from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs import ledger as ledger_module
+from kontext_bridge.oxen.jobs import store as store_module
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.lookup import Found, look_up
+from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Timing
 from kontext_bridge.standin.records import Status
 from patience import timed

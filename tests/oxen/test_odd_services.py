@@ -7,22 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import client as client_module
-from kontext_bridge.oxen import doubt as doubt_module
-from kontext_bridge.oxen import edits as edits_module
-from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.api import client as client_module
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.replies import read_edit
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.client import Client
-from kontext_bridge.oxen.edits import How, Terms
-from kontext_bridge.oxen.errors import (
-    GenerationFailed,
-    GenerationNotFound,
-    ModerationBlocked,
-    ResultUnavailable,
-)
-from kontext_bridge.oxen.record import State, request_key
-from kontext_bridge.oxen.replies import parse_json, read_edit
-from kontext_bridge.oxen.transport import Reply
+from kontext_bridge.oxen.errors import GenerationFailed, GenerationNotFound, ModerationBlocked, ResultUnavailable
+from kontext_bridge.oxen.http.envelope import parse_json
+from kontext_bridge.oxen.http.transport import Reply
+from kontext_bridge.oxen.jobs import doubt as doubt_module
+from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault
 
 QUICKLY = Terms(seconds=0.6)

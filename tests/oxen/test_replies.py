@@ -6,13 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen.errors import UnexpectedReply
-from kontext_bridge.oxen.replies import (
+from kontext_bridge.oxen.api.replies import (
     JobEvent,
     JobStatus,
-    error_text,
     is_generation_id,
-    parse_json,
     read_edit,
     read_event,
     read_generation_ids,
@@ -22,6 +19,8 @@ from kontext_bridge.oxen.replies import (
     read_row,
     read_rows,
 )
+from kontext_bridge.oxen.errors import UnexpectedReply
+from kontext_bridge.oxen.http.envelope import error_text, parse_json
 
 ID = "bb8f5eb7-361e-4e13-ab73-67457bc8057e"
 URL = "https://hub.oxen.ai/api/repos/me/files/image.png?oxen_signature=abc"

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from kontext_bridge.editing.words import AspectRatio
+from kontext_bridge.oxen.api.models import FLUX_KONTEXT_DEV
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.errors import InvalidParameters
-from kontext_bridge.oxen.record import request_key
-from kontext_bridge.oxen.request import AspectRatio, EditParameters, OutputFormat
+from kontext_bridge.oxen.jobs.record import request_key
 
 BASE = "https://hub.oxen.ai"
 
@@ -32,9 +35,9 @@ def test_no_namespace_is_not_sent_at_all(namespace: str | None) -> None:
     assert "target_namespace" not in EditParameters(prompt="x", seed=0, namespace=namespace).body()
 
 
-def test_values_of_the_widgets_become_members_and_go_out_as_the_service_spells_them() -> None:
-    parameters = EditParameters(prompt="x", seed=0, aspect_ratio="9:21", output_format="jpg")
-    assert (parameters.aspect_ratio, parameters.output_format) == (AspectRatio.TALL_9_21, OutputFormat.JPG)
+def test_values_of_the_widgets_and_members_go_out_as_the_service_spells_them() -> None:
+    parameters = EditParameters(prompt="x", seed=0, aspect_ratio=AspectRatio.TALL_9_21, output_format="jpg")
+    assert (parameters["aspect_ratio"], parameters["output_format"]) == ("9:21", "jpg")
     assert (parameters.body()["aspect_ratio"], parameters.body()["output_format"]) == ("9:21", "jpg")
 
 
@@ -129,7 +132,7 @@ def test_numbers_that_are_whole_are_sent_as_whole_whatever_their_type() -> None:
     ("field", "value"), [("steps", 4), ("steps", 50), ("guidance", 0), ("guidance", 10.0), ("output_quality", 0)]
 )
 def test_the_ends_of_a_range_belong_to_it(field: str, value: Any) -> None:
-    assert getattr(EditParameters(**{"prompt": "x", "seed": 0, field: value}), field) == value
+    assert EditParameters(**{"prompt": "x", "seed": 0, field: value})[field] == value
 
 
 def key(pixels: str = "p", base: str = BASE, **fields: Any) -> str:
@@ -147,7 +150,7 @@ def key(pixels: str = "p", base: str = BASE, **fields: Any) -> str:
         {"output_format": "webp"},
         {"disable_safety_checker": True},
         {"namespace": "team"},
-        {"model": "another"},
+        {"model": replace(FLUX_KONTEXT_DEV, id="another")},
         {"pixels": "q"},
         {"base": "http://127.0.0.1:80"},
     ],

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import requests
-from kontext_bridge.oxen import transport as transport_module
-from kontext_bridge.oxen.connections import HeadersInTime
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import ConnectionFailed, Interrupted, OutcomeUnknown, UnexpectedReply
-from kontext_bridge.oxen.transport import Transport, read_body
+from kontext_bridge.oxen.http import transport as transport_module
+from kontext_bridge.oxen.http.connections import HeadersInTime
+from kontext_bridge.oxen.http.transport import Transport, read_body
 from patience import PATIENCE, timed
 
 BIG = b"x" * (1 << 20)

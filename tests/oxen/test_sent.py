@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import connections
-from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import (
@@ -22,8 +22,8 @@ from kontext_bridge.oxen.errors import (
     OxenError,
     RateLimited,
 )
-from kontext_bridge.oxen.request import EditParameters
-from kontext_bridge.oxen.transport import MAX_PAID_BYTES, Transport
+from kontext_bridge.oxen.http import connections
+from kontext_bridge.oxen.http.transport import MAX_PAID_BYTES, Transport
 
 PATH = "/api/ai/queue"
 AWAY = "https://hub.example.invalid"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Misconfigured
-from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.session import Session, expect
+from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.session import Session, expect
 from kontext_bridge.oxen.settings import Settings
 
 ACCOUNT = Account("https://hub.oxen.ai", "a-key-of-the-usual-length")

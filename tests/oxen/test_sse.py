@@ -4,7 +4,7 @@ from itertools import combinations
 
 import pytest
 from kontext_bridge.oxen.errors import UnexpectedReply
-from kontext_bridge.oxen.sse import Decoder, ServerEvent
+from kontext_bridge.oxen.http.sse import Decoder, ServerEvent
 
 STREAM = (
     b"\xef\xbb\xbf: keep-alive\n\n"

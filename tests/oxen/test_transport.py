@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import requests
-from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import (
@@ -31,8 +32,7 @@ from kontext_bridge.oxen.errors import (
     UnexpectedReply,
     Upstream,
 )
-from kontext_bridge.oxen.request import EditParameters
-from kontext_bridge.oxen.transport import (
+from kontext_bridge.oxen.http.transport import (
     MAX_RETRY_AFTER,
     USER_AGENT,
     Transport,
@@ -101,7 +101,7 @@ def test_a_paid_request_waits_for_a_service_that_cannot_be_reached_yet_and_is_se
 
 
 def test_a_service_that_stays_away_is_reported_with_nothing_sent(remote: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.transport._backoff", lambda attempt: 0.01)
+    monkeypatch.setattr("kontext_bridge.oxen.http.transport._backoff", lambda attempt: 0.01)
     remote.server.refuse_connections()
     with pytest.raises(ConnectionFailed, match=r"No connection to 127.0.0.1:\d+: .*Nothing was sent") as raised:
         enqueue(remote.transport())
@@ -110,7 +110,7 @@ def test_a_service_that_stays_away_is_reported_with_nothing_sent(remote: Any, mo
 
 
 def test_a_name_that_does_not_resolve_is_a_connection_failure(home: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.transport._backoff", lambda attempt: 0.01)
+    monkeypatch.setattr("kontext_bridge.oxen.http.transport._backoff", lambda attempt: 0.01)
     monkeypatch.setenv("NO_PROXY", "*")
     transport = Transport(Account("https://no-such-host.invalid", "k"), Control())
     with pytest.raises(ConnectionFailed, match=r"No connection to no-such-host.invalid.*Nothing was sent"):
@@ -279,7 +279,7 @@ def test_a_body_that_stops_in_the_middle_is_told_in_plain_words() -> None:
 def test_a_proxy_that_lets_nothing_through_means_that_nothing_was_sent(
     scripted: Any, monkeypatch: Any, status: str
 ) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.transport._backoff", lambda attempt: 0.01)
+    monkeypatch.setattr("kontext_bridge.oxen.http.transport._backoff", lambda attempt: 0.01)
     proxy = scripted(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
     monkeypatch.setenv("https_proxy", proxy.url)
     for name in ("NO_PROXY", "no_proxy"):
@@ -459,7 +459,7 @@ def test_a_tls_connection_that_breaks_after_a_paid_request_is_not_used_to_send_i
 
 
 def test_a_certificate_that_is_not_trusted_means_that_nothing_was_sent(monkeypatch: Any) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.transport._backoff", lambda attempt: 0.01)
+    monkeypatch.setattr("kontext_bridge.oxen.http.transport._backoff", lambda attempt: 0.01)
     greeted = []
     listener = socket.create_server(("127.0.0.1", 0))
     wrap = tls()

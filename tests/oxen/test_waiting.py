@@ -4,13 +4,13 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import client as client_module
-from kontext_bridge.oxen import waiting
+from kontext_bridge.oxen.api import client as client_module
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.events import EventStream
+from kontext_bridge.oxen.api.replies import JobStatus
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.client import Client
 from kontext_bridge.oxen.control import Control, Deadline
 from kontext_bridge.oxen.credentials import Account
-from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import (
     GenerationCancelled,
     GenerationFailed,
@@ -23,9 +23,9 @@ from kontext_bridge.oxen.errors import (
     TimedOut,
     Unauthenticated,
 )
-from kontext_bridge.oxen.events import EventStream
-from kontext_bridge.oxen.replies import JobStatus
-from kontext_bridge.oxen.waiting import wait_for_row
+from kontext_bridge.oxen.jobs import waiting
+from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.waiting import wait_for_row
 from kontext_bridge.standin import Fault, Timing
 from patience import PATIENCE, timed
 
@@ -72,7 +72,7 @@ def test_an_event_that_comes_before_the_enqueues_answer_is_not_missed(serve: Any
     ],
 )
 def test_without_usable_events_polling_still_ends_the_wait(serve: Any, monkeypatch: Any, fault: str) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.batch._SUBSCRIBE_SECONDS", 0.2)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.batch._SUBSCRIBE_SECONDS", 0.2)
     remote = serve(**{fault: True})
     outcome = remote.run(remote.edits())[0]
     assert outcome.how is How.NEW and outcome.picture is not None
@@ -96,7 +96,7 @@ def test_an_event_among_others_and_in_any_dress_makes_one_look_enough(
 ) -> None:
     # no look is due before the test gives up, so that only the event can have made one
     monkeypatch.setattr(waiting, "FIRST_PAUSE", 2 * PATIENCE)
-    monkeypatch.setattr("kontext_bridge.oxen.batch._SUBSCRIBE_SECONDS", PATIENCE)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.batch._SUBSCRIBE_SECONDS", PATIENCE)
     remote = serve(timing=Timing(queued_s=0.0, processing_s=0.02), event_before_answer=True, **faults)
     with timed() as took:
         assert remote.run(remote.edits())[0].picture is not None

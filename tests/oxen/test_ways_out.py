@@ -11,16 +11,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen import doubt as doubt_module
-from kontext_bridge.oxen import edits as edits_module
-from kontext_bridge.oxen import transport as transport_module
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.replies import read_edit
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.client import Client
 from kontext_bridge.oxen.control import Control
-from kontext_bridge.oxen.edits import How, Terms
 from kontext_bridge.oxen.errors import GenerationNotFound, Interrupted, OutcomeUnknown, OxenError
-from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.replies import read_edit
+from kontext_bridge.oxen.http import transport as transport_module
+from kontext_bridge.oxen.jobs import doubt as doubt_module
+from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault
 
 NEW = Terms(reuse=False)

@@ -25,16 +25,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from kontext_bridge.oxen import batch, client, fetch, transport, waiting
-from kontext_bridge.oxen.batch import Batch
+from kontext_bridge.oxen.api import client
+from kontext_bridge.oxen.api.request import EditParameters
+from kontext_bridge.oxen.api.uploads import upload
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
-from kontext_bridge.oxen.edits import Edit, Outcome, Terms, WaitMode
 from kontext_bridge.oxen.errors import Interrupted, OxenError
-from kontext_bridge.oxen.request import EditParameters
-from kontext_bridge.oxen.session import Session
+from kontext_bridge.oxen.http import fetch, transport
+from kontext_bridge.oxen.jobs import batch, waiting
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import Edit, Outcome, Terms, WaitMode
+from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import Settings
-from kontext_bridge.oxen.uploads import upload
 
 MAX_SIDE = 4096
 SETTLE_SECONDS = 1.6  # above the second by which the stand-in's lists lag

@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 from kontext_bridge.imaging.codec import decode
 from kontext_bridge.imaging.errors import ImageError
-from kontext_bridge.oxen import fetch, transport
+from kontext_bridge.oxen.api.events import EventStream
+from kontext_bridge.oxen.api.replies import read_rows
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import OxenError
-from kontext_bridge.oxen.events import EventStream
-from kontext_bridge.oxen.fetch import Fetcher, Limits
-from kontext_bridge.oxen.replies import read_rows
-from kontext_bridge.oxen.transport import Transport
+from kontext_bridge.oxen.http import fetch, transport
+from kontext_bridge.oxen.http.fetch import Fetcher, Limits
+from kontext_bridge.oxen.http.transport import Transport
 
 SECONDS = 2.0
 fetch.READ_SECONDS = fetch.CONNECT_SECONDS = transport.CONNECT_SECONDS = SECONDS

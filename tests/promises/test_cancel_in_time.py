@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from kontext_bridge import host
-from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Interrupted
-from kontext_bridge.oxen.request import EditParameters
 
 SECONDS = 1.0
 PARAMETERS = EditParameters("a hat", 1)
@@ -65,4 +65,4 @@ def test_the_end_of_the_work_is_not_waited_for_longer_than_it_takes() -> None:
         with pytest.raises(Interrupted):
             control.sleep(5)
 
-    assert seconds_to_cancel(work, control) < host._GRACE
+    assert seconds_to_cancel(work, control) < host.work._GRACE

@@ -174,10 +174,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 def patience_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What waits for a service that is of no use is not what these tests are about."""
     with monkeypatch.context() as patched:
-        patched.setattr("kontext_bridge.oxen.doubt._PAUSES", (0.0,))
-        patched.setattr("kontext_bridge.oxen.doubt.SETTLE_SECONDS", 0.0)
-        patched.setattr("kontext_bridge.oxen.transport._backoff", lambda attempt: 0.01)
-        patched.setattr("kontext_bridge.oxen.waiting._OUTAGE_SECONDS", 0.2)
+        patched.setattr("kontext_bridge.oxen.jobs.doubt._PAUSES", (0.0,))
+        patched.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.0)
+        patched.setattr("kontext_bridge.oxen.http.transport._backoff", lambda attempt: 0.01)
+        patched.setattr("kontext_bridge.oxen.jobs.waiting._OUTAGE_SECONDS", 0.2)
         yield
 
 
@@ -195,7 +195,7 @@ def test_a_row_that_holds_the_key_in_every_field_is_told_without_it(
     status: str, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Echo(status=status) as echo, patience_of(monkeypatch):
-        monkeypatch.setattr("kontext_bridge.oxen.waiting.LONGEST_PAUSE", 0.3)
+        monkeypatch.setattr("kontext_bridge.oxen.jobs.waiting.LONGEST_PAUSE", 0.3)
         workflows = [edit("polling"), *asking("job-1")]
         for workflow in workflows:
             for one in workflow.values():

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from kontext_bridge.oxen.address import is_public
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.errors import ConnectionFailed, OxenError, UrlRefused
-from kontext_bridge.oxen.fetch import Fetcher
+from kontext_bridge.oxen.http.address import is_public
+from kontext_bridge.oxen.http.fetch import Fetcher
 
 # What the system's own resolver makes of these is this machine or its network. {port} is that of a real listener.
 SPELLINGS = [

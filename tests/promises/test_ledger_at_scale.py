@@ -8,10 +8,10 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.control import Control
-from kontext_bridge.oxen.ledger import Ledger
-from kontext_bridge.oxen.record import State, request_key
-from kontext_bridge.oxen.request import EditParameters
+from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import StandIn
 from matrix_runner import KEY, TIMING, Lane, new_job
 from patience import PATIENCE

@@ -7,10 +7,10 @@ import threading
 
 import pytest
 from fault_worker import png
-from kontext_bridge.oxen import transport
-from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.api.client import Client
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.credentials import Account
-from kontext_bridge.oxen.request import EditParameters
+from kontext_bridge.oxen.http import transport
 from kontext_bridge.standin import StandIn, Timing
 from patience import PATIENCE
 

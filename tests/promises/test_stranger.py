@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from kontext_bridge.headless.__main__ import main, object_info, pack_nodes
-from kontext_bridge.oxen.client import Client
+from kontext_bridge.oxen.api.client import Client
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import InvalidParameters, OxenError
 from kontext_bridge.standin import Bearer, StandIn, Timing

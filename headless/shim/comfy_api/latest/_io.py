@@ -1,4 +1,4 @@
-"""`comfy_api.latest.io`: the types that a node's inputs and outputs can have, and the names a node is written with."""
+"""`comfy_api.latest.io`: the names a node is written with. A type without a widget is one line, an option one field."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""What a running ComfyUI gives, and what stands in for it where there is none.
+
+comfyui.py   the run, the element of a list, the user folder; progress and interruption
+turns.py     whose turn it is, where a node runs once for each element of a list
+work.py      blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
+"""
+
+from __future__ import annotations
+
+from .comfyui import (
+    FOLDER_NAME,
+    HOME_VARIABLE,
+    Blocked,
+    LocalInterruption,
+    NoFolder,
+    blocked,
+    element,
+    interrupted,
+    interruption,
+    is_interruption,
+    request_interrupt,
+    run_id,
+    set_local,
+    set_local_element,
+    show,
+    user_folder,
+)
+from .work import NoThread, run_off_loop
+
+__all__ = [
+    "FOLDER_NAME",
+    "HOME_VARIABLE",
+    "Blocked",
+    "LocalInterruption",
+    "NoFolder",
+    "NoThread",
+    "blocked",
+    "element",
+    "interrupted",
+    "interruption",
+    "is_interruption",
+    "request_interrupt",
+    "run_id",
+    "run_off_loop",
+    "set_local",
+    "set_local_element",
+    "show",
+    "user_folder",
+]

@@ -1,0 +1,213 @@
+"""Safetensors files as memory-mapped tensors: nothing is read before it is used, nothing is held twice.
+
+The format is a little-endian 64-bit length, a JSON header of that length, then the tensors' bytes
+(https://github.com/huggingface/safetensors#format). It is read here rather than through the safetensors
+package for three reasons: a damaged file can be described to the person who has it, pages can be given back
+to the system once they are on the GPU, and nothing about a tensor is changed on the way.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DamagedFile, UnknownLayout
+
+_DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+# Types that not every torch has.
+for _name, _known in {
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "C64": "complex64",
+}.items():
+    if hasattr(torch, _known):
+        _DTYPES[_name] = getattr(torch, _known)
+_MAX_HEADER = 100_000_000
+# torch counts with 64 bits.
+_TOO_MANY = 2**63
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the model: fetch the file itself (git lfs pull)"),
+    (b"GGUF", "a GGUF file: it needs ComfyUI-GGUF's loader; get a .safetensors file instead"),
+    (b"PK\x03\x04", "a PyTorch .pt/.ckpt/.pth archive, which may run code on loading: get a .safetensors file"),
+    (b"\x80\x02", "a pickle, which may run code on loading: get a .safetensors file"),
+    (b"<!", "a web page: the download returned an error or a login page; download it again"),
+    (b"<html", "a web page: the download returned an error or a login page; download it again"),
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file: its type and shape, and where its bytes lie, counted from the file's start."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class TensorFile(Mapping[str, torch.Tensor]):
+    """An open safetensors file: names to tensors that are views of the memory map.
+
+    The map is private, so writing to a tensor never reaches the file. It lives as long as any tensor does.
+    """
+
+    path: Path
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+    _map: mmap.mmap = field(repr=False)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        entry = self.entries[name]
+        count = math.prod(entry.shape)
+        if count == 0:
+            return torch.empty(entry.shape, dtype=entry.dtype)
+        if entry.start % entry.dtype.itemsize:
+            # Writers that do not pad the header leave tensors at odd addresses, which torch must not see.
+            data = torch.frombuffer(self._map, dtype=torch.uint8, count=entry.stop - entry.start, offset=entry.start)
+            return data.clone().view(entry.dtype).view(entry.shape)
+        return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=entry.start).view(entry.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def release(self, name: str) -> None:
+        """Give the pages of a tensor back to the system; they are read again if the tensor is used again."""
+        entry = self.entries[name]
+        page = mmap.PAGESIZE
+        start, stop = -(-entry.start // page) * page, entry.stop // page * page
+        if stop > start and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
+
+
+def open_tensors(path: Path) -> TensorFile:
+    """The file's tensors, memory-mapped.
+
+    Raises DamagedFile if the file is missing, cut short, malformed or of another kind; the text says which.
+    """
+    if not path.is_file():
+        raise DamagedFile(f"There is no file at {path}.")
+    with path.open("rb") as handle:
+        size = path.stat().st_size
+        header, data_start = _read_header(path, handle.read(32), handle, size)
+        entries = _entries(path, header, data_start, size)
+        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+    metadata = header.get("__metadata__") or {}
+    if not isinstance(metadata, dict):
+        raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
+    return TensorFile(path, entries, {str(k): str(v) for k, v in metadata.items()}, mapped)
+
+
+def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict[str, Any], int]:
+    for signature, meaning in _SIGNATURES:
+        if start.lower().startswith(signature.lower()):
+            raise DamagedFile(f"{path.name} is {meaning}.")
+    length = int.from_bytes(start[:8], "little")
+    if size < 8 or not 2 <= length <= _MAX_HEADER:
+        raise DamagedFile(f"{path.name} is not a safetensors file, or its first bytes are damaged. Download it again.")
+    if 8 + length > size:
+        raise DamagedFile(
+            f"{path.name} ends inside its header: it has {size} bytes and needs more than {8 + length}. "
+            "The download was cut short; download it again."
+        )
+    handle.seek(8)
+    try:
+        header = json.loads(handle.read(length))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path.name} has a header that cannot be read ({error}). Download it again.") from error
+    if not isinstance(header, dict):
+        raise DamagedFile(f"{path.name} has a header that is no table of tensors. Download it again.")
+    return header, 8 + length
+
+
+def _entries(path: Path, header: dict[str, Any], data_start: int, size: int) -> dict[str, Entry]:
+    entries = {name: _entry(path, name, value, data_start) for name, value in header.items() if name != "__metadata__"}
+    position = data_start
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if entry.start != position:
+            raise DamagedFile(f"{path.name}: the bytes of {name!r} overlap or leave a gap. Download it again.")
+        position = entry.stop
+    if position != size:
+        what = f"{position - size} bytes are missing" if position > size else f"{size - position} bytes too many"
+        raise DamagedFile(
+            f"{path.name} has {size} bytes where its header promises {position}: {what}. "
+            "The download was cut short or the file is damaged; download it again."
+        )
+    return entries
+
+
+def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
+    try:
+        kind, shape, (start, stop) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
+        sane = all(type(n) is int and 0 <= n < _TOO_MANY for n in (*shape, start, stop))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFile(f"{path.name}: the header entry of {name!r} is malformed.") from error
+    if not isinstance(kind, str) or kind not in _DTYPES:
+        raise UnknownLayout(f"{path.name}: {name!r} has the number format {kind!r}, which is not read here.")
+    dtype = _DTYPES[kind]
+    if not sane or stop - start != math.prod(shape) * dtype.itemsize:
+        raise DamagedFile(f"{path.name}: the size of {name!r} does not match its shape {list(shape)}.")
+    return Entry(dtype, shape, data_start + start, data_start + stop)
+
+
+_INDEX = "diffusion_pytorch_model.safetensors.index.json"
+
+
+def open_model(path: Path) -> list[TensorFile]:
+    """The files of a model: one file, or all shards of a diffusers folder (or of its `transformer` folder).
+
+    Raises DamagedFile if there is nothing to read, a shard is missing, or two shards hold the same tensor.
+    """
+    if not path.is_dir():
+        return [open_tensors(path)]
+    folder = path / "transformer" if (path / "transformer").is_dir() else path
+    files = [open_tensors(shard) for shard in _shards(folder)]
+    names = [name for file in files for name in file]
+    if len(names) != len(set(names)):
+        raise DamagedFile(f"Two shards in {folder.name} hold the same tensor. Download the folder again.")
+    return files
+
+
+def _shards(folder: Path) -> list[Path]:
+    index = folder / _INDEX
+    if not index.is_file():
+        found = sorted(folder.glob("*.safetensors"))
+        if len(found) != 1:
+            what = "no .safetensors file" if not found else f"{len(found)} .safetensors files and no {_INDEX}"
+            raise DamagedFile(f"The folder {folder} has {what}; name the one file to use.")
+        return found
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedFile(f"{index.name} in {folder} cannot be read. Download it again.") from error
+    missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]
+    if missing or not names:
+        raise DamagedFile(f"{folder} lacks these parts of the model: {', '.join(missing) or 'all'}. Download them.")
+    return [folder / name for name in names]

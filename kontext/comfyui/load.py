@@ -1,0 +1,158 @@
+"""A Kontext checkpoint as an ordinary MODEL of ComfyUI, in FP8.
+
+ComfyUI builds its own Flux around the layers of comfyui_ops.py, so that text encoders, conditioning, samplers,
+previews, ControlNets and the memory manager are ComfyUI's own. The file is read here, since ComfyUI's loader takes
+any file and says nothing of what it leaves out.
+
+Only for a running ComfyUI: importing this imports comfy. Call it on ComfyUI's worker thread: tensors made elsewhere
+are no inference tensors, and the two do not mix.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management  # type: ignore[import-not-found]
+import comfy.sd  # type: ignore[import-not-found]
+import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper  # type: ignore[import-not-found]
+
+from ..checkpoint.bfl import bfl_layers, bfl_norms
+from ..checkpoint.layers import Role, Size, layers
+from ..checkpoint.reading import Checkpoint, Weights, read_checkpoint
+from ..errors import CheckpointError, UnsupportedDevice
+from ..fp8.compute import Compute, multiplies_fp8_rows, require_finite
+from ..fp8.formats import FORMATS, quantise_rows
+from .numbers import answer_with_numbers
+from .ops import Linear, Operations
+from .patches import follow_patches, layers_of
+from .saving import save_as_fp8
+from .steps import foresee_steps
+
+logger = logging.getLogger(__name__)
+
+_PREFIX = "diffusion_model."
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A MODEL, and what there is to know about it, a fact a line."""
+
+    model: Any
+    description: str
+
+
+def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = False, pruned: bool = False) -> Loaded:
+    """The Kontext model in a file, as ComfyUI's ModelPatcher.
+
+    compute: Compute.FP8 multiplies in FP8, Compute.STORAGE only stores in FP8, AUTO picks what the device can.
+    compiled: each block goes through torch.compile, without dynamic VRAM, which a compiler cannot follow. 16- and
+    32-bit files become FP8 with a scale a row. Raises CheckpointError for a file that is no Kontext model, NonFinite
+    naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and there is none.
+    """
+    checkpoint = read_checkpoint(path, pruned=pruned)
+    device = comfy.model_management.get_torch_device()
+    mode = _mode(compute, device)
+    patcher = _build(checkpoint, mode, compiled=compiled, disable_dynamic=compiled)
+    patcher.cached_patcher_init = (_rebuild, (path, mode, compiled, pruned))
+    return Loaded(patcher, _describe(checkpoint, patcher, mode, device))
+
+
+def _rebuild(path: Path | str, mode: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:
+    """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
+    checkpoint = read_checkpoint(path, pruned=pruned)
+    return _build(checkpoint, mode, compiled=compiled, disable_dynamic=disable_dynamic or compiled)
+
+
+def _mode(compute: Compute, device: torch.device) -> Compute:
+    # ComfyUI's own word on it, so that --supports-fp8-compute is heard, and a try, since drivers differ.
+    can = comfy.model_management.supports_fp8_compute(device) and multiplies_fp8_rows(device)
+    if compute is Compute.FP8 and not can:
+        name = comfy.model_management.get_torch_device_name(device)
+        raise UnsupportedDevice(
+            f"FP8 arithmetic was asked for, and {name} has none (NVIDIA GPUs have it from the RTX 40 series on). Set "
+            "compute to auto or bf16."
+        )
+    return Compute.FP8 if can and compute is not Compute.STORAGE else Compute.STORAGE
+
+
+def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
+    state: dict[str, torch.Tensor] = {}
+    asked: set[str] = set()
+    exact: set[str] = set()
+    normed = {_PREFIX + layer.bfl for layer in layers(checkpoint.size) if layer.role is Role.NORMED}
+    for name, weights in _placed(checkpoint):
+        state[f"{name}.weight"] = weights.weight
+        state[f"{name}.bias"] = weights.bias
+        if weights.scale is not None:
+            state[f"{name}.weight_scale"] = weights.scale
+        if weights.full_precision:
+            asked.add(_PREFIX + name)
+        # Modulation is one row a step: a quantised input would cost accuracy and win no time.
+        if weights.full_precision or not weights.role.in_block:
+            exact.add(_PREFIX + name)
+    for name, norm in bfl_norms(checkpoint):
+        state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
+    options = {"custom_operations": Operations, "dtype": torch.bfloat16}
+    patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, disable_dynamic=disable_dynamic)
+    if patcher is None:
+        raise CheckpointError(f"This ComfyUI cannot build the model in {checkpoint.path.name}. Update ComfyUI.")
+    for name, layer in layers_of(patcher):
+        layer.compute = Compute.STORAGE if name in exact else mode
+        layer.full_precision = name in asked
+        layer.centred = name in normed
+    follow_patches(patcher)
+    answer_with_numbers(patcher)
+    save_as_fp8(patcher)
+    if compiled:
+        _compile(patcher, checkpoint.size)
+    else:
+        foresee_steps(patcher, *_foreseen(patcher, checkpoint.size))
+    return patcher
+
+
+def _foreseen(patcher: Any, size: Size) -> tuple[list[Linear], dict[Linear, int]]:
+    """The modulation layers; and those of the last block, with the number of outputs that are read of every row."""
+    by_name = dict(layers_of(patcher))
+    modulation = [by_name[_PREFIX + layer.bfl] for layer in layers(size) if layer.role is Role.MODULATION]
+    if not size.singles:
+        return modulation, {}
+    last = f"{_PREFIX}single_blocks.{size.singles - 1}"
+    # The first layer gives query, key and value, which attention mixes, and then what only its own row needs.
+    return modulation, {by_name[f"{last}.linear1"]: 3 * size.hidden, by_name[f"{last}.linear2"]: 0}
+
+
+def _compile(patcher: Any, size: Size) -> None:
+    blocks = [f"{_PREFIX}double_blocks.{i}" for i in range(size.doubles)]
+    blocks += [f"{_PREFIX}single_blocks.{i}" for i in range(size.singles)]
+    set_torch_compile_wrapper(patcher, backend="inductor", keys=blocks)
+
+
+def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
+    """Every layer, checked; the block layers of a wide file in FP8."""
+    for name, weights in bfl_layers(checkpoint):
+        what = f"{checkpoint.path.name}: {name}"
+        weight, scale = require_finite(weights.weight, f"{what}.weight"), weights.scale
+        if scale is None and weights.role.in_block and not checkpoint.is_fp8:
+            device = comfy.model_management.get_torch_device()
+            quantised, by_row = quantise_rows(weight.to(device))
+            weight, scale = quantised.to(weight.device), by_row[:, 0].to(weight.device)
+            checkpoint.release(name)
+        bias = _vector(require_finite(weights.bias, f"{what}.bias"))
+        yield name, Weights(weight, scale, bias, weights.role, weights.full_precision)
+
+
+def _vector(tensor: torch.Tensor) -> torch.Tensor:
+    """A bias or a norm in a type that it can be computed with: FP8 files may hold these in FP8, too."""
+    return tensor.to(torch.bfloat16) if tensor.dtype in FORMATS else tensor
+
+
+def _describe(checkpoint: Checkpoint, patcher: Any, mode: Compute, device: torch.device) -> str:
+    name = comfy.model_management.get_torch_device_name(device)
+    product = "multiplied in FP8" if mode is Compute.FP8 else "stored in FP8, multiplied in wider numbers"
+    held = sum(p.nbytes for p in patcher.model.diffusion_model.parameters())
+    return f"{checkpoint.describe()}\n{held / 1e9:.2f} GB in memory, {product} on {name}"

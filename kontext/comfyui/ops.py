@@ -1,0 +1,243 @@
+"""The layers that ComfyUI builds its Flux from here: FP8 bytes stay the file's, LoRA stays beside them.
+
+ComfyUI's memory managers keep doing what they do with `weight` and `bias`: load, offload, pin, stream, fault in. What
+they may not do is change an FP8 weight: merging a LoRA into FP8 rounds most of it away. So a patch that reaches a
+weight here changes nothing, and the same patch is computed beside the layer (comfyui_patches.py says when).
+
+Only for a running ComfyUI: importing this imports comfy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import comfy.lora  # type: ignore[import-not-found]
+import comfy.model_patcher  # type: ignore[import-not-found]
+import comfy.ops  # type: ignore[import-not-found]
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..errors import BadRequest
+from ..fp8.compute import Branch, Compute
+from ..fp8.formats import FORMATS, dequantise, quantise_input
+from ..fp8.products import fits_fp8, scaled_mm, widened
+
+if TYPE_CHECKING:
+    from .steps import Steps
+
+_NAMES = ("weight", "weight_scale", "bias")
+
+UNSAVEABLE = (
+    "A LoRA or a merge cannot be saved into FP8 weights: rounding would take most of it away. Save the model without "
+    "it, and put it on again after loading."
+)
+
+
+class Linear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
+    """ComfyUI's linear layer: weight [N, K] FP8 or wide, weight_scale [] or [N] exactly with FP8, bias [N] or None.
+
+    compute: Compute.FP8 or Compute.STORAGE. full_precision: whether the file asks for the latter. centred: whether the
+    input comes from a layer norm. branches: LoRA beside the layer. dense: ComfyUI's patches that are no plain LoRA;
+    with those the weight is written out and patched at each use. patched_for: what branches and dense were made for.
+    steps: where a modulation layer finds its outputs; where partly_read is given, which rows are read whole: of the
+    others only that many first outputs are, and the rest are zeros. All set from outside, after loading.
+    """
+
+    comfy_cast_weights = True
+    weight: nn.Parameter
+    weight_scale: nn.Parameter | None
+    bias: nn.Parameter | None
+    weight_function: list[Any]
+    bias_function: list[Any]
+    weight_lowvram_function: Any
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        # Nothing is allocated before the file's own tensors are taken over: they are memory-mapped.
+        for name in _NAMES:
+            self.register_parameter(name, None)
+        self.compute = Compute.STORAGE
+        self.full_precision = False
+        self.centred = False
+        self.branches: tuple[Branch, ...] = ()
+        self.dense: tuple[Any, ...] = ()
+        self.patched_for: object = None
+        self.steps: Steps | None = None
+        self.partly_read: int | None = None
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, torch.Tensor],
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        for name in _NAMES:
+            tensor = state_dict.get(prefix + name)
+            if tensor is not None:
+                setattr(self, name, nn.Parameter(tensor, requires_grad=False))
+        if self.weight is None:
+            missing_keys.append(f"{prefix}weight")
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features} -> {self.out_features}, {self.weight.dtype}, {self.compute.value}"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Linear:
+        """Move or cast the layer; `.to(dtype)` must neither widen FP8 bytes nor round their scales."""
+
+        def careful(tensor: torch.Tensor) -> torch.Tensor:
+            is_kept = tensor.dtype in FORMATS or tensor is self.weight_scale
+            return tensor.to(fn(tensor.new_empty(0)).device) if is_kept else fn(tensor)
+
+        super()._apply(careful, recurse)  # type: ignore[no-untyped-call]
+        self.branches = tuple(Branch(fn(b.down), fn(b.up), b.offset, b.strength) for b in self.branches)
+        self.patched_for = None
+        return self
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output [..., N] for x [..., K], in x's type."""
+        comfy.ops.run_every_op()
+        if self.steps is None:
+            return self._compute(x)
+        if self.partly_read is None:
+            return self.steps.look_up(self, x, self._compute)
+        return self._compute(x, self.steps.rows_read_whole(x))
+
+    def _compute(self, x: torch.Tensor, rows: slice | None = None) -> torch.Tensor:
+        if self._is_settled(x):
+            out = self._product(x, self.weight, None if self.bias is None else self.bias.to(x.dtype), rows)
+        else:
+            wrappers = [f for f in self.weight_function if not isinstance(f, comfy.model_patcher.LowVramPatch)]
+            with self._resident(x) as (weight, bias):
+                if wrappers or self.dense:
+                    return functional.linear(x, self._written_out(weight, x, wrappers), bias)
+                out = self._product(x, weight, bias, rows)
+        for branch in self.branches:
+            branch.add_to(out, x)
+        return out
+
+    def _is_settled(self, x: torch.Tensor) -> bool:
+        """Whether the weights lie ready beside x, with nobody about to change or move them."""
+        return (
+            not (self.weight_function or self.bias_function or self.dense)
+            and not hasattr(self, "_v")
+            and self.weight.device == x.device
+            and (self.bias is None or self.bias.device == x.device)
+        )
+
+    def _product(
+        self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, rows: slice | None
+    ) -> torch.Tensor:
+        """The layer's output without LoRA. rows: of x, those of which all outputs are read; None for every row."""
+        scale = None if self.weight_scale is None else self.weight_scale.to(x.device, non_blocking=True)
+        if rows is None or self.partly_read is None:
+            return self._multiply(x, weight, scale, bias)
+        out = x.new_zeros(*x.shape[:-1], self.out_features)
+        for at, first, end in ((slice(None), 0, self.partly_read), (rows, self.partly_read, self.out_features)):
+            if first < end:
+                some = scale if scale is None or scale.ndim == 0 else scale[first:end]
+                some_bias = None if bias is None else bias[first:end]
+                out[:, at, first:end] = self._multiply(x[:, at], weight[first:end], some, some_bias)
+        return out
+
+    def _multiply(
+        self, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        if scale is None:
+            return functional.linear(x, weight.to(x.dtype), bias)
+        if self.compute is Compute.FP8 and fits_fp8(weight):
+            rows = quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
+            return scaled_mm(x, rows, weight, scale, bias)
+        return widened(x, weight, scale, bias)
+
+    @contextmanager
+    def _resident(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+        """The weight as it is stored and the bias in x's type, both where x is, for as long as the block lasts."""
+        # ComfyUI would call these on FP8 numbers without their scale.
+        functions, self.weight_function = self.weight_function, []
+        try:
+            weight, bias, stream = comfy.ops.cast_bias_weight(
+                self, dtype=self.weight.dtype, device=x.device, bias_dtype=x.dtype, offloadable=True
+            )
+        finally:
+            self.weight_function = functions
+        try:
+            yield weight, bias
+        finally:
+            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+
+    def _written_out(self, weight: torch.Tensor, x: torch.Tensor, wrappers: list[Any]) -> torch.Tensor:
+        if self.weight_scale is None:
+            full = weight.to(torch.float32, copy=True)
+        else:
+            full = dequantise(weight, self.weight_scale.to(x.device), torch.float32)
+        if self.dense:
+            full = comfy.lora.calculate_weight(list(self.dense), full, "", intermediate_dtype=torch.float32)
+        if full.shape != weight.shape:
+            raise BadRequest(
+                f"A LoRA changes a layer from {list(weight.shape)} to {list(full.shape)}: it is for one of FLUX's "
+                "structure controls (Canny, Depth) and cannot be used with Kontext. Take it out."
+            )
+        full = full.to(x.dtype)
+        for function in wrappers:
+            full = function(full)
+        return full
+
+    def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_: Any) -> torch.Tensor:
+        """What ComfyUI asks for to read a weight, when merging models for one: the numbers that `weight` stands for."""
+        if self.weight_scale is None:
+            return weight
+        dtype = torch.float32 if weight.dtype in FORMATS else weight.dtype
+        return dequantise(weight, self.weight_scale.to(weight.device), dtype)
+
+    def set_weight(
+        self, weight: torch.Tensor, inplace_update: bool = False, seed: Any = None, return_weight: bool | None = None
+    ) -> None:
+        """What ComfyUI calls with a weight that it has patched: left as it is, the patch is computed beside it.
+
+        Raises BadRequest where ComfyUI needs the changed weight itself, to schedule a LoRA by hooks; and where it is
+        asked for it past comfyui_numbers.py.
+        """
+        if return_weight is None:
+            raise BadRequest(
+                "This model's weights are FP8, and a LoRA that is scheduled by hooks would be rounded away in them. "
+                "Take Create Hook LoRA out, and use Kontext LoRA or Load LoRA before the sampler."
+            )
+        if return_weight:
+            raise BadRequest(UNSAVEABLE)
+
+    def set_weight_scale(
+        self, scale: torch.Tensor, inplace_update: bool = False, seed: Any = None, return_weight: bool | None = None
+    ) -> torch.Tensor | None:
+        """What ComfyUI calls with a scale that it has moved or merged: the file's stays, moved to the same device.
+
+        The merge of two models is that of the numbers their weights stand for, and is computed beside the layer.
+        """
+        assert self.weight_scale is not None
+        kept = self.weight_scale.data.to(scale.device)
+        if return_weight:
+            return kept
+        self.weight_scale = nn.Parameter(kept, requires_grad=False)
+        return None
+
+
+class RMSNorm(comfy.ops.manual_cast.RMSNorm):  # type: ignore[misc]
+    """ComfyUI's RMS norm, its scale kept in the file's own number format."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *rest: Any) -> None:
+        self.weight = nn.Parameter(state_dict[f"{prefix}weight"], requires_grad=False)
+
+
+class Operations(comfy.ops.manual_cast):  # type: ignore[misc]
+    """What to give to ComfyUI as `custom_operations`."""
+
+    Linear = Linear
+    RMSNorm = RMSNorm

@@ -1,0 +1,6 @@
+"""Eight-bit weights: what they are, and how they multiply.
+
+formats.py    the two 8-bit floats, their scales, and rows made of them
+products.py   products with an FP8 weight, as plain functions: FP8 is multiplied here
+compute.py    a linear layer: which product it takes, LoRA beside it
+"""

@@ -1,0 +1,237 @@
+"""The linear layer of the local side: FP8 or wider weights, three ways to multiply, LoRA beside them.
+
+The FP8 bytes are the file's, in every mode and on every device:
+
+* `Compute.FP8`: the input is quantised row by row as it comes and multiplied in FP8 (`torch._scaled_mm`).
+* `Compute.STORAGE`: FP8 is only how the weight is kept; it is widened for the product and the scale is applied
+  to the output, which is exact and cheaper than scaling the weight.
+* `Compute.REFERENCE`: the weight is written out in full first. What the other two are checked against.
+* `Compute.AUTO`: FP8 where the device can, else STORAGE.
+
+There is neither diffusers nor ComfyUI in here, so either can mount it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ..errors import NonFinite, UnsupportedDevice
+from .formats import E4M3, FORMATS, Rows, is_finite, quantise_input, widen
+from .products import fits_fp8, scaled_mm, widened
+
+logger = logging.getLogger(__name__)
+
+_ROW_WISE: dict[torch.device, bool] = {}
+
+# `exact` widens at most this many numbers of a weight at a time.
+_EXACT_CHUNK = 16_000_000
+
+
+class Compute(Enum):
+    """How an FP8 weight is multiplied."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+    STORAGE = "storage"
+    REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One LoRA beside a layer: `x @ down.T @ up.T * strength`, added to `up.shape[0]` outputs from `offset` on.
+
+    down: [rank, inputs]. up: [rows, rank]. Both in the model's compute type.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    offset: int
+    strength: float
+
+    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Add this branch's output for the input `x` to `out`, in place; computed where and in what type `out` is."""
+        delta = functional.linear(functional.linear(x.to(out), self.down.to(out)), self.up.to(out))
+        out[..., self.offset : self.offset + self.up.shape[0]].add_(delta, alpha=self.strength)
+
+    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Branch:
+        """The same with its matrices moved or cast."""
+        return Branch(fn(self.down), fn(self.up), self.offset, self.strength)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """What a LoRA adds to a layer's bias: `values * strength`, to as many outputs from `offset` on."""
+
+    values: torch.Tensor
+    offset: int
+    strength: float
+
+    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
+        """Add it to `out`, in place, whatever the input `x` is."""
+        out[..., self.offset : self.offset + len(self.values)].add_(self.values.to(out), alpha=self.strength)
+
+    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Shift:
+        return Shift(fn(self.values), self.offset, self.strength)
+
+
+class Linear(nn.Module):
+    """`nn.Linear` whose weight may be FP8 with a scale, and which can carry LoRA branches.
+
+    weight: [N, K], FP8 or 16/32-bit float. scale: float32 of shape [] or [N], given exactly when weight is FP8.
+    bias: [N] or None. centred: whether x comes from a layer norm (see `quantise_input`). Moving the module moves
+    everything; casting it casts all but FP8 weights and scales.
+    """
+
+    weight: torch.Tensor
+    scale: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        scale: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        compute: Compute = Compute.AUTO,
+        *,
+        centred: bool = False,
+    ) -> None:
+        super().__init__()
+        if (weight.dtype in FORMATS) != (scale is not None):
+            raise ValueError(f"a weight of {weight.dtype} and a scale of {scale} do not belong together")
+        if scale is not None and scale.shape not in ((), weight.shape[:1]):
+            raise ValueError(f"a scale of shape {tuple(scale.shape)} fits no weight of shape {tuple(weight.shape)}")
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.compute = compute
+        self.centred = centred
+        self.branches: dict[str, list[Branch | Shift]] = {}
+
+    @property
+    def in_features(self) -> int:
+        return self.weight.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.shape[0]
+
+    def extra_repr(self) -> str:
+        kind = FORMATS.get(self.weight.dtype, str(self.weight.dtype).removeprefix("torch."))
+        return f"{self.in_features} -> {self.out_features}, {kind}, {self.compute.value}"
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Linear:
+        """Move or cast the module; `.to(dtype)` must neither widen FP8 bytes nor round their scales."""
+        kept = {}
+        if self.scale is not None:
+            device = fn(self.scale.new_empty(0)).device
+            kept = {name: self._buffers.pop(name) for name in ("weight", "scale")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, tensor in kept.items():
+            self._buffers[name] = None if tensor is None else tensor.to(device)
+        self.branches = {name: [branch.moved(fn) for branch in branches] for name, branches in self.branches.items()}
+        return self
+
+    def forward(self, x: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:
+        """The layer's output [..., N] for x [..., K], in x's type.
+
+        rows: x already quantised (see `project`). Raises UnsupportedDevice if Compute.FP8 was demanded of a
+        device that has none.
+        """
+        if self.scale is None:
+            bias = None if self.bias is None else self.bias.to(x.dtype)
+            out = functional.linear(x, self.weight.to(x.dtype), bias)
+        elif self.multiplies_fp8(x):
+            rows = rows or quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
+            out = scaled_mm(x, rows, self.weight, self.scale, self.bias)
+        else:
+            out = widened(x, self.weight, self.scale, self.bias, reference=self.compute is Compute.REFERENCE)
+        for branches in self.branches.values():
+            for branch in branches:
+                branch.add_to(out, x)
+        return out
+
+    def multiplies_fp8(self, x: torch.Tensor) -> bool:
+        """Whether this layer multiplies x in FP8."""
+        if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not fits_fp8(self.weight):
+            return False
+        if self.compute is Compute.AUTO:
+            # On a CPU FP8 products are several times slower than widening the weight.
+            return x.is_cuda and multiplies_fp8_rows(x.device)
+        if not multiplies_fp8_rows(x.device):
+            raise UnsupportedDevice(
+                f"FP8 arithmetic was asked for, and {_device_name(x.device)} has none (NVIDIA GPUs have it from the "
+                "RTX 40 series on). Choose 'auto' or 'bf16'."
+            )
+        return True
+
+    def exact(self, x: torch.Tensor) -> torch.Tensor:
+        """The layer's output in float32, a few rows of the weight at a time, whatever `compute` says.
+
+        x: [M, K] float32, on any device; the weight follows it there piece by piece and stays where it is.
+        """
+        out = x.new_empty(x.shape[0], self.out_features)
+        step = max(1, _EXACT_CHUNK // self.in_features)
+        for start in range(0, self.out_features, step):
+            rows = slice(start, start + step)
+            torch.mm(x, widen(self.weight[rows].to(x.device), x.dtype).t(), out=out[:, rows])
+        if self.scale is not None:
+            out.mul_(self.scale.to(x.device))
+        if self.bias is not None:
+            out.add_(self.bias.to(x.device, x.dtype))
+        for branches in self.branches.values():
+            for branch in branches:
+                branch.add_to(out, x)
+        return out
+
+
+def project(x: torch.Tensor, *linears: Linear) -> list[torch.Tensor]:
+    """What each layer makes of the same x, which is quantised at most once for all of them."""
+    rows: Rows | None = None
+    outputs = []
+    for linear in linears:
+        if rows is None and linear.multiplies_fp8(x):
+            rows = quantise_input(x.reshape(-1, x.shape[-1]), centred=linear.centred)
+        outputs.append(linear(x, rows))
+    return outputs
+
+
+def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
+    """The tensor itself. Raises NonFinite, naming `what`, if it holds NaN or infinity."""
+    if not is_finite(tensor):
+        raise NonFinite(f"{what} holds NaN or infinity: the file is damaged. Download it again.")
+    return tensor
+
+
+def multiplies_fp8_rows(device: torch.device) -> bool:
+    """Whether the device multiplies FP8 with row-wise scales; found out by doing it once."""
+    # A dictionary and no cached function: a compiler can look into it without leaving its graph.
+    if device not in _ROW_WISE:
+        _ROW_WISE[device] = _try_row_wise(device)
+    return _ROW_WISE[device]
+
+
+def _try_row_wise(device: torch.device) -> bool:
+    if device.type == "cuda":
+        if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 9):
+            return False
+    elif device.type != "cpu":
+        return False
+    one = torch.ones(16, 16, device=device).to(E4M3)
+    scale = torch.ones(16, 1, device=device)
+    try:
+        out = torch._scaled_mm(one, one.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.bfloat16)
+    except (RuntimeError, AttributeError) as error:
+        logger.info("No row-wise FP8 products on %s, so FP8 is only storage there: %s", device, error)
+        return False
+    return bool((out == 16).all())
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device.type!r}"

@@ -1,0 +1,168 @@
+"""One edit's transformer: everything that does not depend on the noisy latent is computed before the first step.
+
+All of it is exact. Shifts, scales and gates of all steps come from one product a layer, in float32 (their layers,
+27 % of the parameters, may stay off the device); the references' and the text's embeddings and the rotary tables
+are computed once; of the last block and the last layer only the rows of the edited picture.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ..fp8.compute import Linear, multiplies_fp8_rows
+from ..latents import ReferenceMethod, pack, positions
+from . import blocks
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """A prompt as the transformer takes it: T5's states [B or 1, T, context], CLIP's pooled state [B or 1, pooled]."""
+
+    text: torch.Tensor
+    pooled: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Which savings are on. All are, unless one is being measured against its absence."""
+
+    modulation: bool = True
+    embeddings: bool = True
+    positions: bool = True
+    dead_rows: bool = True
+
+
+@dataclass(frozen=True)
+class _Modulation:
+    """Shifts, scales (with their 1) and gates: [steps, B or 1, 1, H] each, stacked in front of that."""
+
+    doubles: list[tuple[torch.Tensor, torch.Tensor]]
+    singles: list[torch.Tensor]
+    final: torch.Tensor
+
+
+def placement(model: Any) -> tuple[torch.device, torch.dtype]:
+    """Where a mounted model computes, and in which type (its weights may be FP8, a bias never is)."""
+    bias: torch.Tensor = model.x_embedder.bias
+    return bias.device, bias.dtype
+
+
+class Denoiser:
+    """The velocity of an edit at each of its steps.
+
+    model: from `mount`. sigmas: the schedule, [steps + 1]. height, width: the edited latent's. references: latents
+    [B or 1, 16, h, w]. Everything is moved to `device` and computed in `dtype`, the model's own.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        conditioning: Conditioning,
+        references: Sequence[torch.Tensor],
+        height: int,
+        width: int,
+        sigmas: torch.Tensor,
+        guidance: float,
+        *,
+        method: ReferenceMethod = ReferenceMethod.OFFSET,
+        exact: Exact | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self._model = model
+        self._exact = exact or Exact()
+        self.device, self.dtype = placement(model)
+        self._conditioning = conditioning
+        self._references = [pack(latent) for latent in references]
+        sizes = [(latent.shape[2], latent.shape[3]) for latent in references]
+        self._positions = positions(height, width, sizes, method)
+        self._sigmas = sigmas[:-1]
+        self._guidance = guidance
+        if compiled:
+            multiplies_fp8_rows(self.device)  # found out here, for it cannot be inside a graph
+        self._double: Any = _compiled(blocks.double_block) if compiled else blocks.double_block
+        self._single: Any = _compiled(blocks.single_block) if compiled else blocks.single_block
+        self._steps = self._modulation(self._sigmas) if self._exact.modulation else None
+        self._embedded = self._embed() if self._exact.embeddings else None
+        self._rotary = self._rotate() if self._exact.positions else None
+
+    def __call__(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
+        """The velocity [B, L, 64], float32, at step `step` (from 0) of the noisy tokens [B, L, 64], float32."""
+        model = self._model
+        modulation, at = (self._steps, step) if self._steps else (self._modulation(self._sigmas[step : step + 1]), 0)
+        text, references = self._embedded or self._embed()
+        rotary = self._rotary or self._rotate()
+        batch = tokens.shape[0]
+        image = model.x_embedder(tokens.to(self.device, self.dtype))
+        image = torch.cat([image, *(reference.expand(batch, -1, -1) for reference in references)], dim=1)
+        text = text.expand(batch, -1, -1)
+        for block, (of_text, of_image) in zip(model.transformer_blocks, modulation.doubles, strict=True):
+            text, image = self._double(block, text, image, of_text[:, at], of_image[:, at], rotary)
+        x = torch.cat([text, image], dim=1)
+        first, end = text.shape[1], text.shape[1] + tokens.shape[1]
+        singles = list(zip(model.single_transformer_blocks, modulation.singles, strict=True))
+        for block, of_block in singles[:-1]:
+            x = self._single(block, x, of_block[:, at], rotary)
+        block, of_block = singles[-1]
+        if self._exact.dead_rows:
+            x = self._single(block, x, of_block[:, at], rotary, (first, end))
+        else:
+            x = self._single(block, x, of_block[:, at], rotary)[:, first:end]
+        scale, shift = modulation.final[:, at]
+        velocity: torch.Tensor = model.proj_out(blocks.modulate(x, shift, scale))
+        return velocity.float()
+
+    def _embed(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        text = self._model.context_embedder(self._conditioning.text.to(self.device, self.dtype))
+        references = [self._model.x_embedder(tokens.to(self.device, self.dtype)) for tokens in self._references]
+        return text, references
+
+    def _rotate(self) -> blocks.Rotary:
+        length = self._conditioning.text.shape[1]
+        places = torch.cat([torch.zeros(length, 3), self._positions]).to(self.device)
+        cosine, sine = self._model.pos_embed(places)
+        # diffusers repeats every angle for the two numbers it turns.
+        return cosine[:, None, ::2].contiguous(), sine[:, None, ::2].contiguous()
+
+    def _modulation(self, sigmas: torch.Tensor) -> _Modulation:
+        steps, model = len(sigmas), self._model
+        hidden = functional.silu(self._embed_time(sigmas))
+
+        def table(layer: Linear, parts: int, scales: tuple[int, ...]) -> torch.Tensor:
+            values = layer.exact(hidden).view(steps, -1, 1, parts, hidden.shape[1])
+            values[..., scales, :] += 1
+            return values.to(self.dtype).movedim(3, 0)
+
+        return _Modulation(
+            doubles=[
+                (table(block.norm1_context.linear, 6, (1, 4)), table(block.norm1.linear, 6, (1, 4)))
+                for block in model.transformer_blocks
+            ],
+            singles=[table(block.norm.linear, 3, (1,)) for block in model.single_transformer_blocks],
+            final=table(model.norm_out.linear, 2, (0,)),
+        )
+
+    def _embed_time(self, sigmas: torch.Tensor) -> torch.Tensor:
+        """What modulates every block: [steps * B or 1, H] float32, from time, guidance and the pooled prompt."""
+        embed = self._model.time_text_embed
+        time = embed.time_proj(sigmas.to(self.device) * 1000)
+        guidance = embed.time_proj(torch.tensor([self._guidance * 1000], device=self.device))
+        pooled = self._conditioning.pooled.to(self.device, torch.float32)
+        moment = _two_layers(embed.timestep_embedder, time) + _two_layers(embed.guidance_embedder, guidance)
+        return (moment[:, None] + _two_layers(embed.text_embedder, pooled)[None]).flatten(0, 1)
+
+
+def _two_layers(embedder: Any, x: torch.Tensor) -> torch.Tensor:
+    out: torch.Tensor = embedder.linear_2.exact(functional.silu(embedder.linear_1.exact(x)))
+    return out
+
+
+@functools.cache
+def _compiled(block: Any) -> Any:
+    """A block's function compiled once for all its instances and all sequence lengths."""
+    return torch.compile(block, dynamic=True)

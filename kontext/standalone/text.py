@@ -1,0 +1,68 @@
+"""The prompt's encoding for edits outside ComfyUI: CLIP-L's pooled state and T5-XXL's states, by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DamagedFile, NonFinite
+from . import optional
+from .denoiser import Conditioning
+
+# As in BFL's own sampling code for Kontext and in diffusers; ComfyUI pads to 256, which gives other pictures.
+T5_TOKENS = 512
+_CLIP_TOKENS = 77
+_PARTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
+
+
+def encode_prompts(
+    folder: Path, prompts: list[str], device: torch.device, dtype: torch.dtype, tokens: int = T5_TOKENS
+) -> list[Conditioning]:
+    """The encodings of prompts, on the CPU. The encoders are gone from the device when this returns.
+
+    folder: with tokenizer, text_encoder (CLIP-L), tokenizer_2 and text_encoder_2 (T5-XXL), as in
+    black-forest-labs/FLUX.1-Kontext-dev. Raises DamagedFile naming what is missing, NonFinite.
+    """
+    missing = [part for part in _PARTS if not (folder / part).is_dir()]
+    if missing:
+        raise DamagedFile(
+            f"{folder} lacks {', '.join(missing)}. The text encoders are the folders {', '.join(_PARTS)} of "
+            "black-forest-labs/FLUX.1-Kontext-dev; download them into one folder."
+        )
+    transformers = optional.load("transformers")
+    with torch.inference_mode():
+        clip = _load(transformers, "CLIPTextModel", folder / _PARTS[1], device, dtype)
+        ids = _ids(transformers, folder / _PARTS[0], prompts, _CLIP_TOKENS)
+        pooled = clip(ids.to(device)).pooler_output.float().cpu()
+        del clip
+        t5 = _load(transformers, "T5EncoderModel", folder / _PARTS[3], device, dtype)
+        ids = _ids(transformers, folder / _PARTS[2], prompts, tokens)
+        text = t5(ids.to(device)).last_hidden_state.float().cpu()
+        del t5
+    for prompt, *encoded in zip(prompts, text, pooled, strict=True):
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in encoded):
+            raise NonFinite(
+                f"The text encoders gave NaN or infinity for the prompt {prompt!r}: their files are damaged."
+            )
+    return [Conditioning(text[i : i + 1], pooled[i : i + 1]) for i in range(len(prompts))]
+
+
+def _load(transformers: Any, kind: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    name = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
+    try:
+        model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, **{name: dtype})
+    except optional.UNREADABLE as error:
+        raise DamagedFile(f"The text encoder in {folder} cannot be read: {error}") from error
+    return model.to(device).eval()
+
+
+def _ids(transformers: Any, folder: Path, prompts: list[str], length: int) -> torch.Tensor:
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        encoded = tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    except optional.UNREADABLE as error:
+        raise DamagedFile(f"The tokenizer in {folder} cannot be read: {error}") from error
+    ids: torch.Tensor = encoded.input_ids
+    return ids

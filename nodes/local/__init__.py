@@ -1,0 +1,6 @@
+"""The nodes that sample on this machine.
+
+model.py         the schemas: load, LoRA, sample, and a whole edit
+model_files.py   model files as ComfyUI lists them
+work.py          what they do; loaded when a node first runs
+"""

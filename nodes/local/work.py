@@ -1,0 +1,238 @@
+"""What the local nodes do: files into MODELs, pictures into edits. Loaded when a node first runs, inside ComfyUI."""
+
+from __future__ import annotations
+
+import json
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from ...editing.words import AspectRatio
+from ...imaging import canvas as canvases
+from ...imaging.pixels import check_image
+from ...kontext.errors import BadRequest, KontextError, NonFinite
+from ...kontext.fp8.compute import Compute
+from ...kontext.standalone.sampler import Edit
+from .. import values
+from . import model_files as files
+
+if TYPE_CHECKING:
+    from ...kontext.comfyui.load import Loaded
+
+T = TypeVar("T")
+
+_COMPUTE = {"auto": Compute.AUTO, "FP8": Compute.FP8, "bf16": Compute.STORAGE}
+_SEEDS = 2**64
+_PROMPTS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What came of a node's edits: IMAGE [B,H,W,C] and the info text."""
+
+    image: torch.Tensor
+    info: str
+
+
+def load(name: str, compute: str, *, compiled: bool) -> Loaded:
+    """Load Kontext (FP8): the MODEL in a file of diffusion_models; raises KontextError."""
+    compute, compiled = values.text(compute, "compute"), values.switch(compiled, "compile")
+    path = files.path("diffusion_models", values.text(name, "file"))
+    if compute not in _COMPUTE:
+        raise BadRequest(f"compute is {compute!r}; choose one of {', '.join(_COMPUTE)}.")
+
+    def loaded() -> Loaded:
+        from ...kontext.comfyui import load as comfyui
+
+        return comfyui.load(path, _COMPUTE[compute], compiled=compiled)
+
+    return _inside_comfyui(loaded)
+
+
+def with_lora(model: Any, name: str, strength: float) -> Any:
+    """Kontext LoRA: the MODEL with a file of loras; raises KontextError."""
+    strength = values.number(strength, "strength")
+    path = files.path("loras", values.text(name, "file"))
+
+    def patched() -> Any:
+        from ...kontext.comfyui import lora as comfyui_lora
+
+        return comfyui_lora.with_lora(model, path, strength)
+
+    return _inside_comfyui(patched)
+
+
+def latents(references: dict[str, Any]) -> list[torch.Tensor]:
+    """The tensors of some LATENTs by the names of their sockets; raises BadRequest for what is none."""
+    found = []
+    for name, latent in references.items():
+        samples = latent.get("samples") if isinstance(latent, dict) else None
+        if not isinstance(samples, torch.Tensor) or not samples.ndim:
+            raise BadRequest(f"{name} takes a LATENT, and something else is connected. Connect an encoded picture.")
+        found.append(samples)
+    return found
+
+
+def sample(
+    model: Any,
+    positive: Any,
+    negative: Any,
+    cfg: float,
+    references: list[torch.Tensor],
+    width: int,
+    height: int,
+    steps: int,
+    guidance: float,
+    seed: int,
+) -> torch.Tensor:
+    """Kontext Sample: a latent [B,16,height/8,width/8], B the most pictures that a reference has."""
+    if not references:
+        raise BadRequest("Kontext edits pictures, and no reference is connected. Connect an encoded picture.")
+    width, height = values.whole(width, "width"), values.whole(height, "height")
+    steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
+    guidance, cfg = values.number(guidance, "guidance"), values.number(cfg, "cfg")
+    batch = max(reference.shape[0] for reference in references)
+    edit = Edit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
+
+    def sampled() -> torch.Tensor:
+        from ...kontext.comfyui import sampler as comfyui_sampler
+
+        return comfyui_sampler.sample(model, edit, positive, references, seed=seed, negative=negative)
+
+    return _inside_comfyui(sampled)
+
+
+def edit(
+    model: Any,
+    clip: Any,
+    vae: Any,
+    image: torch.Tensor,
+    *,
+    prompt: str,
+    aspect_ratio: str,
+    steps: int,
+    guidance: float,
+    seed: int,
+    variations: int = 1,
+) -> Edited:
+    """Kontext Edit (Local FP8): every picture of an IMAGE [B,H,W,C] edited by itself.
+
+    With match_input_image each comes back at its own size; another aspect ratio is sampled as a new shape and comes
+    back in the size it was sampled at. Raises KontextError or ImageError.
+    """
+    image, prompt = check_image(image), values.text(prompt, "prompt")
+    steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
+    variations, guidance = values.whole(variations, "variations"), values.number(guidance, "guidance")
+    aspect_ratio = values.member(AspectRatio, aspect_ratio, "aspect_ratio").value
+    if not prompt.strip():
+        raise BadRequest("The prompt is empty: say in a sentence what to change.")
+    if variations < 1:
+        raise BadRequest(f"variations is {variations}; at least one result must be made.")
+    return _inside_comfyui(
+        lambda: _Run(model, clip, vae, prompt, aspect_ratio, Edit(16, 16, steps, guidance), seed, variations).edit(
+            image
+        )
+    )
+
+
+@dataclass
+class _Run:
+    """One run of Kontext Edit (Local FP8)."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    prompt: str
+    aspect_ratio: str
+    settings: Edit
+    seed: int
+    variations: int
+
+    def edit(self, image: torch.Tensor) -> Edited:
+        began = time.monotonic()
+        positive = _encoded(self.clip, self.prompt)
+        count = len(image) * self.variations
+        report = _progress(self.model, self.settings.steps * count)
+        pictures: list[torch.Tensor] = []
+        told: list[dict[str, Any]] = []
+        for number, source in enumerate(image, start=1):
+            canvas = canvases.prepare(source[None])
+            reference = self._latent(canvas.prepared, number)
+            for _ in range(self.variations):
+                since, done = time.monotonic(), len(pictures)
+                seed = (self.seed + done) % _SEEDS
+                picture = self._edited(canvas, reference, positive, seed, report(done * self.settings.steps))
+                pictures.append(picture)
+                told.append(
+                    {
+                        "edit": done + 1,
+                        "picture": number,
+                        "seed": seed,
+                        "size_sent": f"{source.shape[1]}x{source.shape[0]}",
+                        "size_returned": f"{picture.shape[2]}x{picture.shape[1]}",
+                        "seconds": round(time.monotonic() - since, 2),
+                    }
+                )
+        info = {"edits": told, "seconds": round(time.monotonic() - began, 2)}
+        return Edited(torch.cat(pictures), json.dumps(info, indent=2))
+
+    def _latent(self, prepared: torch.Tensor, number: int) -> torch.Tensor:
+        latent: torch.Tensor = self.vae.encode(prepared[..., :3])
+        if not bool(torch.isfinite(latent).all()):
+            raise NonFinite(f"Encoding picture {number} gave NaN or infinity. Load FLUX's own VAE, ae.safetensors.")
+        return latent
+
+    def _edited(
+        self, canvas: canvases.Canvas, reference: torch.Tensor, positive: Any, seed: int, report: Any
+    ) -> torch.Tensor:
+        from ...kontext.comfyui import sampler as comfyui_sampler
+
+        height, width = canvas.prepared.shape[1:3]
+        keeps_shape = self.aspect_ratio == AspectRatio.MATCH.value
+        if not keeps_shape:
+            width, height = canvases.pick_size(self.aspect_ratio, width, height)
+        wanted = replace(self.settings, width=width, height=height)
+        latent = comfyui_sampler.sample(self.model, wanted, positive, [reference], seed=seed, callback=report)
+        picture: torch.Tensor = self.vae.decode(latent)
+        if not bool(torch.isfinite(picture).all()):
+            raise NonFinite(f"Decoding the edit of seed {seed} gave NaN. Load FLUX's own VAE, ae.safetensors.")
+        return canvases.restore(picture, canvas) if keeps_shape else picture.clamp(0, 1)
+
+
+# By the CLIP object, so that encodings go when it goes. A text encoder is as large as the model: loading it again
+# only because the seed has changed would push the model out of the GPU.
+_encodings: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def _encoded(clip: Any, prompt: str) -> Any:
+    kept = _encodings.setdefault(clip, {})
+    if prompt not in kept:
+        encoding = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+        if len(kept) >= _PROMPTS_KEPT:
+            kept.pop(next(iter(kept)))
+        kept[prompt] = encoding
+    return kept[prompt]
+
+
+def _progress(model: Any, total: int) -> Callable[[int], Any]:
+    """Reporters for one bar over all edits: each counts on from the steps that were done before it."""
+    import latent_preview  # type: ignore[import-not-found]
+
+    report = latent_preview.prepare_callback(model, total)
+    return lambda done: lambda step, x0, x, _: report(done + step, x0, x, total)
+
+
+def _inside_comfyui(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"comfy", "latent_preview"}:
+            raise
+        raise KontextError(
+            "The local nodes sample inside ComfyUI, and this is a run without it. Run the workflow in ComfyUI, or use "
+            "Kontext Edit (Oxen) in its place."
+        ) from error

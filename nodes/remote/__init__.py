@@ -1,0 +1,11 @@
+"""The nodes that ask Oxen.ai.
+
+edit.py      Kontext Edit (Oxen) and Kontext Model Info (Oxen)
+queue.py     Submit, Collect, Queue, Cancel
+history.py   Kontext History (Oxen)
+orders.py    what the widgets ask for, checked, and the edits that it makes
+runs.py      those edits run, and their outcomes as IMAGE and info
+lists.py     a list of pictures: one run, seen item by item
+anew.py      what a list asks for anew
+listing.py   what the service and the ledger hold, told as text
+"""

@@ -1,0 +1,105 @@
+"""Kontext Edit (Oxen) and Kontext Model Info (Oxen)."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io, ui
+
+from ...oxen.api.models import DEFAULT
+from ...oxen.choices import Result
+from .. import inputs
+
+if TYPE_CHECKING:
+    import torch
+
+
+class KontextEdit(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KontextEdit",
+            display_name="Kontext Edit (Oxen)",
+            category=inputs.CATEGORY,
+            description="Edits pictures with FLUX.1 Kontext [dev] at Oxen.ai: every picture of a batch, side by side. "
+            "What was paid for once is not paid again.",
+            search_aliases=["flux kontext", "edit image", "oxen", "instruct edit", "image to image"],
+            inputs=[
+                *inputs.remote_inputs(DEFAULT),
+                inputs.wait_input(blocking=True),
+                inputs.send_as_input(),
+                inputs.timeout_input(),
+                inputs.namespace_input(),
+                inputs.result_input(),
+                inputs.if_some_fail_input(
+                    "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next "
+                    "time; or go on with what succeeded, and info names the failed ones."
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
+                io.String.Output(
+                    display_name="info",
+                    tooltip="JSON: for each edit its generation id, the seed sent, sizes, seconds, and the cost "
+                    "where the service tells it.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None = None) -> bool | str:
+        return inputs.prompt_is_usable(prompt)
+
+    @classmethod
+    def fingerprint_inputs(cls, **widgets: Any) -> Any:
+        return fingerprint(widgets)
+
+    @classmethod
+    async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
+        from . import runs
+
+        gathered = await runs.edit(image, widgets, cls.hidden.unique_id)
+        return io.NodeOutput(gathered.image, gathered.info)
+
+
+class KontextModelInfo(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="KontextModelInfo",
+            display_name="Kontext Model Info (Oxen)",
+            category=inputs.CATEGORY,
+            description="What Oxen.ai says of a model: its parameters, its price, its description. Needs no key.",
+            search_aliases=["oxen price", "model schema"],
+            is_output_node=True,
+            inputs=[
+                io.String.Input("model", default=DEFAULT.id, tooltip="The model's id at Oxen.ai."),
+            ],
+            outputs=[
+                io.String.Output(display_name="schema", tooltip="The model's request schema, as JSON."),
+                io.String.Output(display_name="price", tooltip="The price of one picture, where it is published."),
+                io.String.Output(display_name="description", tooltip="The model's name and description."),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    async def execute(cls, model: str) -> io.NodeOutput:
+        from ..sessions import in_session
+        from ..values import text
+
+        name = text(model, "model").strip()
+        found = await in_session(lambda session: session.client.model(name))
+        cost = found.cost_per_image
+        price = "not published" if cost is None else f"{cost} USD per image"
+        schema = json.dumps(found.schema or {}, indent=2)
+        description = f"{found.name}\n{found.description}".strip()
+        return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))
+
+
+def fingerprint(widgets: dict[str, Any]) -> Any:
+    """Equal for equal inputs, so that ComfyUI may reuse the picture, unless a new one is wanted every time."""
+    return time.time_ns() if widgets.get("result") == Result.NEW.value else ""

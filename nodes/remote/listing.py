@@ -1,0 +1,205 @@
+"""What the service and the ledger hold, told as text: the queue, cancelling, the history. Loaded at first use."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from ... import host
+from ...imaging.codec import decode
+from ...oxen.api.replies import JobStatus, Row
+from ...oxen.errors import GenerationFailed, GenerationNotFound, Interrupted, Misconfigured, OxenError
+from ...oxen.jobs.batch import Batch
+from ...oxen.jobs.progress import Progress, Stage
+from ...oxen.jobs.record import Record, State
+from ...oxen.jobs.session import Session
+from ...oxen.secrets import without_query
+from ..sessions import in_session
+from .runs import gather
+
+_PROMPT_SHOWN = 60
+_LINES = 1000
+
+
+def rows(session: Session, ids: tuple[str, ...]) -> tuple[Row | str, ...]:
+    """The rows of some generations, or of all that are queued or processing.
+
+    An id that the service does not know stays an id; raises GenerationNotFound where it knows none of them.
+    """
+    if not ids:
+        return session.client.active(model=None).rows
+    found: list[Row | str] = []
+    unknown = []
+    for generation_id in ids:
+        try:
+            found.append(session.client.row(generation_id))
+        except GenerationNotFound as error:
+            found.append(generation_id)
+            unknown.append(error)
+    if len(unknown) == len(ids):
+        raise unknown[0]
+    return tuple(found)
+
+
+def queue_table(rows: tuple[Row | str, ...]) -> str:
+    """One job a line: id, status, model, age, prompt."""
+    return "\n".join(map(_queue_line, rows)) or "Nothing is queued or processing."
+
+
+def queue_json(rows: tuple[Row | str, ...]) -> str:
+    return json.dumps([_queue_entry(row) for row in rows], indent=2)
+
+
+def cancel(session: Session, generation_id: str) -> str:
+    """Cancel a job at the service and say in a line what became of it; raises Interrupted, Misconfigured, and
+    InvalidParameters for what is no id.
+    """
+    session.client.check_id(generation_id)
+    try:
+        session.client.cancel(generation_id)
+        row = session.client.row(generation_id)
+    except (Interrupted, Misconfigured):
+        raise
+    except OxenError as error:
+        return f"{generation_id}: {error}"
+    if row.status is JobStatus.CANCELLED:
+        record = session.ledger.by_generation(generation_id)
+        if record is not None and record.state in {State.SENDING, State.SENT}:
+            session.ledger.ended(record, State.CANCELLED, "Cancelled.")
+        return f"{generation_id}: cancelled"
+    if row.status is JobStatus.SUCCEEDED:
+        return f"{generation_id}: finished before it could be cancelled; collect it, it is paid for"
+    return f"{generation_id}: {row.status.value}"
+
+
+async def history(pick: int, search: str, count: int, node_id: str | None) -> tuple[Any, str, str]:
+    """The picture of one line of the history, the table and the same as JSON.
+
+    The picture is an IMAGE [1,H,W,3], or blocked with the reason where there is none to bring back.
+    """
+    progress = Progress(1)
+
+    def work(session: Session) -> tuple[Any, str, str]:
+        image = _picture(session, pick, search, progress)
+        records = session.ledger.recent(count, contains=search)
+        return image, _history_table(session, records, search), _history_json(session, records)
+
+    return await in_session(work, progress=progress, node_id=node_id)
+
+
+def _picture(session: Session, pick: int, search: str, progress: Progress) -> Any:
+    records = [record for record in session.ledger.recent(_LINES, contains=search) if _has_picture(record)]
+    if len(records) < pick:
+        progress.at(0, Stage.FAILED)
+        return host.blocked(_no_number(pick, len(records), search))
+    picked = records[pick - 1]
+    batch = Batch(session, decode)
+    outcomes = batch.collect([picked], progress)
+    error = outcomes[0].error
+    if error is not None:
+        return host.blocked(_not_brought(pick, picked, error))
+    return gather(batch, outcomes, progress).image
+
+
+def _no_number(pick: int, found: int, search: str) -> str:
+    having = f" with {search!r}" if search else ""
+    if found:
+        return f"The history has {_counted(found, 'picture')}{having}, so there is no number {pick}."
+    return f"The history has no picture{having or ' yet'}."
+
+
+def _not_brought(pick: int, record: Record, error: OxenError) -> str:
+    lost = isinstance(error, GenerationFailed) and record.state is State.DONE
+    if lost or isinstance(error, GenerationNotFound) or error.status == HTTPStatus.GONE:
+        return (
+            f"Picture {pick} of the history is gone: neither this machine nor Oxen.ai has it any more. It can be made "
+            "again, and is paid again, with Kontext Edit, from the same picture, prompt and seed."
+        )
+    return error.message
+
+
+def _queue_line(row: Row | str) -> str:
+    if isinstance(row, str):
+        return f"{row}  unknown to Oxen.ai"
+    age = f"{max(0, time.time() - row.enqueued_at):.0f} s ago" if row.enqueued_at else ""
+    prompt = _shortened(str(row.parameters.get("prompt", "")))
+    return "  ".join(part for part in (row.generation_id, row.status.value, row.model, age, prompt) if part)
+
+
+def _queue_entry(row: Row | str) -> dict[str, Any]:
+    if isinstance(row, str):
+        return {"generation_id": row, "status": "unknown"}
+    entry = {
+        "generation_id": row.generation_id,
+        "status": row.status.value,
+        "model": row.model,
+        "prompt": row.parameters.get("prompt"),
+        "seed": row.parameters.get("seed"),
+        "enqueued_at": row.enqueued_at,
+        "started_at": row.started_at,
+        "completed_at": row.completed_at,
+        "result": without_query(row.result_url) if row.result_url else None,
+        "error": row.error_message,
+    }
+    return {name: value for name, value in entry.items() if value is not None}
+
+
+def _has_picture(record: Record) -> bool:
+    """Whether there is something to bring back; its file may be pruned, and then comes from the service."""
+    return record.state in {State.DONE, State.SENT}
+
+
+def _history_table(session: Session, records: Sequence[Record], search: str) -> str:
+    """One edit a line, numbered where it can be brought back, and the total."""
+    numbers = itertools.count(1)
+    lines = [_history_line(str(next(numbers)) if _has_picture(one) else "-", one) for one in records]
+    count, total = session.ledger.totals()
+    if not lines and not search:
+        return "Nothing was made on this machine yet."
+    lines = lines or [f"No edit has {search!r} in its prompt or generation id."]
+    return "\n".join([*lines, f"{_counted(count, 'edit')} in all, {total} USD as far as the service told."])
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _history_line(number: str, record: Record) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created_at))
+    seed = "" if record.seed is None else f"seed {record.seed}  "
+    return f"{number}  {when}  {record.state.value}  {seed}{_price(record)}  {_shortened(record.prompt or '')}"
+
+
+def _price(record: Record) -> str:
+    if record.state is State.REFUSED:
+        return "not billed"
+    cost = record.cost if record.cost is not None else record.price
+    return f"{cost} USD" if cost is not None else "cost unknown"
+
+
+def _history_json(session: Session, records: tuple[Record, ...]) -> str:
+    count, total = session.ledger.totals()
+    edits: list[dict[str, Any]] = [
+        {
+            "generation_id": record.generation_id,
+            "state": record.state.value,
+            "made_at": round(record.created_at),
+            "prompt": record.prompt,
+            "seed": record.seed,
+            "cost_usd": None if record.cost is None else float(record.cost),
+            "price_usd": None if record.price is None else float(record.price),
+            "kept": record.file is not None,
+            "error": record.error,
+        }
+        for record in records
+    ]
+    return json.dumps({"edits": edits, "count": count, "total_usd": float(total)}, indent=2)
+
+
+def _shortened(prompt: str) -> str:
+    line = " ".join(prompt.split())
+    return line if len(line) <= _PROMPT_SHOWN else line[: _PROMPT_SHOWN - 1] + "…"

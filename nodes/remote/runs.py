@@ -1,0 +1,355 @@
+"""What the remote nodes do: edits of an IMAGE run, submitted and collected, outcomes into IMAGE and info.
+
+Loaded when a node first runs, so that telling the nodes' schemas costs ComfyUI's start-up next to nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import torch
+
+from ... import host
+from ...editing.values import shown as shown_value
+from ...host.turns import EACH
+from ...imaging.codec import DecodedImage, decode, to_tensors
+from ...imaging.errors import ImageError
+from ...oxen.api.replies import is_generation_id, shown_id
+from ...oxen.choices import IfSomeFail, SendAs, WaitMode
+from ...oxen.errors import (
+    GenerationCancelled,
+    Interrupted,
+    InvalidParameters,
+    JobOutOfCredits,
+    OxenError,
+    ResultUnavailable,
+    SomeFailed,
+    Upstream,
+)
+from ...oxen.jobs.batch import Batch
+from ...oxen.jobs.editor import How, Outcome, Terms
+from ...oxen.jobs.progress import Progress
+from ...oxen.jobs.record import Record
+from ...oxen.jobs.session import Session
+from .. import values
+from ..sessions import in_session
+from ..types import Job
+from . import lists
+from .lists import Failure, Item
+from .orders import Order, is_batch
+
+T = TypeVar("T")
+
+_PROMPT_SHOWN = 40
+_RUN_AGAIN = "run again and only what failed is paid for"
+_MAKE_AGAIN = "run the failed edits again with Kontext Edit or Kontext Submit"
+_MADE_ANEW = "To have it made, and paid, anew use Kontext Edit or Kontext Submit."
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What came of a run, as the nodes hand it on: IMAGE [B,H,W,3], or one that is blocked, and the info text."""
+
+    image: Any
+    info: str
+
+
+def gather(
+    batch: Batch[DecodedImage],
+    outcomes: Sequence[Outcome[DecodedImage]],
+    progress: Progress,
+    *,
+    if_some_fail: IfSomeFail = IfSomeFail.STOP,
+    size_sent: str | None = None,
+    send_as: SendAs | None = None,
+) -> Gathered:
+    """The pictures that came, stacked at the first one's size, and what there is to know about them.
+
+    From here they go to a graph, which is noted once nothing can go wrong any more.
+    Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
+    something to go on with. What succeeded is in the ledger either way.
+    """
+    failed = failures(outcomes)
+    pictures = [o.picture for o in outcomes if o.picture is not None]
+    if failed and (not pictures or if_some_fail is IfSomeFail.STOP):
+        raise failure(failed, len(outcomes), send_as)
+    stacked = to_tensors(pictures)
+    succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
+    edits = []
+    for place, number in enumerate(succeeded):
+        outcome = outcomes[number - 1]
+        edits.append(_told(number, outcome, size_sent, resized=place in stacked.resized))
+    info: dict[str, Any] = {"edits": edits, "seconds": round(progress.seconds, 2)}
+    # what is reused was paid for in an earlier run
+    new = [o.record for o in outcomes if o.record is not None and o.how is not How.REUSED]
+    costs = [record.cost for record in new if record.cost is not None]
+    if costs or not new:
+        info["cost_usd"] = float(sum(costs))
+    if failed:
+        info["failed"] = [{"edit": number, "error": str(error)} for number, error in failed.items()]
+    if stacked.resized:
+        height, width = stacked.image.shape[1:3]
+        which = ", ".join(str(succeeded[place]) for place in stacked.resized)
+        info["note"] = f"The results differ in size; number {which} brought to {width}x{height}, the first one's size."
+    gathered = Gathered(stacked.image, json.dumps(info, indent=2))
+    batch.handed_over(outcomes)
+    return gathered
+
+
+def _told(number: int, outcome: Outcome[DecodedImage], size_sent: str | None, *, resized: bool) -> dict[str, Any]:
+    record, picture = outcome.record, outcome.picture
+    assert record is not None and picture is not None and outcome.how is not None
+    told: dict[str, Any] = {
+        "edit": number,
+        "generation_id": record.generation_id,
+        "seed": record.parameters.get("seed"),
+        "how": outcome.how.value,
+        "size_sent": size_sent,
+        "size_returned": f"{picture.width}x{picture.height}",
+        "resized": resized,
+        "seconds": round(outcome.seconds, 2),
+        "cost_usd": None if record.cost is None else float(record.cost),
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def failures(outcomes: Sequence[Outcome[DecodedImage]]) -> dict[int, OxenError]:
+    """The errors of a run by the number of the edit, counted from 1."""
+    return {number: outcome.error for number, outcome in enumerate(outcomes, 1) if outcome.error is not None}
+
+
+def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) -> OxenError:
+    """One error for the failed of `count` edits, with what became of the others and what to do.
+
+    send_as: how their pictures were sent; None where nothing was sent, and jobs were only collected.
+    """
+    first = next(iter(failed.values()))
+    advice = ""
+    too_large = first.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    could_be_the_uri = too_large or isinstance(first, Upstream) or "for url" in str(first)
+    if could_be_the_uri and send_as in {SendAs.AUTO, SendAs.DATA_URI}:
+        advice = " If it keeps happening, the service may refuse pictures in the request: set send_as to Oxen upload."
+    if count == 1:
+        return first.reworded(first.message + advice)
+    if len({str(error) for error in failed.values()}) == 1 and len(failed) == count:
+        return first.reworded(f"All {count} edits failed: {first.message}{advice}")
+    named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
+    again = _RUN_AGAIN if send_as is not None else _MAKE_AGAIN
+    kept = count - len(failed)
+    if not kept:
+        return SomeFailed(f"All {count} edits failed. {named}{advice}")
+    return SomeFailed(
+        f"{len(failed)} of {count} edits failed. {named} The other {kept} {'is' if kept == 1 else 'are'} kept: "
+        f"{again}, or set if_some_fail to go on with what succeeded.{advice}"
+    )
+
+
+async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Gathered:
+    """Kontext Edit: every picture of an IMAGE [B,H,W,C] edited; raises OxenError or ImageError.
+
+    Where it is for an item of a list and fails, `if_some_fail` says whether the error is raised or, as long as there is
+    another with a picture, this one is blocked.
+    """
+
+    async def of(item: Item) -> Gathered:
+        order = Order.read(**widgets)
+        progress = Progress(order.count(image), item.progress)
+        run_id = host.run_id()
+        await _noted(order, image, item)
+
+        def work(session: Session) -> Gathered:
+            batch = Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session))
+            outcomes = batch.edit(order.edits(session, image), progress)
+            size, policy = _size(image), order.if_some_fail
+            return gather(batch, outcomes, progress, if_some_fail=policy, size_sent=size, send_as=order.send_as)
+
+        return await _in_turn(work, item, progress, node_id)
+
+    name = _described(image, widgets)
+    return await _of_a_list(of, _without_picture, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What came of submitting: the job and its generation ids, one a line, or both blocked, and what to show."""
+
+    job: Any
+    ids: Any
+    text: str
+
+
+async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Submitted:
+    """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue, and what to tell of those that were not.
+
+    Raises OxenError or ImageError; for an item of a list the job may be blocked instead, as with `edit`.
+    """
+
+    async def of(item: Item) -> Submitted:
+        order = Order.read(**widgets, submit_only=True)
+        progress = Progress(order.count(image), item.progress)
+        run_id = host.run_id()
+        await _noted(order, image, item)
+
+        def work(session: Session) -> Submitted:
+            batch = Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session))
+            return _submitted(batch.edit(order.edits(session, image), progress), order)
+
+        return await _in_turn(work, item, progress, node_id)
+
+    def instead(blocked: Any, name: str, error: Failure) -> Submitted:
+        return Submitted(blocked, blocked, f"Item {name} was not submitted: {error}")
+
+    name = _described(image, widgets)
+    return await _of_a_list(of, instead, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
+
+
+def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submitted:
+    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    failed = failures(outcomes)
+    if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
+        raise failure(failed, len(outcomes), order.send_as)
+    ids = tuple(record.generation_id for record in records if record.generation_id is not None)
+    lines = [*ids, *(f"Edit {number} was not submitted: {error}" for number, error in failed.items())]
+    return Submitted(Job(tuple(record.id for record in records), ids), "\n".join(ids), "\n".join(lines))
+
+
+async def collect(
+    job: Job | None, text: str, wait: str, timeout: float, if_some_fail: str, node_id: str | None
+) -> Gathered:
+    """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError.
+
+    For an item of a list the picture may be blocked instead, as with `edit`.
+    """
+
+    async def of(item: Item) -> Gathered:
+        ids = generation_ids(job, text, required=True)
+        terms = Terms(wait=values.member(WaitMode, wait, "wait"), seconds=values.number(timeout, "timeout"))
+        policy = values.member(IfSomeFail, if_some_fail, "if_some_fail")
+        # a picture that one blocking request gave has a record and no id, an id of another day no record
+        count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
+        progress = Progress(count, item.progress)
+
+        def work(session: Session) -> Gathered:
+            records = _records(session, job, ids)
+            batch = Batch(session, decode, terms, hopeless=item.hopeless)
+            outcomes = [_as_collected(outcome) for outcome in batch.collect(records, progress)]
+            return gather(batch, outcomes, progress, if_some_fail=policy)
+
+        return await _in_turn(work, item, progress, node_id)
+
+    named = (*getattr(job, "generation_ids", ()), *str(text).split())
+    name = f" ({named[0][:60]})" if named else ""
+    return await _of_a_list(of, _without_picture, node_id, name, if_some_fail, _MAKE_AGAIN)
+
+
+async def _in_turn(work: Callable[[Session], T], item: Item, progress: Progress, node_id: str | None) -> T:
+    """Do the work of an item of a list, or of a node alone, when its turn has come."""
+
+    load = min(progress.edits, EACH)
+    return await in_session(work, progress=item.progress, node_id=node_id, load=load, is_last=item.is_last)
+
+
+async def _of_a_list(
+    run: Callable[[Item], Awaitable[T]],
+    instead: Callable[[Any, str, Failure], T],
+    node_id: str | None,
+    described: str,
+    if_some_fail: object,
+    again: str,
+) -> T:
+    """What `run` gives for one item; where it fails and others do not, what the policy says.
+
+    instead: what the node gives where it goes on without this item, from a blocked value, its name and its error.
+    again: what to do for failed items.
+    """
+    async with lists.item(node_id) as item:
+        item.name += described
+        try:
+            return await run(item)
+        except Interrupted:
+            raise
+        except (OxenError, ImageError) as error:
+            failed = await item.failed(error)
+            if failed is None:
+                raise
+            if if_some_fail != IfSomeFail.GO_ON or not failed.kept:
+                raise failed.error(again) from error
+            # one report for all: ComfyUI shows each to the artist
+            return instead(host.blocked(failed.text if failed.tells else None), item.name, error)
+
+
+async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
+    """Note what an item asks for; where that is something new, before any of the list is sent."""
+    if not order.terms.reuse:
+        item.asked.note(order, image)
+        await item.all_here()
+
+
+def _for_lost(order: Order, item: Item, session: Session) -> bool:
+    """Whether new pictures are asked for on account of some of the list that may have been paid for."""
+    return not order.terms.reuse and item.asked.on_account_of_lost(session)
+
+
+def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
+    return Gathered(blocked, json.dumps({"edits": [], "failed": [{"item": name, "error": str(error)}]}, indent=2))
+
+
+def _described(image: object, widgets: dict[str, Any]) -> str:
+    """By what people tell one item of a list from another, which may be anything yet."""
+    size = f"{_size(image)}, " if isinstance(image, torch.Tensor) and is_batch(image) else ""
+    # Neither has been checked yet, and not everything that a link gives has a text of a bearable length.
+    seed, written = (one if isinstance(one, str) else shown_value(one) for one in map(widgets.get, ("seed", "prompt")))
+    prompt = " ".join(written.split())
+    shown = prompt if len(prompt) <= _PROMPT_SHOWN else prompt[: _PROMPT_SHOWN - 1] + "…"
+    return f' ({size}seed {seed}, "{shown}")'
+
+
+def _size(image: torch.Tensor) -> str:
+    return f"{image.shape[2]}x{image.shape[1]}"
+
+
+def _as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
+    """The outcome with what Kontext Collect can promise: it makes nothing, however often it is run."""
+    error = outcome.error
+    if isinstance(error, GenerationCancelled):
+        told = f"Generation {error.generation_id} was cancelled, so there is no picture to collect."
+    elif isinstance(error, JobOutOfCredits):
+        told = error.message.replace(", then run again.", ".")
+    elif isinstance(error, ResultUnavailable) and error.status is not None:
+        told = error.message.replace(", or set result to always new to pay for another", "")
+    else:
+        return outcome
+    return replace(outcome, error=error.reworded(f"{told} {_MADE_ANEW}"))
+
+
+def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, ...]:
+    """The generation ids of a job and of a text with one a line, in order, each once.
+
+    Raises InvalidParameters for what is no id, and where there is neither id nor job although it is `required`.
+    """
+    if job is not None and not isinstance(job, Job):
+        raise InvalidParameters("job takes what Kontext Submit gives; something else is connected. Nothing was sent.")
+    written = values.text(text, "generation_ids").replace(",", " ").split()
+    ids = tuple(dict.fromkeys((*(job.generation_ids if job else ()), *written)))
+    for generation_id in ids:
+        if not is_generation_id(generation_id):
+            raise InvalidParameters(
+                f"{shown_id(generation_id)} is not a generation id. Give one a line, as Kontext Submit shows them."
+            )
+    if required and not ids and not (job and job.records):
+        raise InvalidParameters("There is no job: connect Kontext Submit's job, or write generation ids, one a line.")
+    return ids
+
+
+def _records(session: Session, job: Job | None, ids: tuple[str, ...]) -> list[Record]:
+    """The ledger's records of a job and of ids, each once."""
+    for generation_id in ids:
+        session.client.check_id(generation_id)
+    known = [session.ledger.by_id(number) for number in (job.records if job else ())]
+    records = [record for record in known if record is not None]
+    taken = {record.generation_id for record in records}
+    return records + [session.ledger.adopt(generation_id) for generation_id in ids if generation_id not in taken]

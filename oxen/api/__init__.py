@@ -1,0 +1,9 @@
+"""The service's routes, each as one call; what they promise across failures is made in jobs/.
+
+models/      the models, each as data: fields, defaults, bounds
+request.py   one edit as plain, checked data
+replies.py   what the service says, read into values
+client.py    the routes as methods
+events.py    the event stream, read in the background
+uploads.py   a picture put where the service can fetch it
+"""

@@ -1,0 +1,16 @@
+"""Bytes to the service and back: bounded in number and in time, ended by Cancel.
+
+line.py          one request on its way: what bounds it, and who may end it
+connections.py   sockets whose bytes pass a line
+address.py       which addresses a URL from a workflow may reach
+way.py           proxies and certificates, as the environment tells them
+codings.py       Content-Encoding, unpacked in bounded pieces
+body.py          bodies on their way out and in
+structure.py     whether a text is a reply, or JSON made to fill the memory
+envelope.py      the service's own error inside a reply
+statuses.py      what an HTTP status stands for, and whose word it is
+words.py         why a request failed, in plain words
+sse.py           server-sent events from bytes
+transport.py     requests to the service: one pool, and a paid request sent once
+fetch.py         downloads: results, and URLs that a workflow names
+"""

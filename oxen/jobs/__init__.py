@@ -1,0 +1,19 @@
+"""Edits that are paid once and never lost.
+
+record.py     what is remembered of one request, and by what it is known again
+store.py      the pictures' files: private, whole, under names that are never used again
+locks.py      one lock per key across threads and processes
+ledger.py     the record of everything that was paid for; a paid request is written down here before it is sent
+session.py    the client, ledger and downloads of one account
+lookup.py     finding a job whose answer was lost: found, perhaps, nothing
+doubt.py      what to do where that cannot be told
+spend.py      spend limits, checked before anything is sent
+slots.py      how many edits are under way at once
+waiting.py    waiting for a job: the row is the truth, an event only says when to look
+results.py    a finished job's picture, however often it takes
+editor.py     one edit from first to last: asked for, waited for, fetched, handed over
+progress.py   how far a run is
+parallel.py   side by side on daemon threads
+batch.py      many edits side by side, nothing lost when some fail
+trouble.py    a machine in trouble, in words
+"""

@@ -1,0 +1,170 @@
+"""Many edits side by side: in order out, and nothing lost when some fail."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import uuid
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Generic, TypeVar
+
+from ..api.events import EventStream
+from ..choices import WaitMode
+from ..errors import (
+    ClientRefused,
+    Interrupted,
+    LocalTrouble,
+    Misconfigured,
+    ModelNotFound,
+    OutOfCredits,
+    OxenError,
+    SpendLimitReached,
+    Unauthenticated,
+)
+from .editor import Edit, Editor, Outcome, Terms
+from .parallel import for_each
+from .progress import Progress, Stage
+from .record import Record, State
+from .session import Session
+from .spend import SpendGuard
+from .trouble import in_words
+
+Picture = TypeVar("Picture")
+
+# What no other edit, of the batch or of the list that it belongs to, can escape: none of those not yet sent is sent.
+HOPELESS = (
+    ClientRefused,
+    LocalTrouble,
+    Misconfigured,
+    ModelNotFound,
+    OutOfCredits,
+    SpendLimitReached,
+    Unauthenticated,
+)
+_SUBSCRIBE_SECONDS = 3.0
+
+logger = logging.getLogger(__name__)
+
+
+class Batch(Generic[Picture]):
+    """The edits of one run.
+
+    decode: file bytes to picture; raises ValueError for damaged ones. run_id: names the run of the whole graph, for
+    the spend limit. hopeless: an error found that no other edit can escape, which batches that belong together share.
+    for_lost: of batches that belong together, some edit may have been paid for, and `terms` ask for it anew.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        decode: Callable[[bytes], Picture],
+        terms: Terms | None = None,
+        run_id: str | None = None,
+        hopeless: list[OxenError] | None = None,
+        *,
+        for_lost: bool = False,
+    ) -> None:
+        self._session = session
+        self._hopeless = hopeless
+        self._for_lost = for_lost
+        self._decode = decode
+        self._terms = terms or Terms()
+        self._guard = SpendGuard(session.client, session.ledger, session.settings, run_id or uuid.uuid4().hex)
+
+    def edit(self, edits: Sequence[Edit], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
+        """The outcomes of all edits, in their order; one that failed carries its error.
+
+        At most `max_in_flight` of the settings are under way at once. The spend limits are held against all that
+        are new before the first is sent. Raises SpendLimitReached, Misconfigured, LocalTrouble, Interrupted.
+        """
+        progress = progress or Progress(len(edits))
+        with in_words("The run"), contextlib.ExitStack() as stack:
+            editor = self._editor(progress)
+            found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
+            if not self._terms.reuse and (
+                self._for_lost or any(self._session.ledger.undecided(editor.key(edit)) for edit in edits)
+            ):
+                # asked for anew on account of what may have been paid for: the others are not paid again
+                editor = self._editor(progress, pays_for_lost=True)
+                found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
+            editor.uncounted.update(index for index, record in enumerate(found) if record is not None)
+            new = [edit for edit, record in zip(edits, found, strict=True) if record is None]
+            if len(new) == len(edits) and self._hopeless:
+                raise self._hopeless[0]
+            if new:
+                self._session.client.account.require_key()
+            for model, count in Counter(edit.parameters.model.id for edit in new).items():
+                self._guard.check(count, model)
+            self._subscribe(stack, found)
+            try:
+                return self._side_by_side(found, lambda i: editor.edit(i, edits[i]), progress)
+            except Interrupted:
+                if self._terms.submit_only and self._session.control.cancel_remotely:
+                    editor.cancel_submitted()
+                raise
+
+    def collect(self, records: Sequence[Record], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
+        """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises LocalTrouble, Interrupted."""
+        progress = progress or Progress(len(records))
+        with in_words("The run"), contextlib.ExitStack() as stack:
+            editor = self._editor(progress)
+            self._subscribe(stack, records)
+            return self._side_by_side(records, lambda i: editor.collect(i, records[i]), progress)
+
+    def handed_over(self, outcomes: Sequence[Outcome[Picture]]) -> None:
+        """Note that these pictures reached a graph.
+
+        Until then they are owed: never pruned, and handed over before anything new is paid for.
+        """
+        for outcome in outcomes:
+            if outcome.record is not None and outcome.picture is not None:
+                try:
+                    self._session.ledger.collected(outcome.record)
+                except sqlite3.Error as error:  # such as a full disk, which must not cost the pictures
+                    logger.warning("The ledger could not be written: %s", error)
+                    return
+
+    @property
+    def _listens(self) -> bool:
+        return self._terms.wait is WaitMode.EVENTS and not self._terms.submit_only
+
+    def _editor(self, progress: Progress, *, pays_for_lost: bool = False) -> Editor[Picture]:
+        # where events are not wanted, those that another run hears are not used either
+        stream = self._session.stream if self._listens else EventStream(self._session.client.transport)
+        terms = replace(self._terms, reuse=True) if pays_for_lost else self._terms
+        return Editor(self._session, self._guard, self._decode, terms, stream, progress, pays_for_lost=pays_for_lost)
+
+    def _subscribe(self, stack: contextlib.ExitStack, records: Sequence[Record | None]) -> None:
+        """Listen before anything is sent, where there is something to wait for."""
+        waits = any(record is None or record.state is not State.DONE for record in records)
+        if waits and self._listens:
+            stack.enter_context(self._session.listening())
+            self._session.control.wait_for(lambda: self._session.stream.settled, _SUBSCRIBE_SECONDS)
+
+    def _side_by_side(
+        self, found: Sequence[Record | None], one: Callable[[int], Outcome[Picture]], progress: Progress
+    ) -> tuple[Outcome[Picture], ...]:
+        """found: the record of each that there is one of; what is done can be had where all else is hopeless."""
+        outcomes: list[Outcome[Picture]] = [Outcome()] * len(found)
+        done = {index for index, record in enumerate(found) if record is not None and record.state is State.DONE}
+        hopeless = [] if self._hopeless is None else self._hopeless
+
+        def work(index: int) -> None:
+            try:
+                if hopeless and index not in done:
+                    raise hopeless[0]
+                with in_words(f"Edit {index + 1}" if len(found) > 1 else "The edit"):
+                    outcomes[index] = one(index)
+            except Interrupted:
+                raise
+            except OxenError as error:
+                if isinstance(error, HOPELESS):
+                    hopeless.append(error)
+                outcomes[index] = Outcome(error=error)
+                progress.at(index, Stage.FAILED)
+
+        for_each(len(found), self._session.settings.max_in_flight, work)
+        return tuple(outcomes)
