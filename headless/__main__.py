@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .. import comfy_entrypoint, host
 from ..commands.console import open_console, parsed, say, tell, typed
 from ..commands.named import WrongName, path_of, source
 from .folders import RunFolders
-from .graph import Problem, WorkflowError, read_workflow
+from .graph import Problem, Workflow, WorkflowError, read_workflow
 from .outputs import RunResult
 from .report import TerminalReport
 from .run import NodeFailed, RunInterrupted, node_table, run_workflow
@@ -101,10 +101,17 @@ def _run(options: argparse.Namespace, classes: list[type[io.ComfyNode]]) -> RunR
     for setting in options.settings:
         apply_setting(workflow, node_table(classes), typed(setting))
     folders = RunFolders(source=_whole(Path(options.workflow)).parent, output=_whole(output))
-    report = TerminalReport(sys.stderr)
+    return run_shown(workflow, classes, folders, sys.stderr)
+
+
+def run_shown(
+    workflow: Workflow, classes: list[type[io.ComfyNode]], folders: RunFolders, stream: TextIO | None
+) -> RunResult:
+    """Runs a workflow, says on `stream` how far it is, and cancels what it has sent when it is interrupted."""
+    report = TerminalReport(stream)
     host.set_local(report)
     try:
-        with signals_call(host.request_interrupt):
+        with _signals_call(host.request_interrupt):
             return run_workflow(workflow, classes, folders, report, host.interrupted)
     finally:
         report.close()
@@ -118,7 +125,7 @@ def _whole(path: Path) -> Path:
 
 
 @contextmanager
-def signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
+def _signals_call(interrupt: Callable[[], None]) -> Iterator[None]:
     """The first SIGINT or SIGTERM calls `interrupt`, so that nodes cancel their remote jobs; a second kills."""
     watched = (signal.SIGINT, signal.SIGTERM)
 

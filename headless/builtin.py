@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from PIL import Image, ImageOps, ImageSequence
 
 from .folders import current
+from .saving import save_pictures
 
 _LARGEST_SIDE = 16384
 # Most file systems take 255 bytes, the number and .png among them.
@@ -75,13 +76,15 @@ class SaveImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: torch.Tensor, filename_prefix: str = "ComfyUI") -> io.NodeOutput:
+        folders = current.get()
         try:
-            return io.NodeOutput(images, ui=ui.ImageSaveHelper.get_save_images_ui(images, filename_prefix, cls))
+            saved = save_pictures(images, filename_prefix, folders.output, cls.hidden)
         except (OSError, UnicodeError) as error:
             raise OSError(
-                f"The pictures cannot be saved in {current.get().output}: {error}. What was paid for is kept: run "
-                "again with result: reuse, and it costs nothing."
+                f"The pictures cannot be saved in {folders.output}: {error}. What was paid for is kept: run again with "
+                "result: reuse, and it costs nothing."
             ) from error
+        return io.NodeOutput(images, ui={"images": [folders.shown(path) for path in saved]})
 
 
 class PreviewImage(io.ComfyNode):
@@ -99,8 +102,9 @@ class PreviewImage(io.ComfyNode):
     @classmethod
     def execute(cls, images: torch.Tensor) -> io.NodeOutput:
         prefix = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
-        saved = ui.ImageSaveHelper.save_images(images, prefix, io.FolderType.temp, cls, compress_level=1)
-        return io.NodeOutput(images, ui=ui.SavedImages(saved))
+        folders = current.get()
+        saved = save_pictures(images, prefix, folders.temp, cls.hidden, compress_level=1)
+        return io.NodeOutput(images, ui={"images": [folders.shown(path) for path in saved]})
 
 
 class EmptyImage(io.ComfyNode):

@@ -41,11 +41,10 @@ def main() -> int:
 
 
 def _edit() -> int:
-    from .__main__ import pack_nodes, signals_call
+    from .__main__ import pack_nodes, run_shown
     from .folders import RunFolders
     from .graph import WorkflowError, read_workflow
-    from .report import TerminalReport
-    from .run import NodeFailed, RunInterrupted, run_workflow
+    from .run import NodeFailed, RunInterrupted
 
     workflow = read_workflow(WORKFLOW)
     nodes = {node.class_type: node for node in workflow.nodes.values()}
@@ -57,17 +56,12 @@ def _edit() -> int:
         f"Prompt: “{submit['prompt']}”, {submit['steps']} steps, guidance {submit['guidance']}, seed {submit['seed']}",
     )
     _step(4, "Submit to the queue, listen for the event, collect:")
-    report = TerminalReport(sys.stdout)
-    host.set_local(report)
     folders = RunFolders(source=PICTURES, output=OUTPUT.resolve())
     try:
-        with signals_call(host.request_interrupt):
-            result = run_workflow(workflow, asyncio.run(pack_nodes()), folders, report, host.interrupted)
+        result = run_shown(workflow, asyncio.run(pack_nodes()), folders, sys.stdout)
     except (WorkflowError, NodeFailed, RunInterrupted) as error:
         say(str(error), sys.stderr)
         return 1
-    finally:
-        report.close()
     told = {node.class_type: node for node in result.nodes.values()}
     (edit,) = json.loads(told["KontextCollect"].texts["info"])["edits"]
     _step(5, f"Generation {edit['generation_id']}, {edit['how']}, {edit['size_returned']}, seed {edit['seed']}")

@@ -32,10 +32,16 @@ class RunFolders:
                 return f"{folder} is no folder, so that pictures cannot be saved in {self.output}."
         return f"There is no {self.output.anchor} to save pictures in."
 
-    def path_of(self, saved: dict[str, str]) -> Path:
-        """The file that a `ui.SavedResult` speaks of."""
-        root = self.temp if saved["type"] == "temp" else self.output
-        return root / saved["subfolder"] / saved["filename"]
+    def shown(self, path: Path) -> dict[str, str]:
+        """A saved file as a node's `ui` names it for the front end."""
+        kind, root = ("temp", self.temp) if path.is_relative_to(self.temp) else ("output", self.output)
+        subfolder = path.parent.relative_to(root)
+        return {"filename": path.name, "subfolder": "" if subfolder == Path() else str(subfolder), "type": kind}
+
+    def path_of(self, shown: dict[str, str]) -> Path:
+        """The file that `shown` names."""
+        root = self.temp if shown["type"] == "temp" else self.output
+        return root / shown["subfolder"] / shown["filename"]
 
 
 current: ContextVar[RunFolders] = ContextVar("current")
@@ -46,34 +52,6 @@ def in_folders(folders: RunFolders) -> Iterator[None]:
     """Nodes read and write in `folders` while this is open."""
     token = current.set(folders)
     try:
-        with _host_folders(folders):
-            yield
-    finally:
-        current.reset(token)
-
-
-@contextmanager
-def _host_folders(folders: RunFolders) -> Iterator[None]:
-    """Tells `comfy_api.latest.ui`, whichever it is, where to save."""
-    try:
-        from comfy_api.latest import _folders
-    except ImportError:
-        pass
-    else:
-        token = _folders.current.set(_folders.Folders(folders.output, folders.temp))
-        try:
-            yield
-        finally:
-            _folders.current.reset(token)
-        return
-
-    import folder_paths  # type: ignore[import-not-found]
-
-    before = folder_paths.get_output_directory(), folder_paths.get_temp_directory()
-    folder_paths.set_output_directory(str(folders.output))
-    folder_paths.set_temp_directory(str(folders.temp))
-    try:
         yield
     finally:
-        folder_paths.set_output_directory(before[0])
-        folder_paths.set_temp_directory(before[1])
+        current.reset(token)

@@ -36,7 +36,7 @@ class InputSpec:
 
 def input_specs(node_class: type[io.ComfyNode]) -> dict[str, InputSpec]:
     """The node's inputs by name, in their order; an Autogrow input stands as its sockets, `refs.image_0`."""
-    declared = node_class.INPUT_TYPES()
+    declared = node_class.GET_NODE_INFO_V1()["input"]
     specs: dict[str, InputSpec] = {}
     for kind in ("required", "optional"):
         for name, (type_, options) in declared.get(kind, {}).items():
@@ -47,27 +47,15 @@ def input_specs(node_class: type[io.ComfyNode]) -> dict[str, InputSpec]:
     return specs
 
 
-def groups(node_class: type[io.ComfyNode]) -> list[str]:
-    """The names of the node's Autogrow inputs."""
-    declared = node_class.INPUT_TYPES()
-    both = {**declared.get("required", {}), **declared.get("optional", {})}
-    return [name for name, (type_, *_) in both.items() if type_ == AUTOGROW]
-
-
-def hidden_names(node_class: type[io.ComfyNode]) -> list[str]:
-    """The hidden values the node asks for: "UNIQUE_ID", "PROMPT", ..."""
-    return [value for (value,) in node_class.INPUT_TYPES().get("hidden", {}).values()]
-
-
 def _sockets(group: str, template: Mapping[str, Any]) -> dict[str, InputSpec]:
-    names = template.get("names") or [f"{template['prefix']}{i}" for i in range(template["max"])]
-    ((kind, (type_, options)),) = [(kind, pair) for kind, named in template["input"].items() for pair in named.values()]
-    return {
-        (full := f"{group}.{name}"): InputSpec(
-            full, type_, options, kind == "required" and index < template["min"], group
-        )
-        for index, name in enumerate(names)
-    }
+    specs = {}
+    for kind, inputs in template["input"].items():
+        for type_, options in inputs.values():
+            for index in range(template["max"]):
+                name = f"{group}.{template['prefix']}{index}"
+                required = kind == "required" and index < template["min"]
+                specs[name] = InputSpec(name, type_, options, required, group)
+    return specs
 
 
 def is_link(value: object) -> bool:
@@ -79,9 +67,3 @@ def is_link(value: object) -> bool:
         and isinstance(value[1], int)
         and not isinstance(value[1], bool)
     )
-
-
-def overrides(node_class: type[io.ComfyNode], name: str) -> bool:
-    """Whether the node defines the class method `name` itself."""
-    own = getattr(node_class, name).__func__
-    return own is not getattr(node_class.GET_BASE_CLASS(), name).__func__

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from comfy_api.latest import io
 
 from ..host import Blocked
 from .folders import RunFolders
 
-if TYPE_CHECKING:
-    from comfy_api.latest import io
-
-    Returned = io.NodeOutput | Blocked
+Returned = io.NodeOutput | Blocked
 
 
 @dataclass
@@ -42,6 +41,15 @@ class RunResult:
     nodes: dict[str, NodeResult] = field(default_factory=dict)
     blocked: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+
+
+def as_output(returned: object) -> Returned:
+    """What a call returned, as ComfyUI reads it. Raises TypeError where that is nothing a node may return."""
+    if isinstance(returned, Returned):
+        return returned
+    if returned is None or isinstance(returned, tuple):
+        return io.NodeOutput(*(returned or ()))
+    raise TypeError(f"Invalid return type from node: {type(returned)}")
 
 
 def node_result(class_type: str, schema: io.Schema, returned: list[Returned], folders: RunFolders) -> NodeResult:

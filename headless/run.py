@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .builtin import BUILTIN_NODES
-from .calls import call, cancelled, settled
+from .calls import call, cancelled
 from .folders import RunFolders, in_folders
-from .given import hidden_names, input_specs, overrides
+from .given import input_specs, is_link
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError, parse_workflow
-from .outputs import RunResult, blocking, node_result
+from .outputs import RunResult, as_output, blocking, node_result
 from .report import Report
 from .validate import validate
 
@@ -61,12 +61,6 @@ def run_workflow(
         return asyncio.run(run.whole())
 
 
-@dataclass(frozen=True)
-class _Waiting:
-    results: list[Any]
-    done: asyncio.Future[list[Any]]
-
-
 class _Run:
     def __init__(
         self,
@@ -82,91 +76,62 @@ class _Run:
         self.report = report
         self.interrupted = interrupted
         self.result = RunResult()
-        self.outputs: list[str] = []
         self.started: dict[str, float] = {}
         # Node id to the ids it needs first; a node leaves when it has finished.
         self.needs: dict[str, set[str]] = {}
-        self.waiting: dict[str, _Waiting] = {}
+        self.running: dict[str, asyncio.Task[list[Any]]] = {}
 
     async def whole(self) -> RunResult:
         begin = time.monotonic()
-        self.outputs = await validate(self.workflow, self.classes)
+        nodes = await validate(self.workflow, self.classes)
         if why_not := self.folders.why_not():
             raise WorkflowError(Problem("output_folder", f"{why_not} Name another with --output. Nothing was run."))
-        for id in self.outputs:
-            self._add(id)
+        self.needs = {node.id: set(node.sources.values()) for node in nodes}
         try:
             while self.needs:
                 await self._step()
         finally:
-            for one in self.waiting.values():
-                await cancelled(one.results)
+            await cancelled(list(self.running.values()))
         self.result.seconds = time.monotonic() - begin
         return self.result
 
-    def _add(self, id: str) -> None:
-        if id in self.needs or id in self.result.nodes:
-            return
-        node = self.workflow.nodes[id]
-        specs = input_specs(self._class(node))
-        strong = {source for name, source in node.sources.items() if not specs[name].options.get("lazy")}
-        self.needs[id] = {source for source in strong if source not in self.result.nodes}
-        for source in strong:
-            self._add(source)
-
     async def _step(self) -> None:
-        for id in [id for id, one in self.waiting.items() if one.done.done()]:
-            node = self.workflow.nodes[id]
-            await self._finish(node, self.waiting.pop(id).results)
-        ready = [id for id, needed in self.needs.items() if not needed and id not in self.waiting]
+        for id in [id for id, task in self.running.items() if task.done()]:
+            self._finish(self.workflow.nodes[id], self.running.pop(id))
+        ready = [id for id, needed in self.needs.items() if not needed and id not in self.running]
         if ready:
             await self._start(self.workflow.nodes[self._pick(ready)])
-        elif self.waiting:
-            pending = [one.done for one in self.waiting.values()]
-            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        elif self.running:
+            await asyncio.wait(self.running.values(), return_when=asyncio.FIRST_COMPLETED)
 
     def _pick(self, ready: list[str]) -> str:
         """Output and async nodes first: pictures appear early, and waiting overlaps with work."""
         for id in ready:
             node_class = self._class(self.workflow.nodes[id])
-            if id in self.outputs or node_class.FUNCTION == "EXECUTE_NORMALIZED_ASYNC":
+            if node_class.GET_SCHEMA().is_output_node or inspect.iscoroutinefunction(node_class.execute):
                 return id
         return ready[0]
 
     async def _start(self, node: Node) -> None:
         if self.interrupted():
             raise RunInterrupted(f"Interrupted before node {node.id} ({node.class_type}).")
-        if node.id not in self.started:
-            self.started[node.id] = time.monotonic()
-            self.report.started(node.id, node.class_type)
-        node_class = self._class(node)
-        try:
-            data = self._data(node)
-            if await self._still_needs(node, node_class, data):
-                return
-            results = await call(node_class, node_class.FUNCTION, data, self._hidden(node, node_class))
-        except BaseException as error:
-            raise self._failure(node, error) from error
-        tasks = [one for one in results if isinstance(one, asyncio.Task) and not one.done()]
-        if tasks:
-            self.waiting[node.id] = _Waiting(results, asyncio.gather(*tasks, return_exceptions=True))
-        else:
-            await self._finish(node, results)
+        self.started[node.id] = time.monotonic()
+        self.report.started(node.id, node.class_type)
+        self.running[node.id] = asyncio.create_task(self._call(node))
+        # A node that waits for nothing is through after this.
+        await asyncio.sleep(0)
 
-    def _data(self, node: Node) -> dict[str, list[Any]]:
-        """The node's inputs, each a list of values; a lazy one that was not evaluated is [None]."""
-        specs = input_specs(self._class(node))
-        data: dict[str, list[Any]] = {}
-        for name, value in node.inputs.items():
-            if name not in specs:
-                continue
-            if name not in node.sources:
-                data[name] = [value]
-            elif value[0] in self.result.nodes:
-                data[name] = self._output(*value)
-            else:
-                data[name] = [None]
-        return data
+    async def _call(self, node: Node) -> list[Any]:
+        node_class = self._class(node)
+        specs = input_specs(node_class)
+        data = {
+            name: self._output(*value) if is_link(value) else [value]
+            for name, value in node.inputs.items()
+            if name in specs
+        }
+        given = {"UNIQUE_ID": node.id, "PROMPT": self.workflow.prompt}
+        hidden = {one.value: given.get(one.value) for one in node_class.GET_SCHEMA().hidden}
+        return await call(node_class, "execute", data, hidden)
 
     def _output(self, source: str, index: int) -> list[Any]:
         outputs = self.result.nodes[source].outputs
@@ -174,33 +139,10 @@ class _Run:
             raise ValueError(f"Node {source} gave {len(outputs)} values, so there is no output {index}.")
         return outputs[index]
 
-    async def _still_needs(self, node: Node, node_class: type[io.ComfyNode], data: dict[str, list[Any]]) -> bool:
-        """Whether the node asks for lazy inputs that nothing has evaluated yet; they are then queued."""
-        if not overrides(node_class, "check_lazy_status"):
-            return False
-        hidden = self._hidden(node, node_class)
-        wanted = await settled(await call(node_class, "check_lazy_status", data, hidden))
-        sources = node.sources
-        asked = {
-            sources[name]
-            for names in wanted
-            for name in names or ()
-            if name in sources and sources[name] not in self.result.nodes
-        }
-        for source in asked:
-            self._add(source)
-        self.needs[node.id] |= asked
-        return bool(asked)
-
-    def _hidden(self, node: Node, node_class: type[io.ComfyNode]) -> dict[str, Any]:
-        given = {"UNIQUE_ID": node.id, "PROMPT": self.workflow.prompt}
-        return {name: given.get(name) for name in hidden_names(node_class)}
-
-    async def _finish(self, node: Node, results: list[Any]) -> None:
+    def _finish(self, node: Node, task: asyncio.Task[list[Any]]) -> None:
         try:
-            returned = await settled(results)
-            schema = self._class(node).GET_SCHEMA()
-            result = node_result(node.class_type, schema, returned, self.folders)
+            returned = [as_output(one) for one in task.result()]
+            result = node_result(node.class_type, self._class(node).GET_SCHEMA(), returned, self.folders)
         except BaseException as error:
             raise self._failure(node, error) from error
         result.seconds = time.monotonic() - self.started[node.id]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from .calls import call, settled
-from .given import InputSpec, input_specs, is_link, overrides
+from comfy_api.latest import io
+
+from .calls import call
+from .given import InputSpec, input_specs, is_link
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError
-
-if TYPE_CHECKING:
-    from comfy_api.latest import io
 
 
 def _text(value: Any) -> str:
@@ -24,10 +23,10 @@ def _text(value: Any) -> str:
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": _text, "BOOLEAN": bool}
 
 
-async def validate(workflow: Workflow, classes: NodeClasses) -> list[str]:
-    """The ids of the output nodes to run. Converts widget values in place to their input's type.
+async def validate(workflow: Workflow, classes: NodeClasses) -> list[Node]:
+    """The nodes to run, sources first. Converts widget values in place to their input's type.
 
-    Only nodes that lead to an output node are looked at. Raises WorkflowError with everything that is wrong.
+    Only nodes that lead to an output node are looked at and run. Raises WorkflowError with everything that is wrong.
     """
     unknown = [
         Problem("missing_node_type", _unknown_class(node, classes))
@@ -36,20 +35,22 @@ async def validate(workflow: Workflow, classes: NodeClasses) -> list[str]:
     ]
     if unknown:
         raise WorkflowError(*unknown)
-    outputs = [node.id for node in workflow.nodes.values() if classes[node.class_type].OUTPUT_NODE]
+    nodes = workflow.nodes.values()
+    outputs = [node.id for node in nodes if classes[node.class_type].GET_SCHEMA().is_output_node]
     if not outputs:
         text = "The workflow has no output node, so nothing would run. Add SaveImage or PreviewImage."
         raise WorkflowError(Problem("prompt_no_outputs", text))
 
     problems: list[Problem] = []
-    for node in _needed(workflow, outputs, problems):
+    needed = _needed(workflow, outputs, problems)
+    for node in needed:
         problems += [
             Problem(kind, text, node.id, node.class_type)
             for kind, text in await _node_problems(node, workflow, classes)
         ]
     if problems:
         raise WorkflowError(*problems)
-    return outputs
+    return needed
 
 
 def _needed(workflow: Workflow, outputs: list[str], problems: list[Problem]) -> list[Node]:
@@ -134,7 +135,7 @@ def _link_problems(
     if source not in workflow.nodes:
         yield "bad_linked_input", f"{spec.name} is linked from node {source}, which is not in the workflow."
         return
-    offered = classes[workflow.nodes[source].class_type].RETURN_TYPES
+    offered = [one.io_type for one in classes[workflow.nodes[source].class_type].GET_SCHEMA().outputs]
     if not 0 <= index < len(offered):
         yield "bad_linked_input", f"{spec.name} is linked from output {index} of node {source}, which has none."
     elif not _fits(offered[index], spec.type):
@@ -150,19 +151,14 @@ def _range_problems(spec: InputSpec, value: Any) -> Iterator[tuple[str, str]]:
         yield "value_smaller_than_min", f"{spec.name}: {value} is below the least allowed, {options['min']}."
     elif "max" in options and value > options["max"]:
         yield "value_bigger_than_max", f"{spec.name}: {value} is above the most allowed, {options['max']}."
-    elif spec.choices is not None:
-        chosen = value if options.get("multiselect") and isinstance(value, list) else [value]
-        wrong = [one for one in chosen if one not in spec.choices]
-        if wrong:
-            yield (
-                "value_not_in_list",
-                f"{spec.name}: {', '.join(map(repr, wrong))} is none of {_some(spec.choices)}.",
-            )
+    elif spec.choices is not None and value not in spec.choices:
+        yield "value_not_in_list", f"{spec.name}: {value!r} is none of {_some(spec.choices)}."
 
 
 def _own_check(node_class: type[io.ComfyNode]) -> inspect.FullArgSpec | None:
     """What the node's own validate_inputs takes. Whatever it names, ComfyUI does not check itself."""
-    if not overrides(node_class, "validate_inputs"):
+    own = node_class.__mro__[: node_class.__mro__.index(io.ComfyNode)]
+    if not any("validate_inputs" in vars(one) for one in own):
         return None
     return inspect.getfullargspec(node_class.validate_inputs)
 
@@ -178,7 +174,7 @@ async def _own_problems(
     }
     if "input_types" in own_check.args:
         return [("custom_validation_failed", "validate_inputs with input_types runs in ComfyUI only.")]
-    answers = await settled(await call(node_class, "validate_inputs", known, hidden={}))
+    answers = await call(node_class, "validate_inputs", known, hidden={})
     refusals = dict.fromkeys(answer for answer in answers if answer is not True)
     return [
         ("custom_validation_failed", str(refusal) if refusal is not False else "its inputs were refused.")

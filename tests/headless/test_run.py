@@ -147,15 +147,6 @@ def test_no_further_node_starts_after_an_interruption(run: Run) -> None:
     assert started == ["1"]
 
 
-def test_a_node_cannot_keep_state_on_its_class(folders: RunFolders) -> None:
-    def keep(cls: type[io.ComfyNode], n: int = 0) -> io.NodeOutput:
-        cls.count = n  # type: ignore[attr-defined]
-        return io.NodeOutput("kept")
-
-    with pytest.raises(NodeFailed, match="cannot be set while the node runs"):
-        run_workflow({"1": node("Keep")}, [output_node("Keep", keep)], folders)
-
-
 def test_hidden_values_do_not_stay_on_the_class(run: Run, sample_pack: Any) -> None:
     run({"5": echo()})
     assert sample_pack.SampleEcho.hidden is None

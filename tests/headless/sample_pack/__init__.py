@@ -67,7 +67,6 @@ class SampleChecked(io.ComfyNode):
             node_id="SampleChecked",
             is_output_node=True,
             is_experimental=True,
-            not_idempotent=True,
             inputs=[
                 io.Int.Input("small", default=1, min=0, max=3),
                 io.Int.Input("own", default=1, min=0, max=3),
@@ -89,11 +88,11 @@ class SampleRefs(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         prefixed = io.Autogrow.TemplatePrefix(io.String.Input("ref"), prefix="ref_", min=0, max=4)
-        named = io.Autogrow.TemplateNames(io.String.Input("side"), names=["left", "right"], min=1)
+        needed = io.Autogrow.TemplatePrefix(io.String.Input("side"), prefix="side_", min=1, max=2)
         return io.Schema(
             node_id="SampleRefs",
             is_output_node=True,
-            inputs=[io.Autogrow.Input("refs", prefixed), io.Autogrow.Input("sides", named)],
+            inputs=[io.Autogrow.Input("refs", prefixed), io.Autogrow.Input("sides", needed)],
             outputs=[io.String.Output()],
         )
 
@@ -132,30 +131,6 @@ class SampleJoin(io.ComfyNode):
         return told(by[0].join(words))
 
 
-class SampleLazy(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SampleLazy",
-            is_output_node=True,
-            inputs=[
-                io.Boolean.Input("first"),
-                io.String.Input("one", lazy=True, optional=True),
-                io.String.Input("other", lazy=True, optional=True),
-            ],
-            outputs=[io.String.Output()],
-        )
-
-    @classmethod
-    def check_lazy_status(cls, first: bool, one: str | None = None, other: str | None = None) -> list[str]:
-        name, value = ("one", one) if first else ("other", other)
-        return [name] if value is None else []
-
-    @classmethod
-    def execute(cls, **values: Any) -> io.NodeOutput:
-        return told(values)
-
-
 class SampleBlock(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -192,7 +167,6 @@ NODES: list[type[io.ComfyNode]] = [
     SampleRefs,
     SampleList,
     SampleJoin,
-    SampleLazy,
     SampleBlock,
     SampleFail,
 ]

@@ -1,7 +1,8 @@
-"""The part of `comfy_api.latest` that a V3 node pack uses, typed, for runs and type checks without ComfyUI.
+"""The part of `comfy_api.latest` that this pack is written with, for runs and type checks without ComfyUI.
 
-Names, defaults and the `/object_info` they lead to follow ComfyUI 0.33. It is deliberately narrower than
-the original: whatever works against this module works against ComfyUI, never the other way round.
+Names, defaults and the `/object_info` they lead to follow ComfyUI 0.33. It is narrower than the original: whatever
+works here works in ComfyUI, never the other way round. `_inputs` is what every input and output says, `_io` the table
+of types, `_schema` and `_node` what a node is, `_ui` what it shows.
 """
 
 from __future__ import annotations
@@ -10,9 +11,6 @@ from abc import ABC, abstractmethod
 
 from . import _io as io
 from . import _ui as ui
-
-IO = io
-UI = ui
 
 
 class ComfyExtension(ABC):
@@ -27,4 +25,4 @@ class ComfyExtension(ABC):
         """The node classes of the pack."""
 
 
-__all__ = ["IO", "UI", "ComfyExtension", "io", "ui"]
+__all__ = ["ComfyExtension", "io", "ui"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from enum import Enum
 from typing import Any
 
-from ._base import Input, Output
+from ._inputs import Input, Output, input_dict
 
 
 class Hidden(str, Enum):
@@ -17,7 +15,6 @@ class Hidden(str, Enum):
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
     extra_pnginfo = "EXTRA_PNGINFO"
-    dynprompt = "DYNPROMPT"
 
 
 @dataclass
@@ -27,35 +24,6 @@ class HiddenHolder:
     unique_id: str | None = None
     prompt: Any = None
     extra_pnginfo: Any = None
-    dynprompt: Any = None
-
-
-@dataclass
-class NodeInfoV1:
-    """One entry of `/object_info`."""
-
-    input: dict[str, Any]
-    input_order: dict[str, list[str]]
-    is_input_list: bool
-    output: list[str]
-    output_is_list: list[bool]
-    output_name: list[str]
-    output_tooltips: list[str | None]
-    output_matchtypes: list[str | None] | None
-    name: str
-    display_name: str | None
-    description: str
-    python_module: Any
-    category: str
-    output_node: bool
-    deprecated: bool
-    experimental: bool
-    dev_only: bool
-    api_node: bool
-    price_badge: dict[str, Any] | None
-    search_aliases: list[str] | None
-    essentials_category: str | None
-    has_intermediate_output: bool
 
 
 @dataclass
@@ -75,77 +43,47 @@ class Schema:
     is_output_node: bool = False
     is_deprecated: bool = False
     is_experimental: bool = False
-    is_dev_only: bool = False
-    not_idempotent: bool = False
-    essentials_category: str | None = None
-    has_intermediate_output: bool = False
-
-    def validate(self) -> None:
-        """Refuses a node whose inputs or outputs share an id. Raises ValueError."""
-        issues = [
-            f"{side} ids must be unique, but {repeated} are not."
-            for side, ids in (
-                ("Input", [one.id for one in self.inputs]),
-                ("Output", [one.id for one in self.outputs]),
-            )
-            if (repeated := [id for id, count in Counter(ids).items() if count > 1])
-        ]
-        if issues:
-            raise ValueError("\n".join(issues))
-        for one in self.inputs:
-            one.validate()
-        for out in self.outputs:
-            out.validate()
 
     def finalize(self) -> None:
-        """Adds what the host adds: an output node's hidden values, and names for nameless outputs."""
-        if self.is_output_node:
-            for value in (Hidden.prompt, Hidden.extra_pnginfo):
-                if value not in self.hidden:
-                    self.hidden.append(value)
-        for index, output in enumerate(self.outputs):
-            if output.id is None:
-                output.id = f"_{index}_{output.io_type}_"
+        """Adds what the host adds: an output node's hidden values, and names for nameless outputs.
 
-    def get_v1_info(self, node: type) -> NodeInfoV1:
+        Raises ValueError where inputs or outputs share an id.
+        """
+        if self.is_output_node:
+            asked = (Hidden.prompt, Hidden.extra_pnginfo)
+            self.hidden = [*self.hidden, *(one for one in asked if one not in self.hidden)]
+        for index, output in enumerate(self.outputs):
+            output.id = output.id or f"_{index}_{output.io_type}_"
+        for ids in ([one.id for one in self.inputs], [str(one.id) for one in self.outputs]):
+            if len(set(ids)) < len(ids):
+                raise ValueError(f"{self.node_id}: two of {', '.join(ids)} have one id.")
+
+    def as_info(self, python_module: str | None) -> dict[str, Any]:
         """The node's entry in `/object_info`."""
         inputs = input_dict(self.inputs)
         if self.hidden:
             inputs["hidden"] = {value.name: (value.value,) for value in self.hidden}
-        return NodeInfoV1(
-            input=inputs,
-            input_order={kind: list(named) for kind, named in inputs.items()},
-            is_input_list=self.is_input_list,
-            output=[one.io_type for one in self.outputs],
-            output_is_list=[one.is_output_list for one in self.outputs],
-            output_name=[one.display_name or one.io_type for one in self.outputs],
-            output_tooltips=[one.tooltip or None for one in self.outputs],
-            output_matchtypes=None,
-            name=self.node_id,
-            display_name=self.display_name,
-            description=self.description,
-            python_module=getattr(node, "RELATIVE_PYTHON_MODULE", "nodes"),
-            category=self.category,
-            output_node=self.is_output_node,
-            deprecated=self.is_deprecated,
-            experimental=self.is_experimental,
-            dev_only=self.is_dev_only,
-            api_node=False,
-            price_badge=None,
-            search_aliases=self.search_aliases or None,
-            essentials_category=self.essentials_category,
-            has_intermediate_output=self.has_intermediate_output,
-        )
-
-
-def input_dict(inputs: Iterable[Input]) -> dict[str, Any]:
-    """Inputs as {"required": {id: (type, options)}, "optional": {...}}, in their order."""
-    result: dict[str, Any] = {"required": {}}
-    for one in inputs:
-        options = one.as_dict()
-        options.pop("optional", None)
-        result.setdefault("optional" if one.optional else "required", {})[one.id] = (
-            one.get_io_type(),
-            options,
-        )
-    return result
+        return {
+            "input": inputs,
+            "input_order": {kind: list(named) for kind, named in inputs.items()},
+            "is_input_list": self.is_input_list,
+            "output": [one.io_type for one in self.outputs],
+            "output_is_list": [one.is_output_list for one in self.outputs],
+            "output_name": [one.display_name or one.io_type for one in self.outputs],
+            "output_tooltips": [one.tooltip for one in self.outputs],
+            "output_matchtypes": None,
+            "name": self.node_id,
+            "display_name": self.display_name,
+            "description": self.description,
+            "python_module": python_module,
+            "category": self.category,
+            "output_node": self.is_output_node,
+            "deprecated": self.is_deprecated,
+            "experimental": self.is_experimental,
+            "dev_only": False,
+            "api_node": False,
+            "price_badge": None,
+            "search_aliases": self.search_aliases or None,
+            "essentials_category": None,
+            "has_intermediate_output": False,
+        }
