@@ -22,12 +22,14 @@ from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
 from .imaging.pixels import to_uint8, with_alpha
 from .kontext.checkpoint.layers import Naming, Size
+from .kontext.checkpoint.lora import Lora, read_lora
 from .kontext.checkpoint.reading import read_checkpoint
+from .kontext.edit import LatentEdit
 from .kontext.errors import BadRequest, KontextError, OutOfMemory
 from .kontext.fp8.compute import Compute
-from .kontext.standalone.lora import Lora, attach, linears_of, read_lora
+from .kontext.standalone.lora import attach, linears_of
 from .kontext.standalone.mount import mount
-from .kontext.standalone.sampler import Edit, Step, sample
+from .kontext.standalone.sampler import Step, sample
 from .kontext.standalone.text import encode_prompts
 from .kontext.standalone.tiny import write_tiny
 from .kontext.standalone.vae import Autoencoder
@@ -156,7 +158,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
     if options.steps > _MAX_STEPS:
         raise BadRequest(f"--steps is {options.steps}; it must be at most {_MAX_STEPS}.")
     # The size is not known yet; the rest is checked as it will be used.
-    Edit(16, 16, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
+    LatentEdit(16, 16, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     if len(options.aspect_ratio) > _LONGEST_RATIO:
         raise BadRequest("The aspect ratio is too long: use two numbers such as 16:9.")
     pick_size(options.aspect_ratio, 16, 16)
@@ -205,7 +207,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     height, width = image.shape[1:3]
     canvas = prepare(image, size=pick_size(_MATCH, width, height, options.megapixels))
     across, down = pick_size(options.aspect_ratio, width, height, options.megapixels)
-    edit = Edit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
+    edit = LatentEdit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     checkpoint = read_checkpoint(model)
     loras = _read_loras(options.loras, checkpoint.size)
 

@@ -15,8 +15,8 @@ from .commands.named import WrongName, in_words, path_of, shown, source, target
 from .imaging.codec import decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
-from .imaging.keep.batch import keep_batch
 from .imaging.keep.engine import Options
+from .imaging.keep.pairs import keep_batch
 from .imaging.keep.scope import Scope
 from .imaging.pixels import to_uint8, with_alpha
 

@@ -23,13 +23,14 @@ from pathlib import Path
 import torch
 from kontext_bridge.kontext.checkpoint.layers import KONTEXT
 from kontext_bridge.kontext.checkpoint.reading import Checkpoint, read_checkpoint
+from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.fp8.compute import Compute, Linear, multiplies_fp8_rows
 from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
 from kontext_bridge.kontext.latents import noise, pack
 from kontext_bridge.kontext.schedule import schedule
 from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
 from kontext_bridge.kontext.standalone.mount import mount
-from kontext_bridge.kontext.standalone.sampler import Edit, sample
+from kontext_bridge.kontext.standalone.sampler import sample
 from local_fullsize import write_full_size
 
 DEVICE = torch.device("cuda", 0)
@@ -101,7 +102,7 @@ def steps(checkpoint: Checkpoint, side: int, count: int, modes: list[tuple[Compu
             flush=True,
         )
         if not compiled:
-            finals[compute] = sample(model, Edit(side, side, count), prompt, [reference])
+            finals[compute] = sample(model, LatentEdit(side, side, count), prompt, [reference])
         del model, denoiser
         gc.collect()
         torch.cuda.empty_cache()

@@ -20,13 +20,14 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from kontext_bridge.kontext.checkpoint.layers import Role, Size, layers
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.fp8.compute import Compute, Linear
 from kontext_bridge.kontext.fp8.formats import dequantise
 from kontext_bridge.kontext.latents import noise, pack, unpack
 from kontext_bridge.kontext.standalone.denoiser import Conditioning
 from kontext_bridge.kontext.standalone.lora import linears_of
 from kontext_bridge.kontext.standalone.mount import mount
-from kontext_bridge.kontext.standalone.sampler import Edit, sample
+from kontext_bridge.kontext.standalone.sampler import sample
 from kontext_bridge.kontext.standalone.tiny import random_weights
 from safetensors.torch import save_file
 
@@ -94,7 +95,7 @@ def main() -> None:
 def compare(model: torch.nn.Module, size: Size, options: argparse.Namespace, dtype: torch.dtype) -> None:
     pipeline = plain_pipeline(model, options.device, dtype)
     h = options.side // 8
-    edit = Edit(options.side, options.side, options.steps)
+    edit = LatentEdit(options.side, options.side, options.steps)
     conditioning = Conditioning(torch.randn(1, options.text, size.context), torch.randn(1, size.pooled))
     reference = torch.randn(1, 16, h, h)
 

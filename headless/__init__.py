@@ -2,6 +2,21 @@
 
 Importing this room makes `comfy_api.latest` importable. ComfyUI's own is used where there is one: already
 on `sys.path`, or in the tree that COMFYUI_PATH names. Otherwise it is the narrow one in `shim/`.
+
+given.py      the inputs of a node, as a workflow file names them
+graph.py      a workflow read, and what is wrong with it
+changes.py    `--set NODE.INPUT=VALUE`
+folders.py    where pictures are read from and written to
+calls.py      one class method of a node called as ComfyUI does
+validate.py   every node checked against its schema
+builtin.py    the few of ComfyUI's own nodes that a picture workflow cannot do without
+saved.py      pictures saved as ComfyUI does
+outputs.py    what a run gives back
+told.py       what a run shows while it goes on
+run.py        the run itself
+__main__.py   the command
+demo.py       `make demo`
+shim/         the narrow comfy_api
 """
 
 from __future__ import annotations

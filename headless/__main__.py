@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from .. import comfy_entrypoint, host
 from ..commands.console import open_console, parsed, say, tell, typed
 from ..commands.named import WrongName, path_of, source
+from .changes import SettingError, apply_setting
 from .folders import RunFolders
 from .graph import Problem, Workflow, WorkflowError, read_workflow
 from .outputs import RunResult
-from .report import TerminalReport
 from .run import NodeFailed, RunInterrupted, node_table, run_workflow
-from .settings import SettingError, apply_setting
+from .told import TerminalReport
 
 if TYPE_CHECKING:
     from comfy_api.latest import io

@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from PIL import Image, ImageOps, ImageSequence
 
 from .folders import current
-from .saving import save_pictures
+from .saved import save_pictures
 
 _LARGEST_SIDE = 16384
 # Most file systems take 255 bytes, the number and .png among them.

@@ -16,7 +16,7 @@ from .folders import RunFolders, in_folders
 from .given import input_specs, is_link
 from .graph import Node, NodeClasses, Problem, Workflow, WorkflowError, parse_workflow
 from .outputs import RunResult, as_output, blocking, node_result
-from .report import Report
+from .told import Report
 from .validate import validate
 
 if TYPE_CHECKING:

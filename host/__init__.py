@@ -2,11 +2,12 @@
 
 comfyui.py   the run, the element of a list, the user folder; progress and interruption
 turns.py     whose turn it is, where a node runs once for each element of a list
-work.py      blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
+aside.py     blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
 """
 
 from __future__ import annotations
 
+from .aside import NoThread, run_off_loop
 from .comfyui import (
     FOLDER_NAME,
     HOME_VARIABLE,
@@ -25,7 +26,6 @@ from .comfyui import (
     show,
     user_folder,
 )
-from .work import NoThread, run_off_loop
 
 __all__ = [
     "FOLDER_NAME",

@@ -6,6 +6,7 @@ formats.py       the file formats that pictures are written in
 limits.py        how large a picture from outside may be
 orientation.py   which way up a picture belongs
 jpeg.py          a JPEG's structure, walked and mended
+scans.py         the scans of a JPEG that has several
 containers.py    what a picture file says of itself
 decoders.py      pixels from the parts of a file
 deflate.py       a fast zlib stream

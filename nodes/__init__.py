@@ -2,7 +2,7 @@
 
 types.py      the socket types of this pack
 inputs.py     the inputs that several nodes have
-values.py     values that came over a link, checked
+checks.py     values that came over a link, checked
 sessions.py   this machine's account, settings and ledger, for what talks to the service
 remote/       the nodes that ask Oxen.ai
 local/        the nodes that sample on this machine

@@ -18,7 +18,7 @@ Bytes: TypeAlias = "tuple[EncodedImage, ...]"
 
 
 @dataclass(frozen=True)
-class Job:
+class JobHandle:
     """Edits that were submitted, in order: their records in the ledger, and the generation ids known."""
 
     records: tuple[int, ...]

@@ -45,7 +45,7 @@ SCHEMA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Edit:
+class AskedEdit:
     """One edit with the service's defaults filled in; a missing seed is drawn at random."""
 
     prompt: str
@@ -95,10 +95,10 @@ def _broken_rule(value: Any, rule: Mapping[str, Any]) -> str | None:
     return None
 
 
-def edit_of(params: Mapping[str, Any]) -> Edit:
+def edit_of(params: Mapping[str, Any]) -> AskedEdit:
     """The edit that sound parameters ask for."""
     seed = params.get("seed")
-    return Edit(
+    return AskedEdit(
         prompt=params["prompt"],
         aspect_ratio=params.get("aspect_ratio", "16:9"),
         steps=params.get("num_inference_steps", 28),

@@ -10,7 +10,7 @@ import zlib
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from .parameters import Edit
+from .parameters import AskedEdit
 
 # The sizes FLUX.1 Kontext was trained on, as the open diffusers pipeline lists them (portrait half).
 _PORTRAIT = (
@@ -40,7 +40,7 @@ def output_size(aspect_ratio: str, input_size: tuple[int, int]) -> tuple[int, in
     return min(SIZES, key=lambda size: abs(wanted - size[0] / size[1]))
 
 
-def make_edit(source: bytes, edit: Edit, shrink: int = 1) -> bytes:
+def make_edit(source: bytes, edit: AskedEdit, shrink: int = 1) -> bytes:
     """The edited picture's file bytes in the format asked for, its sides divided by `shrink`. Raises BadPicture."""
     picture = _open(source)
     width, height = output_size(edit.aspect_ratio, picture.size)
@@ -92,7 +92,7 @@ def _frame(canvas: Image.Image, colour: tuple[int, int, int]) -> None:
     canvas.paste(stripes, mask=mask)
 
 
-def _label(canvas: Image.Image, edit: Edit) -> None:
+def _label(canvas: Image.Image, edit: AskedEdit) -> None:
     width, height = canvas.size
     margin, pad = 22, 14
     large, small = _font(28), _font(19)
@@ -118,7 +118,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         return ImageFont.load_default(size)
 
 
-def _encode(canvas: Image.Image, edit: Edit) -> bytes:
+def _encode(canvas: Image.Image, edit: AskedEdit) -> bytes:
     out = io.BytesIO()
     if edit.output_format == "png":
         canvas.save(out, "PNG", compress_level=1, compress_type=_Z_RLE)

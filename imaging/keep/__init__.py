@@ -16,5 +16,5 @@ verdict.py      whether there is a picture to keep
 blend.py        the edited parts laid into the source
 measures.py     how far two pictures are apart
 report.py       what was found and done, in numbers and a line
-batch.py        pair by pair, or one source for many edits
+pairs.py        pair by pair, or one source for many edits
 """

@@ -21,7 +21,7 @@ _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no 
 
 
 @dataclass(frozen=True, eq=False)
-class Patch:
+class LaidPart:
     """What the edit has to give: where it lies, what to add to its colour, and to its rim.
 
     rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1.
@@ -72,7 +72,7 @@ def rim_of(source: Tensor, corrected: Tensor, mask: Tensor, covered: Tensor) -> 
     return value.clamp_(-_MOST, _MOST)
 
 
-def blended(source: Tensor, patch: Patch, alpha: Tensor) -> tuple[Tensor, Tensor]:
+def blended(source: Tensor, patch: LaidPart, alpha: Tensor) -> tuple[Tensor, Tensor]:
     """(picture [H,W,C], mask [H,W]): the patch laid over the source [H,W,C] as far as alpha [h,w] says, 0..1.
 
     C 3 or 4, floating point; a fourth channel stays. alpha lies over the whole source, at any size.

@@ -31,14 +31,14 @@ _CUT = 0.012  # a channel this near to black or white was cut off
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class EditedPixels:
     """mask [H,W] bool; noise: the edit's own loss, over what is expected of a good one."""
 
     mask: Mask
     noise: float
 
 
-def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Change:
+def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> EditedPixels:
     """Where `corrected` is not `source` for a reason. All [3,H,W]; covered [H,W] bool: where the edit reaches.
 
     edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
@@ -57,7 +57,7 @@ def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tens
     free = covered * (1 - highest(torch.from_numpy(plain).float()[None], _APART))
     coarse = _coarse(difference, free) / (_COARSE[0] + _COARSE[1] * texture)
     noise = max(noise, _quiet(coarse[0], covered) * _LOUD)
-    return Change(with_filled_holes(_with_faint(plain, coarse[0] / noise), _HOLE), noise)
+    return EditedPixels(with_filled_holes(_with_faint(plain, coarse[0] / noise), _HOLE), noise)
 
 
 def _texture(smooth: Tensor) -> Tensor:

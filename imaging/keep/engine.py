@@ -18,12 +18,12 @@ from ..geometry import box_around, feathered
 from ..pixels import colour_of
 from .align import Alignment
 from .bench import Bench, bench_of
-from .blend import Patch, blended, rim_of, sharpest
+from .blend import LaidPart, blended, rim_of, sharpest
 from .filters import highest, pooled
 from .look import Look, carried, half, look
 from .mapping import Mapping
 from .refine import Refined
-from .report import Report, report_of
+from .report import KeepReport, report_of
 from .scope import Scope
 from .verdict import Signs, Verdict, signs_of, whole
 
@@ -45,7 +45,7 @@ class Kept:
 
     picture: Tensor
     mask: Tensor
-    report: Report
+    report: KeepReport
     mapping: Mapping
 
 
@@ -72,7 +72,7 @@ def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Op
     if not (change > 0).any():
         return _untouched(base, bench, found.mapping, seen)
     rim = rim_of(bench.source, seen.corrected, seen.mask, seen.covered)
-    patch = Patch(sharp, found.mapping, seen.drift, rim, options.strength)
+    patch = LaidPart(sharp, found.mapping, seen.drift, rim, options.strength)
     picture, weight = blended(base, patch, change)
     report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", weight, picture)
     return Kept(picture, weight, report, found.mapping)
@@ -145,7 +145,7 @@ def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, see
 def _handed_on(source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen: Look, signs: Signs, why: str) -> Kept:
     """The edit's own pixels: where it lies, if that can be trusted, else simply at the source's size."""
     mapping = found.mapping if signs.aligned else squeezed(bench)
-    picture, weight = blended(source, Patch(sharp, mapping, None, None, 0.0), torch.ones(1, 1))
+    picture, weight = blended(source, LaidPart(sharp, mapping, None, None, 0.0), torch.ones(1, 1))
     report = report_of(bench, mapping, seen, Verdict.WHOLE, why, weight, picture)
     return Kept(picture, weight, report, mapping)
 

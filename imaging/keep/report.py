@@ -21,7 +21,7 @@ _TINT = 0.5  # CIEDE2000: less cannot be seen
 
 
 @dataclass(frozen=True)
-class Report:
+class KeepReport:
     """shift, bend: in the edit's pixels; scale: 1 is none; turn: degrees; drift: mean CIEDE2000 of what was not edited,
     before and after; changed, covered: shares of the picture; before, after: how far what was not edited is from the
     source, in the edit merely scaled and in the result (None where nothing is left)."""
@@ -74,7 +74,7 @@ class Report:
 
 def report_of(
     bench: Bench, mapping: Mapping, seen: Look | None, verdict: Verdict, why: str, weight: Tensor, picture: Tensor
-) -> Report:
+) -> KeepReport:
     """weight [H,W], picture [H,W,C]: the result. seen: None where source and edit are the same."""
     height, width = bench.source.shape[1:]
     shift, scale, turn = mapping.motion()
@@ -82,7 +82,7 @@ def report_of(
     outside = (_smaller(weight[None], height, width) == 0)[0]
     before = distance(bench.source, scaled(bench.edited, height, width).clamp(0, 1), outside)
     result = _smaller(picture[..., :3].permute(2, 0, 1), height, width).clamp(0, 1)
-    return Report(
+    return KeepReport(
         verdict=verdict,
         why=why,
         shift=shift,

@@ -18,7 +18,7 @@ from .lora_keys import BIAS, DIFF, DORA, DOWN, MAGNITUDE, SET, UP, UP_BIAS
 PartShapes = Mapping[str, tuple[int, ...]]
 
 
-class Kind(Enum):
+class AdapterKind(Enum):
     """How a layer is changed; the value says it of a file."""
 
     PLAIN = "a plain LoRA"
@@ -35,9 +35,9 @@ class Kind(Enum):
 
 
 _MADE_OF = {
-    Kind.LOHA: {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
-    Kind.OFT: {"oft_blocks"},
-    Kind.GLORA: {"a1.weight", "a2.weight", "b1.weight", "b2.weight"},
+    AdapterKind.LOHA: {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"},
+    AdapterKind.OFT: {"oft_blocks"},
+    AdapterKind.GLORA: {"a1.weight", "a2.weight", "b1.weight", "b2.weight"},
 }
 
 
@@ -68,7 +68,7 @@ class Change:
     is said.
     """
 
-    kind: Kind
+    kind: AdapterKind
     layer: str
     offset: int
     rows: int
@@ -78,48 +78,52 @@ class Change:
     scale: float = 1.0
 
 
-def kinds_of(parts: Mapping[str, object]) -> list[Kind]:
+def kinds_of(parts: Mapping[str, object]) -> list[AdapterKind]:
     """The ways in which these parts change a layer's weight; more than one only in a file that contradicts itself."""
     starts = {name.partition("_")[0] for name in parts}
     found = []
     if DOWN in parts or UP in parts:
-        found.append(Kind.DORA if DORA in parts or MAGNITUDE in parts else Kind.PLAIN)
-    found += [kind for start, kind in (("hada", Kind.LOHA), ("lokr", Kind.LOKR), ("oft", Kind.OFT)) if start in starts]
+        found.append(AdapterKind.DORA if DORA in parts or MAGNITUDE in parts else AdapterKind.PLAIN)
+    found += [
+        kind
+        for start, kind in (("hada", AdapterKind.LOHA), ("lokr", AdapterKind.LOKR), ("oft", AdapterKind.OFT))
+        if start in starts
+    ]
     if any(name[:2] in ("a1", "a2", "b1", "b2") for name in parts):
-        found.append(Kind.GLORA)
-    found += [kind for part, kind in ((DIFF, Kind.DIFF), (SET, Kind.SET)) if part in parts]
-    return found or ([Kind.DORA] if DORA in parts or MAGNITUDE in parts else [])
+        found.append(AdapterKind.GLORA)
+    found += [kind for part, kind in ((DIFF, AdapterKind.DIFF), (SET, AdapterKind.SET)) if part in parts]
+    return found or ([AdapterKind.DORA] if DORA in parts or MAGNITUDE in parts else [])
 
 
 def changes_bias(parts: Mapping[str, object]) -> bool:
     return BIAS in parts or UP_BIAS in parts
 
 
-def is_whole(kind: Kind, parts: Mapping[str, object]) -> bool:
+def is_whole(kind: AdapterKind, parts: Mapping[str, object]) -> bool:
     """Whether every tensor is there that a change of this kind is made of, whatever their shapes."""
-    if kind is Kind.LOKR:
+    if kind is AdapterKind.LOKR:
         return all(f"lokr_{w}" in parts or {f"lokr_{w}_a", f"lokr_{w}_b"} <= parts.keys() for w in ("w1", "w2"))
     return _MADE_OF.get(kind, set()) <= parts.keys()
 
 
-def fits(kind: Kind, shapes: PartShapes, rows: int, inputs: int) -> bool:
+def fits(kind: AdapterKind, shapes: PartShapes, rows: int, inputs: int) -> bool:
     """Whether tensors of these shapes change a weight [rows, inputs]. Others are skipped or garbled by ComfyUI."""
     shape = shapes.get
     if DORA in shapes and shape(DORA) not in ((rows, 1), (1, inputs)):
         return False
-    if kind is Kind.LOHA:
+    if kind is AdapterKind.LOHA:
         return "hada_t1" not in shapes and all(
             _product(shape(f"hada_{w}_a"), shape(f"hada_{w}_b")) == (rows, inputs) for w in ("w1", "w2")
         )
-    if kind is Kind.LOKR:
+    if kind is AdapterKind.LOKR:
         pair = [_lokr(shapes, w) for w in ("w1", "w2")]
         one, two = pair
         return one is not None and two is not None and (one[0] * two[0], one[1] * two[1]) == (rows, inputs)
-    if kind in (Kind.OFT, Kind.BOFT):
+    if kind in (AdapterKind.OFT, AdapterKind.BOFT):
         return _oft(shape("oft_blocks"), rows)
-    if kind is Kind.GLORA:
+    if kind is AdapterKind.GLORA:
         return _glora(shapes, rows, inputs)
-    return shape(DIFF if kind is Kind.DIFF else SET) == (rows, inputs)
+    return shape(DIFF if kind is AdapterKind.DIFF else SET) == (rows, inputs)
 
 
 def _product(left: tuple[int, ...] | None, right: tuple[int, ...] | None) -> tuple[int, int] | None:

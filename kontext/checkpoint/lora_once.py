@@ -14,7 +14,7 @@ import torch
 
 from ..errors import LoraError
 from .lora_keys import BIAS
-from .lora_kinds import Change, Kind, Patch
+from .lora_kinds import AdapterKind, Change, Patch
 from .lora_names import NamedRows
 
 
@@ -41,7 +41,7 @@ class Once:
     def add(self, name: str, rows: NamedRows, effect: Patch | Change) -> None:
         """name: of the layer, in the file, whose rows these are. Raises LoraError for what only one can be done of."""
         new = _Said(name, (min(first for _, first, _ in rows.places), rows.rows), effect)
-        is_bias = isinstance(effect, Change) and effect.kind is Kind.BIAS
+        is_bias = isinstance(effect, Change) and effect.kind is AdapterKind.BIAS
         known = self._said.setdefault((effect.layer, is_bias), [])
         for other in [one for one in known if one.name != name]:
             if _is_in(effect, other.effect):
@@ -66,7 +66,7 @@ def _is_in(one: Patch | Change, other: Patch | Change) -> bool:
         return one.scale == other.scale and _same(one.down, other.down) and _same(one.up, other.up[rows])
     if not isinstance(one, Change) or not isinstance(other, Change) or one.kind is not other.kind:
         return False
-    if one.kind is Kind.BIAS:
+    if one.kind is AdapterKind.BIAS:
         return one.scale == other.scale and _same(one.tensors[BIAS], other.tensors[BIAS][rows])
     return (
         (one.rows, one.swapped, one.alpha) == (other.rows, other.swapped, other.alpha)

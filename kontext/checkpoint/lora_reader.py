@@ -16,7 +16,7 @@ from .files import TensorFile
 from .layers import Size
 from .lora_config import adapter_config
 from .lora_keys import ALPHA, BIAS, DIFF, DORA, DOWN, MAGNITUDE, MID, RESHAPE, SET, UP, UP_BIAS, layer_names
-from .lora_kinds import Change, Kind, Patch, fits, is_whole, kinds_of
+from .lora_kinds import AdapterKind, Change, Patch, fits, is_whole, kinds_of
 from .lora_names import NamedRows, Targets
 from .lora_once import Once
 
@@ -81,10 +81,10 @@ class Reader:
         tensors = {part: require_finite(self._file[name], f"{self._name}: {name}") for part, name in parts.items()}
         if rows.is_norm:
             self._norm(layer, kind, tensors, rows)
-        elif kind in (Kind.PLAIN, Kind.DORA):
+        elif kind in (AdapterKind.PLAIN, AdapterKind.DORA):
             self._product(layer, kind, tensors, alpha, rows)
         else:
-            if kind is not Kind.BIAS:
+            if kind is not AdapterKind.BIAS:
                 self._other(layer, kind, tensors, alpha, rows)
             self._biases(layer, tensors, 1.0, rows)
 
@@ -104,27 +104,28 @@ class Reader:
         # torch counts no FP8, whose zeros have both signs.
         return not bool((tensor.half() if tensor.dtype in FORMATS else tensor).count_nonzero())
 
-    def _kind(self, layer: str, parts: Mapping[str, str]) -> Kind | None:
+    def _kind(self, layer: str, parts: Mapping[str, str]) -> AdapterKind | None:
         kinds = kinds_of(parts)
         if len(kinds) > 1:
             ways = ", ".join(kind.value for kind in kinds)
             raise LoraError(f"{self._name} changes {layer!r} in several ways at once ({ways}). Get the file again.")
         if MAGNITUDE in parts:
             raise LoraError(
-                f"{self._name} is {Kind.DORA.value}, in PEFT's own form (lora_magnitude_vector), which neither this "
-                "pack nor ComfyUI's Load LoRA reads. Have its trainer write it for ComfyUI, or merge it into a model."
+                f"{self._name} is {AdapterKind.DORA.value}, in PEFT's own form (lora_magnitude_vector), which neither "
+                "this pack nor ComfyUI's Load LoRA reads. Have its trainer write it for ComfyUI, or merge it into a "
+                "model."
             )
         if "oft_diag" in parts:
             raise LoraError(
-                f"{self._name} is {Kind.OFT.value} in another form (oft_diag) than the one that this pack and "
+                f"{self._name} is {AdapterKind.OFT.value} in another form (oft_diag) than the one that this pack and "
                 "ComfyUI's Load LoRA read. Have its trainer write it for ComfyUI, or merge it into a model."
             )
         if kinds:
             return kinds[0]
-        return Kind.BIAS if any(part in parts for part in _BIASES) else None
+        return AdapterKind.BIAS if any(part in parts for part in _BIASES) else None
 
     def _product(
-        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], own: float | None, rows: NamedRows
+        self, layer: str, kind: AdapterKind, tensors: dict[str, torch.Tensor], own: float | None, rows: NamedRows
     ) -> None:
         if DOWN not in tensors or UP not in tensors:
             raise self._half(layer)
@@ -143,7 +144,7 @@ class Reader:
         scale = self._config.scale(alpha, rank=down.shape[0])
         if not math.isfinite(scale):
             raise LoraError(f"{self._name}: the alpha of {layer!r} is {alpha}. The file is damaged; get it again.")
-        if kind is Kind.PLAIN:
+        if kind is AdapterKind.PLAIN:
             for bfl, offset, part in rows.places:
                 self._once.add(layer, rows, Patch(bfl, offset, down, up[part], scale))
         else:
@@ -153,7 +154,9 @@ class Reader:
             self._change(layer, kind, changed, scale * down.shape[0], rows)
         self._biases(layer, tensors, scale, rows)
 
-    def _check_shapes(self, layer: str, kind: Kind, down: torch.Tensor, up: torch.Tensor, rows: NamedRows) -> None:
+    def _check_shapes(
+        self, layer: str, kind: AdapterKind, down: torch.Tensor, up: torch.Tensor, rows: NamedRows
+    ) -> None:
         shapes = f"{list(down.shape)} and {list(up.shape)}"
         if down.ndim != 2 or up.ndim != 2 or not down.shape[0]:
             raise LoraError(
@@ -174,19 +177,19 @@ class Reader:
         raise self._misfit(layer, kind, {DOWN: down, UP: up}, rows)
 
     def _other(
-        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
+        self, layer: str, kind: AdapterKind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
     ) -> None:
         own = {part: tensor for part, tensor in tensors.items() if part not in _BIASES}
         if not is_whole(kind, own):
             raise self._half(layer, kind.value.partition(" ")[2])
-        if kind is Kind.OFT and own.get("oft_blocks", torch.empty(0)).ndim == 4:
-            kind = Kind.BOFT
+        if kind is AdapterKind.OFT and own.get("oft_blocks", torch.empty(0)).ndim == 4:
+            kind = AdapterKind.BOFT
         if not fits(kind, {part: tuple(tensor.shape) for part, tensor in own.items()}, rows.rows, rows.inputs):
             raise self._misfit(layer, kind, own, rows)
         rescale = own.get("rescale")
-        if kind is Kind.OFT and rescale is not None and not bool((rescale == 1).all()):
+        if kind is AdapterKind.OFT and rescale is not None and not bool((rescale == 1).all()):
             raise LoraError(f"{self._name} is {kind.value} that rescales {layer!r}, which ComfyUI leaves out.")
-        if len(rows.places) > 1 and kind not in (Kind.LOHA, Kind.LOKR, Kind.DIFF):
+        if len(rows.places) > 1 and kind not in (AdapterKind.LOHA, AdapterKind.LOKR, AdapterKind.DIFF):
             raise LoraError(
                 f"{self._name} is {kind.value} of {layer!r}, whose rows have another order in ComfyUI. Take that layer "
                 "out of the file."
@@ -194,7 +197,7 @@ class Reader:
         self._change(layer, kind, own, alpha, rows)
 
     def _change(
-        self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
+        self, layer: str, kind: AdapterKind, tensors: dict[str, torch.Tensor], alpha: float | None, rows: NamedRows
     ) -> None:
         if alpha is not None and not math.isfinite(alpha):
             raise LoraError(f"{self._name}: the alpha of {layer!r} is {alpha}. The file is damaged; get it again.")
@@ -202,13 +205,13 @@ class Reader:
         changed = Change(kind, bfl, offset, rows.rows, len(rows.places) > 1, tensors, alpha)
         self._once.add(layer, rows, changed)
 
-    def _norm(self, layer: str, kind: Kind, tensors: dict[str, torch.Tensor], rows: NamedRows) -> None:
-        if kind not in (Kind.DIFF, Kind.SET) or tensors.keys() - {DIFF, SET}:
+    def _norm(self, layer: str, kind: AdapterKind, tensors: dict[str, torch.Tensor], rows: NamedRows) -> None:
+        if kind not in (AdapterKind.DIFF, AdapterKind.SET) or tensors.keys() - {DIFF, SET}:
             raise LoraError(f"{self._name} is {kind.value} and changes {layer!r}, which is a norm and no linear layer.")
         (part,) = tensors
         if tuple(tensors[part].shape) != (rows.rows,):
-            raise self._misfit(layer, Kind.NORM, tensors, rows)
-        self._once.add(layer, rows, Change(Kind.NORM, rows.places[0][0], 0, rows.rows, False, tensors, None))
+            raise self._misfit(layer, AdapterKind.NORM, tensors, rows)
+        self._once.add(layer, rows, Change(AdapterKind.NORM, rows.places[0][0], 0, rows.rows, False, tensors, None))
 
     def _biases(self, layer: str, tensors: Mapping[str, torch.Tensor], scale: float, rows: NamedRows) -> None:
         for part in _BIASES:
@@ -216,11 +219,11 @@ class Reader:
                 continue
             values = tensors[part]
             if tuple(values.shape) != (rows.rows,):
-                raise self._misfit(layer, Kind.BIAS, {part: values}, rows)
+                raise self._misfit(layer, AdapterKind.BIAS, {part: values}, rows)
             factor = scale if part == UP_BIAS else 1.0
             for bfl, offset, some in rows.places:
                 there = values[some]
-                shift = Change(Kind.BIAS, bfl, offset, len(there), False, {BIAS: there}, None, factor)
+                shift = Change(AdapterKind.BIAS, bfl, offset, len(there), False, {BIAS: there}, None, factor)
                 self._once.add(layer, rows, shift)
 
     def _alpha(self, name: str) -> float:
@@ -233,21 +236,21 @@ class Reader:
             f"{self._name} has only part of the {what} of {layer!r}: the file is incomplete. Get it again."
         )
 
-    def _misfit(self, layer: str, kind: Kind, tensors: Mapping[str, torch.Tensor], rows: NamedRows) -> LoraError:
+    def _misfit(self, layer: str, kind: AdapterKind, tensors: Mapping[str, torch.Tensor], rows: NamedRows) -> LoraError:
         shapes = " and ".join(str(list(tensor.shape)) for tensor in tensors.values())
-        what = "" if kind is Kind.PLAIN else f" It is {kind.value}."
+        what = "" if kind is AdapterKind.PLAIN else f" It is {kind.value}."
         has = f"{rows.inputs} inputs and {rows.rows} outputs" if rows.inputs else f"{rows.rows} numbers"
         return LoraError(
             f"{self._name} was made for another model: {layer!r} has matrices of shape {shapes}, and this model's "
             f"layer has {has}.{what}"
         )
 
-    def _foreign(self, layer: str, kind: Kind) -> LoraError:
+    def _foreign(self, layer: str, kind: AdapterKind) -> LoraError:
         names = set(layer_names(self._file))
         for pattern, model in _OTHER_MODELS:
             if any(re.search(pattern, name) for name in names):
                 return LoraError(f"{self._name} was made for {model}, not for FLUX.1.")
-        what = "" if kind is Kind.PLAIN else f"is {kind.value} and "
+        what = "" if kind is AdapterKind.PLAIN else f"is {kind.value} and "
         return LoraError(f"{self._name} {what}changes {layer!r}, which FLUX.1 Kontext does not have.")
 
 

@@ -18,19 +18,19 @@ import comfy.utils  # type: ignore[import-not-found]
 import comfy.weight_adapter  # type: ignore[import-not-found]
 
 from ..checkpoint.layers import Size
+from ..checkpoint.lora import read_lora
 from ..checkpoint.lora_keys import BIAS, DIFF, DORA, DOWN, SET, UP
-from ..checkpoint.lora_kinds import Change, Kind, Patch
+from ..checkpoint.lora_kinds import AdapterKind, Change, Patch
 from ..errors import BadRequest, LoraError
-from ..standalone.lora import read_lora
 
 _PREFIX = "diffusion_model."
 _ADAPTERS = {
-    Kind.DORA: comfy.weight_adapter.LoRAAdapter,
-    Kind.LOHA: comfy.weight_adapter.LoHaAdapter,
-    Kind.LOKR: comfy.weight_adapter.LoKrAdapter,
-    Kind.OFT: comfy.weight_adapter.OFTAdapter,
-    Kind.BOFT: comfy.weight_adapter.BOFTAdapter,
-    Kind.GLORA: comfy.weight_adapter.GLoRAAdapter,
+    AdapterKind.DORA: comfy.weight_adapter.LoRAAdapter,
+    AdapterKind.LOHA: comfy.weight_adapter.LoHaAdapter,
+    AdapterKind.LOKR: comfy.weight_adapter.LoKrAdapter,
+    AdapterKind.OFT: comfy.weight_adapter.OFTAdapter,
+    AdapterKind.BOFT: comfy.weight_adapter.BOFTAdapter,
+    AdapterKind.GLORA: comfy.weight_adapter.GLoRAAdapter,
 }
 _NAMES = {DOWN: "lora_down.weight", UP: "lora_up.weight"}
 # ComfyUI's key: a name, or a name, a place and what is done to the difference.
@@ -88,16 +88,16 @@ def _plain(patch: Patch) -> tuple[_Key, Any]:
 def _changed(change: Change, norms: str) -> tuple[_Key, Any]:
     name, rows = f"{_PREFIX}{change.layer}", (0, change.offset, change.rows)
     tensors = change.tensors
-    if change.kind is Kind.BIAS:
+    if change.kind is AdapterKind.BIAS:
         return (f"{name}.bias", rows), ("diff", (tensors[BIAS].float() * change.scale,))
-    if change.kind in (Kind.NORM, Kind.DIFF, Kind.SET):
+    if change.kind in (AdapterKind.NORM, AdapterKind.DIFF, AdapterKind.SET):
         what = ("diff", (tensors[DIFF],)) if DIFF in tensors else ("set", (tensors[SET],))
     else:
         # ComfyUI fails for a BOFT without alpha, which stands for no constraint.
-        alpha = 0.0 if change.alpha is None and change.kind is Kind.BOFT else change.alpha
+        alpha = 0.0 if change.alpha is None and change.kind is AdapterKind.BOFT else change.alpha
         named = {f"x.{_NAMES.get(part, part)}": tensor for part, tensor in tensors.items()}
         what = _ADAPTERS[change.kind].load("x", named, alpha, tensors.get(DORA), set())
-    if change.kind is Kind.NORM:
+    if change.kind is AdapterKind.NORM:
         return f"{name}{norms}", what
     if change.swapped:
         return (f"{name}.weight", rows, comfy.utils.swap_scale_shift), what

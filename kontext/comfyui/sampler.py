@@ -18,10 +18,10 @@ import latent_preview  # type: ignore[import-not-found]
 import torch
 
 from ..checkpoint.layers import LATENT_CHANNELS
+from ..edit import LatentEdit
 from ..errors import BadRequest, NonFinite, OutOfMemory
 from ..latents import noise
 from ..schedule import schedule
-from ..standalone.sampler import Edit
 
 ComfyConditioning: TypeAlias = list[Any]
 Callback: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, int], None]
@@ -33,7 +33,7 @@ _PIXELS = 8
 
 def sample(
     model: Any,
-    edit: Edit,
+    edit: LatentEdit,
     positive: ComfyConditioning,
     references: Sequence[torch.Tensor],
     *,
@@ -83,7 +83,7 @@ def _with(conditioning: ComfyConditioning, extra: dict[str, Any]) -> ComfyCondit
     return changed
 
 
-def _check(references: Sequence[torch.Tensor], edit: Edit) -> None:
+def _check(references: Sequence[torch.Tensor], edit: LatentEdit) -> None:
     for number, reference in enumerate(references, start=1):
         if reference.ndim != 4 or reference.shape[1] != LATENT_CHANNELS:
             raise BadRequest(
@@ -98,7 +98,7 @@ def _check(references: Sequence[torch.Tensor], edit: Edit) -> None:
 
 
 @contextmanager
-def _memory_errors_explained(model: Any, edit: Edit, references: Sequence[torch.Tensor]) -> Iterator[None]:
+def _memory_errors_explained(model: Any, edit: LatentEdit, references: Sequence[torch.Tensor]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
@@ -121,7 +121,7 @@ def _is_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or (judge is not None and bool(judge(error)))
 
 
-def _needed(model: Any, edit: Edit, references: Sequence[torch.Tensor]) -> int:
+def _needed(model: Any, edit: LatentEdit, references: Sequence[torch.Tensor]) -> int:
     """ComfyUI's own estimate of what a step takes beside the weights, in bytes."""
     shape = [edit.batch, LATENT_CHANNELS, edit.height // _PIXELS, edit.width // _PIXELS]
     pixels = sum(math.prod(reference.shape[2:]) for reference in references)
@@ -129,7 +129,7 @@ def _needed(model: Any, edit: Edit, references: Sequence[torch.Tensor]) -> int:
     return int(model.model.memory_required(shape, cond_shapes=shapes))
 
 
-def _advice(edit: Edit, needed: int, free: float) -> str:
+def _advice(edit: LatentEdit, needed: int, free: float) -> str:
     size = edit.width * edit.height / _MEGAPIXEL
     # The estimate grows with the number of pixels; a fifth is left for what it does not see.
     fits = math.floor(size * 0.8 * free / needed * 10) / 10 if needed > 0 else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,54 +9,19 @@ from typing import Any
 import torch
 
 from ..checkpoint.layers import LATENT_CHANNELS
+from ..edit import MULTIPLE, LatentEdit
 from ..errors import BadRequest, NonFinite, Stopped
 from ..fp8.compute import Linear
-from ..latents import ReferenceMethod, noise, pack, unpack
+from ..latents import noise, pack, unpack
 from ..schedule import schedule
 from .denoiser import Conditioning, Denoiser, Exact, placement
 from .memory import reported
 
 _PIXELS = 8
-_MULTIPLE = 16
-_MAX_SIDE = 4096
 _REMEDY = "Choose a smaller size, fewer references or a batch of one, or keep the modulation layers on the CPU."
 # Peak memory of one step in units of tokens * width * bytes, generously: the widest rows (5 H in, 7 H out) and the
 # float32 copies that the rotary embedding makes.
 _ACTIVATIONS = 32
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What to make, in an artist's words.
-
-    width, height: pixels, multiples of 16. seed: picture k of the batch uses seed + k. guidance: Kontext's own,
-    embedded, at no cost. true_cfg: classifier-free guidance against a negative prompt, at twice the cost; 1 is off.
-    """
-
-    width: int
-    height: int
-    steps: int = 28
-    guidance: float = 2.5
-    seed: int = 0
-    batch: int = 1
-    true_cfg: float = 1.0
-    method: ReferenceMethod = ReferenceMethod.OFFSET
-
-    def __post_init__(self) -> None:
-        for name, side in (("width", self.width), ("height", self.height)):
-            if side < _MULTIPLE or side > _MAX_SIDE or side % _MULTIPLE:
-                raise BadRequest(
-                    f"The {name} is {side} pixels; it must be a multiple of {_MULTIPLE}, at most {_MAX_SIDE}."
-                )
-        if self.steps < 1:
-            raise BadRequest(f"An edit needs at least one step, and {self.steps} were asked for.")
-        if self.batch < 1:
-            raise BadRequest(f"An edit makes at least one picture, and {self.batch} were asked for.")
-        if not 0 <= self.seed <= 2**63 - self.batch:
-            raise BadRequest(f"The seed is {self.seed}; it must be from 0 to 2^63 - 1.")
-        for name, value in (("guidance", self.guidance), ("true CFG", self.true_cfg)):
-            if not math.isfinite(value) or value < 0:
-                raise BadRequest(f"The {name} is {value}; it must be a number from 0 on.")
 
 
 @dataclass(frozen=True)
@@ -76,7 +40,7 @@ class Step:
 
 def sample(
     model: Any,
-    edit: Edit,
+    edit: LatentEdit,
     positive: Conditioning,
     references: Sequence[torch.Tensor] = (),
     *,
@@ -138,7 +102,7 @@ def _own_schedule(sigmas: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 def _check(
-    edit: Edit,
+    edit: LatentEdit,
     latent: torch.Tensor,
     positive: Conditioning,
     negative: Conditioning | None,
@@ -153,7 +117,7 @@ def _check(
         if reference.ndim != 4 or reference.shape[1] != LATENT_CHANNELS or any(n % 2 for n in reference.shape[2:]):
             raise BadRequest(
                 f"Reference {number} has the latent shape {list(reference.shape)}; it must be [batch, "
-                f"{LATENT_CHANNELS}, even, even]. Fit the picture to a multiple of {_MULTIPLE} pixels first."
+                f"{LATENT_CHANNELS}, even, even]. Fit the picture to a multiple of {MULTIPLE} pixels first."
             )
         if reference.shape[0] not in (1, edit.batch):
             raise BadRequest(f"Reference {number} has {reference.shape[0]} pictures for a batch of {edit.batch}.")

@@ -14,10 +14,10 @@ import torch
 from ...editing.words import AspectRatio
 from ...imaging import canvas as canvases
 from ...imaging.pixels import check_image
+from ...kontext.edit import LatentEdit
 from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
-from ...kontext.standalone.sampler import Edit
-from .. import values
+from .. import checks
 from . import model_files as files
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Edited:
 
 def load(name: str, compute: str, *, compiled: bool) -> Loaded:
     """Load Kontext (FP8): the MODEL in a file of diffusion_models; raises KontextError."""
-    compute, compiled = values.text(compute, "compute"), values.switch(compiled, "compile")
-    path = files.path("diffusion_models", values.text(name, "file"))
+    compute, compiled = checks.text(compute, "compute"), checks.switch(compiled, "compile")
+    path = files.path("diffusion_models", checks.text(name, "file"))
     if compute not in _COMPUTE:
         raise BadRequest(f"compute is {compute!r}; choose one of {', '.join(_COMPUTE)}.")
 
@@ -55,8 +55,8 @@ def load(name: str, compute: str, *, compiled: bool) -> Loaded:
 
 def with_lora(model: Any, name: str, strength: float) -> Any:
     """Kontext LoRA: the MODEL with a file of loras; raises KontextError."""
-    strength = values.number(strength, "strength")
-    path = files.path("loras", values.text(name, "file"))
+    strength = checks.number(strength, "strength")
+    path = files.path("loras", checks.text(name, "file"))
 
     def patched() -> Any:
         from ...kontext.comfyui import lora as comfyui_lora
@@ -92,11 +92,11 @@ def sample(
     """Kontext Sample: a latent [B,16,height/8,width/8], B the most pictures that a reference has."""
     if not references:
         raise BadRequest("Kontext edits pictures, and no reference is connected. Connect an encoded picture.")
-    width, height = values.whole(width, "width"), values.whole(height, "height")
-    steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
-    guidance, cfg = values.number(guidance, "guidance"), values.number(cfg, "cfg")
+    width, height = checks.whole(width, "width"), checks.whole(height, "height")
+    steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
+    guidance, cfg = checks.number(guidance, "guidance"), checks.number(cfg, "cfg")
     batch = max(reference.shape[0] for reference in references)
-    edit = Edit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
+    edit = LatentEdit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
 
     def sampled() -> torch.Tensor:
         from ...kontext.comfyui import sampler as comfyui_sampler
@@ -124,18 +124,18 @@ def edit(
     With match_input_image each comes back at its own size; another aspect ratio is sampled as a new shape and comes
     back in the size it was sampled at. Raises KontextError or ImageError.
     """
-    image, prompt = check_image(image), values.text(prompt, "prompt")
-    steps, seed = values.whole(steps, "steps"), values.whole(seed, "seed")
-    variations, guidance = values.whole(variations, "variations"), values.number(guidance, "guidance")
-    aspect_ratio = values.member(AspectRatio, aspect_ratio, "aspect_ratio").value
+    image, prompt = check_image(image), checks.text(prompt, "prompt")
+    steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
+    variations, guidance = checks.whole(variations, "variations"), checks.number(guidance, "guidance")
+    aspect_ratio = checks.member(AspectRatio, aspect_ratio, "aspect_ratio").value
     if not prompt.strip():
         raise BadRequest("The prompt is empty: say in a sentence what to change.")
     if variations < 1:
         raise BadRequest(f"variations is {variations}; at least one result must be made.")
     return _inside_comfyui(
-        lambda: _Run(model, clip, vae, prompt, aspect_ratio, Edit(16, 16, steps, guidance), seed, variations).edit(
-            image
-        )
+        lambda: _Run(
+            model, clip, vae, prompt, aspect_ratio, LatentEdit(16, 16, steps, guidance), seed, variations
+        ).edit(image)
     )
 
 
@@ -148,7 +148,7 @@ class _Run:
     vae: Any
     prompt: str
     aspect_ratio: str
-    settings: Edit
+    settings: LatentEdit
     seed: int
     variations: int
 

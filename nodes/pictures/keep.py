@@ -94,8 +94,8 @@ class KontextKeep(io.ComfyNode):
         strength: float = 1.0,
         feather: int = 4,
     ) -> io.NodeOutput:
-        from ...imaging.keep.batch import keep_batch
         from ...imaging.keep.engine import Options
+        from ...imaging.keep.pairs import keep_batch
 
         kept = keep_batch(source, edited, mask, Options(Scope(change), strength, feather))
         said = "\n".join(report.line for report in kept.reports)

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...editing.words import AspectRatio
 from ...oxen.errors import InvalidParameters
-from .. import inputs, values
+from .. import checks, inputs
 from ..types import KontextCanvas
 
 if TYPE_CHECKING:
@@ -81,9 +81,9 @@ class KontextPrepare(io.ComfyNode):
         from ...imaging import canvas as canvases
         from ...imaging.pixels import check_image
 
-        image, margin = check_image(image), values.whole(margin, "margin", _MARGIN)
-        megapixels = values.within(megapixels, "megapixels", _MEGAPIXELS)
-        shape = values.member(AspectRatio, aspect_ratio, "aspect_ratio")
+        image, margin = check_image(image), checks.whole(margin, "margin", _MARGIN)
+        megapixels = checks.within(megapixels, "megapixels", _MEGAPIXELS)
+        shape = checks.member(AspectRatio, aspect_ratio, "aspect_ratio")
         size = None
         if shape is not AspectRatio.MATCH:
             size = canvases.pick_size(shape.value, image.shape[2], image.shape[1], megapixels)
@@ -126,5 +126,5 @@ class KontextRestore(io.ComfyNode):
             raise InvalidParameters(
                 "canvas takes what Kontext Prepare gives; something else is connected. Nothing was sent."
             )
-        feather = values.whole(feather, "feather", _FEATHER)
+        feather = checks.whole(feather, "feather", _FEATHER)
         return io.NodeOutput(canvases.restore(image, replace(canvas, feather=min(feather, canvas.feather))))

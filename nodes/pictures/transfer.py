@@ -22,10 +22,10 @@ from ...oxen.errors import InvalidParameters, UrlRefused
 from ...oxen.http.fetch import Fetcher, with_retries
 from ...oxen.jobs.session import Session
 from ...oxen.settings import load_settings
+from ..checks import member, whole
+from ..checks import text as text_of
 from ..sessions import account_without_key, home, in_session
 from ..types import Bytes
-from ..values import member, whole
-from ..values import text as text_of
 
 _MAX_URIS = 64
 _FETCH_TRIES = 3

@@ -88,8 +88,8 @@ class KontextModelInfo(io.ComfyNode):
 
     @classmethod
     async def execute(cls, model: str) -> io.NodeOutput:
+        from ..checks import text
         from ..sessions import in_session
-        from ..values import text
 
         name = text(model, "model").strip()
         found = await in_session(lambda session: session.client.model(name))

@@ -52,7 +52,7 @@ class KontextHistory(io.ComfyNode):
 
     @classmethod
     async def execute(cls, pick: int, search: str = "", count: int = 20) -> io.NodeOutput:
-        from ..values import text, whole
+        from ..checks import text, whole
         from . import listing
 
         pick, count = whole(pick, "pick", (1, _LINES)), whole(count, "count", (1, _LINES))

@@ -21,7 +21,7 @@ from ...oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ...oxen.errors import InvalidParameters
 from ...oxen.jobs.editor import Edit, Terms
 from ...oxen.jobs.session import Session
-from ..values import member, number, text, whole
+from ..checks import member, number, text, whole
 
 _MAX_EDITS = 256
 

@@ -9,7 +9,7 @@ from comfy_api.latest import io, ui
 from ...oxen.api.models import DEFAULT
 from ...oxen.choices import IfSomeFail, WaitMode
 from .. import inputs
-from ..types import Job, KontextJob
+from ..types import JobHandle, KontextJob
 from .edit import fingerprint
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class KontextCollect(io.ComfyNode):
     @classmethod
     async def execute(
         cls,
-        job: Job | None = None,
+        job: JobHandle | None = None,
         generation_ids: str = "",
         wait: str = WaitMode.EVENTS.value,
         timeout: int = 300,
@@ -129,7 +129,7 @@ class KontextQueueStatus(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    async def execute(cls, job: Job | None = None, generation_ids: str = "") -> io.NodeOutput:
+    async def execute(cls, job: JobHandle | None = None, generation_ids: str = "") -> io.NodeOutput:
         from ..sessions import in_session
         from . import listing, runs
 
@@ -159,7 +159,7 @@ class KontextCancel(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    async def execute(cls, job: Job | None = None, generation_ids: str = "") -> io.NodeOutput:
+    async def execute(cls, job: JobHandle | None = None, generation_ids: str = "") -> io.NodeOutput:
         from ..sessions import in_session
         from . import listing, runs
 

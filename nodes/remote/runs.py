@@ -38,9 +38,9 @@ from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
 from ...oxen.jobs.results import ANEW
 from ...oxen.jobs.session import Session
-from .. import values
+from .. import checks
 from ..sessions import in_session
-from ..types import Job
+from ..types import JobHandle
 from . import lists
 from .lists import Failure, Item
 from .orders import Order, is_batch
@@ -228,11 +228,11 @@ def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submi
         raise failure(failed, len(outcomes), order.send_as)
     ids = tuple(record.generation_id for record in records if record.generation_id is not None)
     lines = [*ids, *(f"Edit {number} was not submitted: {error}" for number, error in failed.items())]
-    return Submitted(Job(tuple(record.id for record in records), ids), "\n".join(ids), "\n".join(lines))
+    return Submitted(JobHandle(tuple(record.id for record in records), ids), "\n".join(ids), "\n".join(lines))
 
 
 async def collect(
-    job: Job | None, text: str, wait: str, timeout: float, if_some_fail: str, node_id: str | None
+    job: JobHandle | None, text: str, wait: str, timeout: float, if_some_fail: str, node_id: str | None
 ) -> Gathered:
     """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError.
 
@@ -241,8 +241,8 @@ async def collect(
 
     async def of(item: Item) -> Gathered:
         ids = generation_ids(job, text, required=True)
-        terms = Terms(wait=values.member(WaitMode, wait, "wait"), seconds=values.number(timeout, "timeout"))
-        policy = values.member(IfSomeFail, if_some_fail, "if_some_fail")
+        terms = Terms(wait=checks.member(WaitMode, wait, "wait"), seconds=checks.number(timeout, "timeout"))
+        policy = checks.member(IfSomeFail, if_some_fail, "if_some_fail")
         # a picture that one blocking request gave has a record and no id, an id of another day no record
         count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
         progress = Progress(count, item.progress)
@@ -345,14 +345,14 @@ def as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
     return replace(outcome, error=error.reworded(f"{told} {_MADE_ANEW}"))
 
 
-def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, ...]:
+def generation_ids(job: JobHandle | None, text: str, *, required: bool) -> tuple[str, ...]:
     """The generation ids of a job and of a text with one a line, in order, each once.
 
     Raises InvalidParameters for what is no id, and where there is neither id nor job although it is `required`.
     """
-    if job is not None and not isinstance(job, Job):
+    if job is not None and not isinstance(job, JobHandle):
         raise InvalidParameters("job takes what Kontext Submit gives; something else is connected. Nothing was sent.")
-    written = values.text(text, "generation_ids").replace(",", " ").split()
+    written = checks.text(text, "generation_ids").replace(",", " ").split()
     ids = tuple(dict.fromkeys((*(job.generation_ids if job else ()), *written)))
     for generation_id in ids:
         if not is_generation_id(generation_id):
@@ -364,7 +364,7 @@ def generation_ids(job: Job | None, text: str, *, required: bool) -> tuple[str, 
     return ids
 
 
-def _records(session: Session, job: Job | None, ids: tuple[str, ...]) -> list[Record]:
+def _records(session: Session, job: JobHandle | None, ids: tuple[str, ...]) -> list[Record]:
     """The ledger's records of a job and of ids, each once."""
     for generation_id in ids:
         session.client.check_id(generation_id)

@@ -9,7 +9,7 @@ body.py          bodies on their way out and in
 structure.py     whether a text is a reply, or JSON made to fill the memory
 envelope.py      the service's own error inside a reply
 statuses.py      what an HTTP status stands for, and whose word it is
-words.py         why a request failed, in plain words
+plain.py         why a request failed, in plain words
 sse.py           server-sent events from bytes
 transport.py     requests to the service: one pool, and a paid request sent once
 fetch.py         downloads: results, and URLs that a workflow names

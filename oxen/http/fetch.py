@@ -24,9 +24,9 @@ from .body import raw_chunks
 from .codings import PackedBadly, Unpacker, codings, known
 from .connections import CONNECT_SECONDS, OneAnswer
 from .line import HEADER_BYTES, Line
+from .plain import in_plain_words, out_of_handles
 from .transport import USER_AGENT, KeyAuth, new_session
 from .way import way_to
-from .words import in_plain_words, out_of_handles
 
 MAX_BYTES = 64 << 20
 MAX_SECONDS = 120.0
@@ -39,7 +39,7 @@ _PICTURE = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP",
 
 
 @dataclass(frozen=True)
-class Limits:
+class FetchLimits:
     """How much of a download is accepted: bytes, and seconds for all of it."""
 
     max_bytes: int = MAX_BYTES
@@ -60,12 +60,12 @@ class Fetcher:
         account: Account | None = None,
         home: requests.Session | None = None,
         allow_private: bool = False,
-        limits: Limits | None = None,
+        limits: FetchLimits | None = None,
     ) -> None:
         self._control = control
         self._account = account
         self._allow_private = allow_private
-        self._limits = limits or Limits()
+        self._limits = limits or FetchLimits()
         self._redact = Redactor(account.key if account else None)
         self._home = home or (new_session(account.base_url, 8) if account else None)
         self._owns_home = home is None

@@ -41,10 +41,10 @@ from .codings import ACCEPTED
 from .connections import CONNECT_SECONDS, InTimeAdapter, OneAnswer
 from .envelope import error_text, parse_json
 from .line import HEADER_BYTES, Line, current
+from .plain import in_plain_words, out_of_handles
 from .statuses import MAX_RETRY_AFTER, classify, http_date, is_moderation, is_own_word, retry_after
 from .structure import looks_too_intricate
 from .way import way_to
-from .words import in_plain_words, out_of_handles
 
 __all__ = [
     "CONNECT_SECONDS",

@@ -10,6 +10,7 @@ doubt.py      what to do where that cannot be told
 given_up.py   what is gone or cannot be seen, and the way out that the artist is told
 spend.py      spend limits, checked before anything is sent
 slots.py      how many edits are under way at once
+unread.py     what came and is no picture that can be read here, kept
 waiting.py    waiting for a job: the row is the truth, an event only says when to look
 results.py    a finished job's picture, however often it takes
 editor.py     one edit from first to last: asked for, waited for, fetched, handed over

@@ -14,7 +14,7 @@ import pytest
 from cases import node
 from kontext_bridge.commands.console import open_console, say, tell
 from kontext_bridge.headless.__main__ import main
-from kontext_bridge.headless.report import TerminalReport
+from kontext_bridge.headless.told import TerminalReport
 from kontext_bridge.standin import StandIn, Timing
 
 LIMIT_S = 240
@@ -222,7 +222,7 @@ import shutil, sys
 from pathlib import Path
 from kontext_bridge.headless import __main__ as cli
 from kontext_bridge.headless.__main__ import main
-from kontext_bridge.headless.report import TerminalReport
+from kontext_bridge.headless.told import TerminalReport
 
 out, put = Path(sys.argv[3]), sys.argv[4]
 

@@ -11,8 +11,8 @@ from cases import RUNS, echo, node
 from comfy_api.latest import io
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.outputs import RunResult
-from kontext_bridge.headless.report import Report
 from kontext_bridge.headless.run import NodeFailed, RunInterrupted, run_workflow
+from kontext_bridge.headless.told import Report
 
 Run = Callable[..., RunResult]
 FAILSAFE_S = 20

@@ -8,9 +8,9 @@ import pytest
 import torch
 from drawn import Pair, pair, scene
 from kontext_bridge.imaging.errors import ImageError
-from kontext_bridge.imaging.keep.batch import keep_batch
 from kontext_bridge.imaging.keep.engine import Kept, Options, keep
 from kontext_bridge.imaging.keep.filters import highest
+from kontext_bridge.imaging.keep.pairs import keep_batch
 from kontext_bridge.imaging.keep.scope import Scope
 from kontext_bridge.imaging.keep.verdict import Verdict
 from torch import Tensor

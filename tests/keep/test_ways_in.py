@@ -33,7 +33,7 @@ def load(path: Path) -> torch.Tensor:
 
 def test_the_node_gives_picture_mask_and_info_and_says_what_it_found() -> None:
     given = pair(shift=(4.0, -3.0), zoom=1.02)
-    image, mask, info = KontextKeep.execute(given.source[None], given.edited[None]).args
+    image, mask, info = KontextKeep.execute(given.source[None], given.edited[None]).result
     assert torch.equal(image[0], keep(given.source, given.edited).picture) and mask.shape == (1, 288, 384)
     told = json.loads(info)["edits"][0]
     assert told["verdict"] == "local" and told["says"].startswith("shifted 5.0 px, 2.0% larger; tint corrected; ")
@@ -42,7 +42,7 @@ def test_the_node_gives_picture_mask_and_info_and_says_what_it_found() -> None:
 
 def test_an_api_file_without_the_optional_inputs_runs() -> None:
     given = pair(96, 128)
-    assert KontextKeep.execute(source=given.source[None], edited=given.edited[None]).args[0].shape == (1, 96, 128, 3)
+    assert KontextKeep.execute(source=given.source[None], edited=given.edited[None]).result[0].shape == (1, 96, 128, 3)
 
 
 def test_the_command_writes_picture_mask_and_info(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

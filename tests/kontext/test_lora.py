@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, layers, norms, sizes_by_name
+from kontext_bridge.kontext.checkpoint.lora import read_lora
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import BadRequest, DamagedFile, LoraError, NonFinite
 from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear
 from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
-from kontext_bridge.kontext.standalone.lora import attach, detach, linears_of, read_lora
+from kontext_bridge.kontext.standalone.lora import attach, detach, linears_of
 from kontext_bridge.kontext.standalone.mount import mount
 from safetensors.torch import save_file
 

@@ -6,9 +6,10 @@ import re
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, layers, sizes_by_name
+from kontext_bridge.kontext.checkpoint.lora import read_lora
 from kontext_bridge.kontext.errors import LoraError
 from kontext_bridge.kontext.fp8.compute import Linear
-from kontext_bridge.kontext.standalone.lora import attach, read_lora
+from kontext_bridge.kontext.standalone.lora import attach
 from kontext_bridge.kontext.standalone.tiny import TINY
 from safetensors.torch import save_file
 from spellings import PREFIXES, SUFFIXES, irrelevant, kinds, processors, spelled_apart, with_header

@@ -6,7 +6,9 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from kontext_bridge.kontext.checkpoint.layers import Naming
+from kontext_bridge.kontext.checkpoint.lora import read_lora
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.errors import BadRequest, NonFinite, OutOfMemory, Stopped
 from kontext_bridge.kontext.fp8.compute import Compute
 from kontext_bridge.kontext.fp8.formats import dequantise
@@ -14,12 +16,12 @@ from kontext_bridge.kontext.latents import ReferenceMethod, noise, pack, positio
 from kontext_bridge.kontext.schedule import schedule
 from kontext_bridge.kontext.standalone import denoiser
 from kontext_bridge.kontext.standalone.denoiser import Conditioning, Exact
-from kontext_bridge.kontext.standalone.lora import attach, linears_of, read_lora
+from kontext_bridge.kontext.standalone.lora import attach, linears_of
 from kontext_bridge.kontext.standalone.mount import mount
-from kontext_bridge.kontext.standalone.sampler import Edit, sample
+from kontext_bridge.kontext.standalone.sampler import sample
 from safetensors.torch import save_file
 
-EDIT = Edit(width=96, height=64, steps=4, guidance=2.5, seed=7)
+EDIT = LatentEdit(width=96, height=64, steps=4, guidance=2.5, seed=7)
 
 
 def relative(a, b):
@@ -160,7 +162,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_step_is_that_of_diffusers_pipeline(model, prompts, reference, lora_file, size, case):
     wanted = CASES[case]
-    edit = Edit(96, 64, 4, 2.5, 7, batch=wanted.get("batch", 1), true_cfg=wanted.get("true_cfg", 1.0))
+    edit = LatentEdit(96, 64, 4, 2.5, 7, batch=wanted.get("batch", 1), true_cfg=wanted.get("true_cfg", 1.0))
     positive, negative = prompts if "true_cfg" in wanted else (prompts[0], None)
     references = [reference] if wanted.get("reference", True) else []
     if wanted.get("lora"):
@@ -180,7 +182,7 @@ def test_every_step_is_that_of_diffusers_pipeline(model, prompts, reference, lor
 @pytest.mark.parametrize("case", ["plain", "with all of it"])
 def test_each_saving_changes_nothing(model, prompts, reference, lora_file, size, saving, case):
     wanted = CASES[case]
-    edit = Edit(96, 64, 4, 2.5, 7, batch=wanted.get("batch", 1), true_cfg=wanted.get("true_cfg", 1.0))
+    edit = LatentEdit(96, 64, 4, 2.5, 7, batch=wanted.get("batch", 1), true_cfg=wanted.get("true_cfg", 1.0))
     if wanted.get("lora"):
         attach(linears_of(model), Naming.DIFFUSERS, read_lora(lora_file, size), 0.8)
     negative = prompts[1] if "true_cfg" in wanted else None
@@ -228,13 +230,13 @@ def test_references_of_several_sizes_change_the_picture_each(model, prompts, ref
     other = torch.randn(1, 16, 4, 6, generator=torch.Generator().manual_seed(9))
     one = sample(model, EDIT, prompts[0], [reference])
     two = sample(model, EDIT, prompts[0], [reference, other])
-    index = sample(model, Edit(96, 64, 4, 2.5, 7, method=ReferenceMethod.INDEX), prompts[0], [reference, other])
+    index = sample(model, LatentEdit(96, 64, 4, 2.5, 7, method=ReferenceMethod.INDEX), prompts[0], [reference, other])
     assert relative(two, one) > 1e-3 and relative(index, two) > 1e-4
 
 
 def test_a_picture_of_a_batch_is_the_one_made_alone(model, prompts, reference):
-    both = sample(model, Edit(96, 64, 2, seed=7, batch=2), prompts[0], [reference])
-    second = sample(model, Edit(96, 64, 2, seed=8), prompts[0], [reference])
+    both = sample(model, LatentEdit(96, 64, 2, seed=7, batch=2), prompts[0], [reference])
+    second = sample(model, LatentEdit(96, 64, 2, seed=8), prompts[0], [reference])
     assert relative(both[1:], second) < 1e-5
 
 
@@ -280,12 +282,12 @@ def test_an_exception_of_the_callback_comes_through(model, prompts, reference):
 )
 def test_an_edit_that_cannot_be_made_is_refused_in_words(wrong, message):
     with pytest.raises(BadRequest, match=message):
-        Edit(**{"width": 96, "height": 64, **wrong})
+        LatentEdit(**{"width": 96, "height": 64, **wrong})
 
 
 def test_true_cfg_without_a_negative_prompt_is_refused(model, prompts):
     with pytest.raises(BadRequest, match="negative prompt"):
-        sample(model, Edit(96, 64, 2, true_cfg=3.0), prompts[0])
+        sample(model, LatentEdit(96, 64, 2, true_cfg=3.0), prompts[0])
 
 
 @pytest.mark.parametrize("shape", [(1, 16, 7, 8), (1, 4, 8, 8), (16, 8, 8)])
@@ -296,7 +298,7 @@ def test_a_reference_that_is_no_latent_is_named(model, prompts, reference, shape
 
 def test_a_reference_batch_that_does_not_fit_is_refused(model, prompts, reference):
     with pytest.raises(BadRequest, match="3 pictures for a batch of 2"):
-        sample(model, Edit(96, 64, 2, batch=2), prompts[0], [reference.repeat(3, 1, 1, 1)])
+        sample(model, LatentEdit(96, 64, 2, batch=2), prompts[0], [reference.repeat(3, 1, 1, 1)])
 
 
 @pytest.mark.parametrize("sigmas", [[1.0, 0.5], [1.0, 0.2, 0.5, 0.1, 0.0], [1.0, 0.5, 0.2, 0.1, -0.1]])
@@ -350,7 +352,7 @@ def test_the_blocks_are_one_graph_each_for_all_instances_and_lengths(
     monkeypatch.setattr(denoiser, "_compiled", functools.cache(compiled))
     model = mount(checkpoint, dtype=torch.float32, compute=compute)
     for width in (96, 160):
-        edit = Edit(width, 64, 1)
+        edit = LatentEdit(width, 64, 1)
         eager = sample(model, edit, prompts[0], [reference])
         assert relative(sample(model, edit, prompts[0], [reference], compiled=True), eager) < 1e-6
     assert len(graphs) <= 3 + 1  # double, single, the last single, and a first one before sizes became dynamic

@@ -54,11 +54,11 @@ from kontext_bridge.kontext.comfyui import load as comfyui  # noqa: E402
 from kontext_bridge.kontext.comfyui import lora as comfyui_lora  # noqa: E402
 from kontext_bridge.kontext.comfyui import patches as comfyui_patches  # noqa: E402
 from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler  # noqa: E402
+from kontext_bridge.kontext.edit import LatentEdit  # noqa: E402
 from kontext_bridge.kontext.errors import KontextError  # noqa: E402
 from kontext_bridge.kontext.fp8.compute import Compute  # noqa: E402
 from kontext_bridge.kontext.fp8.formats import FORMATS  # noqa: E402
 from kontext_bridge.kontext.schedule import schedule  # noqa: E402
-from kontext_bridge.kontext.standalone.sampler import Edit  # noqa: E402
 
 logging.disable(logging.INFO)
 torch.set_num_threads(1)
@@ -787,7 +787,7 @@ with torch.inference_mode():
 
         @ask
         def own_sampler():
-            edit = Edit(96, 64, steps=4)
+            edit = LatentEdit(96, 64, steps=4)
             ours_out = comfyui_sampler.sample(ours(), edit, conditioning(), [REFERENCE], seed=11)
             noise = torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(11))
             sampler = comfy.samplers.sampler_object("euler")
@@ -799,8 +799,10 @@ with torch.inference_mode():
         @ask
         def own_sampler_alone_and_in_a_batch():
             pictures = torch.cat([REFERENCE, random(1, 16, 8, 12, seed=8)])
-            both = comfyui_sampler.sample(ours(), Edit(96, 64, steps=2, batch=2), conditioning(), [pictures], seed=3)
-            alone = comfyui_sampler.sample(ours(), Edit(96, 64, steps=2), conditioning(), [pictures[1:]], seed=4)
+            both = comfyui_sampler.sample(
+                ours(), LatentEdit(96, 64, steps=2, batch=2), conditioning(), [pictures], seed=3
+            )
+            alone = comfyui_sampler.sample(ours(), LatentEdit(96, 64, steps=2), conditioning(), [pictures[1:]], seed=4)
             return apart(both[1:], alone)
 
         @ask
@@ -808,7 +810,7 @@ with torch.inference_mode():
             model = ours()
 
             def sampled(references=(REFERENCE,), positive=None, **settings):
-                edit = Edit(96, 64, **{"steps": 2, **settings})
+                edit = LatentEdit(96, 64, **{"steps": 2, **settings})
                 return lambda: comfyui_sampler.sample(model, edit, positive or conditioning(), references, seed=0)
 
             nonsense = conditioning()
@@ -833,7 +835,7 @@ with torch.inference_mode():
             try:
                 return refusal(
                     lambda: comfyui_sampler.sample(
-                        model, Edit(1024, 1024, steps=2), conditioning(), [REFERENCE], seed=0
+                        model, LatentEdit(1024, 1024, steps=2), conditioning(), [REFERENCE], seed=0
                     )
                 )
             finally:
@@ -859,7 +861,9 @@ with torch.inference_mode():
             comfy.model_management.get_free_memory = free
             try:
                 refusal(
-                    lambda: comfyui_sampler.sample(model, Edit(96, 64, steps=2), conditioning(), [REFERENCE], seed=0)
+                    lambda: comfyui_sampler.sample(
+                        model, LatentEdit(96, 64, steps=2), conditioning(), [REFERENCE], seed=0
+                    )
                 )
             finally:
                 comfy.model_management.get_free_memory = real

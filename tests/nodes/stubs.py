@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from comfy_api.latest import io
-from kontext_bridge.headless.report import Report
+from kontext_bridge.headless.told import Report
 
 
 class Given(io.ComfyNode):

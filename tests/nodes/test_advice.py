@@ -20,7 +20,7 @@ from kontext_bridge.oxen.errors import (
     SomeFailed,
     Unauthenticated,
 )
-from kontext_bridge.oxen.http.fetch import Limits
+from kontext_bridge.oxen.http.fetch import FetchLimits
 from kontext_bridge.standin import Fault
 
 
@@ -71,7 +71,7 @@ def test_a_result_that_is_too_large_is_not_blamed_on_the_picture_that_was_sent(
     serve: Any, images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = serve()
-    monkeypatch.setattr(Limits, "__init__", lambda self: self.__dict__.update(max_bytes=99, max_seconds=9))
+    monkeypatch.setattr(FetchLimits, "__init__", lambda self: self.__dict__.update(max_bytes=99, max_seconds=9))
     with pytest.raises(ResultUnavailable, match="Running again cannot change that") as raised:
         bench.edit(images())
     assert "send_as" not in str(raised.value)

@@ -108,5 +108,5 @@ def test_where_the_system_gives_no_thread_it_is_said_and_nothing_is_left_behind(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         asyncio.run(run())
-    assert host.work._watched == set()
+    assert host.aside._watched == set()
     assert asyncio.run(host.run_off_loop(lambda: 5, Control())) == 5

@@ -17,7 +17,7 @@ from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import ConnectionFailed, Misconfigured, UrlRefused
 from kontext_bridge.oxen.http import address
-from kontext_bridge.oxen.http.fetch import Fetcher, Limits
+from kontext_bridge.oxen.http.fetch import Fetcher, FetchLimits
 from kontext_bridge.oxen.http.transport import Transport
 from PIL import Image
 
@@ -56,7 +56,7 @@ def fetched(talking: Any) -> Iterator[Callable[..., bytes]]:
 
     def fetch(reply: bytes, **limits: Any) -> bytes:
         server = talking(lambda sock: sock.sendall(reply))
-        fetchers.append(Fetcher(Control(), account=Account(server.url, None), limits=Limits(**limits)))
+        fetchers.append(Fetcher(Control(), account=Account(server.url, None), limits=FetchLimits(**limits)))
         return fetchers[-1].fetch(server.url + "/a.png")
 
     yield fetch

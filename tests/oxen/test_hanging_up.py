@@ -21,7 +21,7 @@ from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Interrupted, OutcomeUnknown, OxenError, ResultUnavailable, UnexpectedReply
 from kontext_bridge.oxen.http import connections
 from kontext_bridge.oxen.http import transport as transport_module
-from kontext_bridge.oxen.http.fetch import Fetcher, Limits
+from kontext_bridge.oxen.http.fetch import Fetcher, FetchLimits
 from kontext_bridge.oxen.http.structure import looks_too_intricate
 from kontext_bridge.oxen.http.transport import REPLY_BYTES, Transport
 from kontext_bridge.oxen.jobs.slots import slot
@@ -31,7 +31,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 EVENTS = HEAD + b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 BIG = {"input_image": "x" * (16 << 20)}
-PARAMETERS = EditParameters("a hat", 1)
+PARAMETERS = EditParameters(prompt="a hat", seed=1)
 
 
 def flood(head: bytes, piece: bytes) -> Callable[[socket.socket], None]:
@@ -94,7 +94,7 @@ def test_an_answer_without_end_is_over_at_its_deadline(talking: Any, name: str, 
 @pytest.mark.parametrize("name", ENDLESS)
 def test_a_download_without_end_is_over_at_its_deadline(talking: Any, name: str) -> None:
     server = talking(drip(*ENDLESS[name]))
-    fetcher = Fetcher(Control(), account=Account(server.url, None), limits=Limits(max_seconds=0.4))
+    fetcher = Fetcher(Control(), account=Account(server.url, None), limits=FetchLimits(max_seconds=0.4))
     since = time.monotonic()
     with pytest.raises(OxenError):
         fetcher.fetch(server.url + "/a.png")

@@ -294,6 +294,6 @@ def test_a_picture_that_is_too_large_to_send_is_refused_before_it_is(talking: An
     server = talking(lambda sock: sock.sendall(ANSWER))
     client = Client(Account(server.url, KEY))
     with pytest.raises(InvalidParameters, match=r"Nothing was sent.*[Ss]cale the picture down.*Oxen upload"):
-        client.enqueue(EditParameters("a hat", 1), "x" * MAX_PAID_BYTES)
+        client.enqueue(EditParameters(prompt="a hat", seed=1), "x" * MAX_PAID_BYTES)
     client.close()
     assert server.heads == []

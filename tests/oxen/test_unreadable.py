@@ -181,7 +181,9 @@ def test_a_full_disk_is_told_where_what_came_cannot_be_kept(serve: Any, monkeypa
 
 def test_what_is_too_large_is_not_said_to_come_by_running_again(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     remote = serve()
-    monkeypatch.setattr(fetch_module.Limits, "__init__", lambda self: self.__dict__.update(max_bytes=99, max_seconds=9))
+    monkeypatch.setattr(
+        fetch_module.FetchLimits, "__init__", lambda self: self.__dict__.update(max_bytes=99, max_seconds=9)
+    )
     error = one_error(remote.run(remote.edits(), QUEUE))
     assert "Running again cannot change that" in str(error) and "run again to download" not in str(error)
     assert "from your account at Oxen.ai" in str(error) and remote.count("result") == 1
@@ -194,6 +196,6 @@ def test_what_is_too_large_is_not_said_to_come_by_running_again(serve: Any, monk
 def test_a_real_avif_has_a_name_that_opens_it() -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "AVIF")
-    from kontext_bridge.oxen.unread import _suffix_of
+    from kontext_bridge.oxen.jobs.unread import _suffix_of
 
     assert _suffix_of(out.getvalue()) == "avif"

@@ -90,7 +90,7 @@ def shorten_patience() -> None:
             setattr(module, name, value)
     assert transport.Transport.send.__kwdefaults__ is not None
     transport.Transport.send.__kwdefaults__["seconds"] = 0.6
-    fetch.Limits.__init__.__defaults__ = (fetch.MAX_BYTES, 1.0)
+    fetch.FetchLimits.__init__.__defaults__ = (fetch.MAX_BYTES, 1.0)
 
 
 def set_everywhere(**values: float) -> None:

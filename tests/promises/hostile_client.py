@@ -22,7 +22,7 @@ from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import OxenError
 from kontext_bridge.oxen.http import fetch, transport
-from kontext_bridge.oxen.http.fetch import Fetcher, Limits
+from kontext_bridge.oxen.http.fetch import Fetcher, FetchLimits
 from kontext_bridge.oxen.http.transport import Transport
 
 SECONDS = 2.0
@@ -32,7 +32,7 @@ fetch.READ_SECONDS = fetch.CONNECT_SECONDS = transport.CONNECT_SECONDS = SECONDS
 def download(url: str) -> None:
     """As URI to Image does, with loopback allowed so that the server can be reached at all."""
     own = Account(url.rsplit("/", 1)[0], None)
-    fetcher = Fetcher(Control(), account=own, limits=Limits(max_seconds=SECONDS))
+    fetcher = Fetcher(Control(), account=own, limits=FetchLimits(max_seconds=SECONDS))
     decode(fetcher.fetch(url))
 
 

@@ -18,7 +18,7 @@ from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Interrupted
 
 SECONDS = 1.0
-PARAMETERS = EditParameters("a hat", 1)
+PARAMETERS = EditParameters(prompt="a hat", seed=1)
 
 
 def seconds_to_cancel(work: Callable[[], Any], control: Control) -> float:
@@ -65,4 +65,4 @@ def test_the_end_of_the_work_is_not_waited_for_longer_than_it_takes() -> None:
         with pytest.raises(Interrupted):
             control.sleep(5)
 
-    assert seconds_to_cancel(work, control) < host.work._GRACE
+    assert seconds_to_cancel(work, control) < host.aside._GRACE

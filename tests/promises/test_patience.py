@@ -20,7 +20,7 @@ def test_a_blocking_edit_may_take_longer_than_a_connection_may(monkeypatch: pyte
     source = "data:image/png;base64," + base64.b64encode(png(8, 8)).decode()
     with StandIn(timing=Timing(queued_s=0.1, processing_s=3.0)) as service:
         client = Client(Account(service.url, service.key))
-        (image,) = client.edit(EditParameters("make it blue", 1), source, seconds=PATIENCE)
+        (image,) = client.edit(EditParameters(prompt="make it blue", seed=1), source, seconds=PATIENCE)
         client.close()
     assert image.data is not None and image.data.startswith(b"\x89PNG")
 

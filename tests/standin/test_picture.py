@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from kontext_bridge.standin.parameters import ASPECT_RATIOS, Edit
+from kontext_bridge.standin.parameters import ASPECT_RATIOS, AskedEdit
 from kontext_bridge.standin.picture import SIZES, BadPicture, bomb, make_edit, output_size
 from PIL import Image, ImageChops
 
@@ -26,7 +26,7 @@ def edit(**changes):
         "output_format": "png",
         "output_quality": 80,
     }
-    return Edit(**(plain | changes))
+    return AskedEdit(**(plain | changes))
 
 
 def made(data=None, **changes):

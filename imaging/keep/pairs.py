@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import ImageError
 from ..pixels import check_image, check_mask
 from .engine import Options, keep
-from .report import Report
+from .report import KeepReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +20,7 @@ class KeptBatch:
 
     images: Tensor
     masks: Tensor
-    reports: tuple[Report, ...]
+    reports: tuple[KeepReport, ...]
 
 
 def keep_batch(

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from cases import echo, node
+from kontext_bridge.headless.changes import SettingError, apply_setting
 from kontext_bridge.headless.graph import parse_workflow
 from kontext_bridge.headless.run import node_table
-from kontext_bridge.headless.settings import SettingError, apply_setting
 
 
 @pytest.mark.parametrize(

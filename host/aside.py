@@ -28,7 +28,7 @@ class Stoppable(Protocol):
     def detach(self) -> None: ...
 
 
-class Status(Protocol):
+class HowFar(Protocol):
     """How far work is: `fraction` 0 to 1, and one line of text."""
 
     @property
@@ -48,7 +48,7 @@ async def run_off_loop(
     work: Callable[[], T],
     control: Stoppable,
     *,
-    status: Status | None = None,
+    status: HowFar | None = None,
     node_id: str | None = None,
     load: int = 1,
     is_last: Callable[[], bool] = lambda: True,
@@ -78,7 +78,7 @@ async def run_off_loop(
     return outcome.result()
 
 
-async def _follow(outcome: asyncio.Future[T], stop: _Stop, status: Status | None, node_id: str | None) -> None:
+async def _follow(outcome: asyncio.Future[T], stop: _Stop, status: HowFar | None, node_id: str | None) -> None:
     """Wait for an outcome and show how far it is; raises what stands for Cancel soon after it was pressed."""
     shown = (-1.0, "")
     events: set[asyncio.Future[Any]] = {outcome, stop.pressed}

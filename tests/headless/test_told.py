@@ -4,7 +4,7 @@ import io
 import re
 
 import pytest
-from kontext_bridge.headless.report import TerminalReport
+from kontext_bridge.headless.told import TerminalReport
 
 
 class Terminal(io.StringIO):
