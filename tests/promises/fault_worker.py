@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import ctypes
+import gc
 import hashlib
 import json
 import logging
@@ -265,6 +266,9 @@ def _child(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    # a collection in a child would write to, and so copy, every page that it has of its parent
+    gc.collect()
+    gc.freeze()
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()

@@ -1,7 +1,7 @@
 """Reads hostile answers the way the pack does, each in a forked process, and tells what it took.
 
-Reads one JSON case from standard input a line: {"name", "how", "url"}, and runs several at once. Writes one JSON line each:
-the error's class and text, how far the process's peak memory rose, and the seconds.
+Reads one JSON case from standard input a line: {"name", "how", "url"}, and runs several at once. Writes one JSON line
+each: the error's class and text, how far the process's peak memory rose, and the seconds.
 """
 
 from __future__ import annotations
