@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import ctypes
-import gc
 import hashlib
 import json
 import logging
@@ -152,8 +151,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         give_up_rights()
     if job["clock"]:
         shift_clock(job["clock"])
-    set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
-    set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
     if job["short"]:
         shorten_patience()
     if job["room"] is not None:
@@ -161,7 +158,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     peak, since = _peak(), time.monotonic()
     first = _Aside(lambda: _outcomes(job, "edits", control))
     try:
-        while not first.ended(0.02):
+        # a signal is heard while the main thread waits, however long it waits
+        while not first.ended(0.02 if job["then"] else 60.0):
             if job["then"] and stopped and time.monotonic() - stopped[0] > HOST_GRACE:
                 break
         report: dict[str, Any] = {}
@@ -266,9 +264,8 @@ def _child(job: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    # a collection in a child would write to, and so copy, every page that it has of its parent
-    gc.collect()
-    gc.freeze()
+    set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
+    set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
     for line in sys.stdin:
         job = json.loads(line)
         child = os.fork()
