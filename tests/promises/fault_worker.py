@@ -1,7 +1,6 @@
 """One run of an edit or two in a process that may be killed, forked from one that has imported the client already.
 
-Started as a program it reads one JSON job a line, forks, says the child's process id, waits for it to end, and says
-"done". The child writes what came of the run as JSON; all that it logs, down to DEBUG, goes into the job's log file.
+The child writes what came of the run as JSON; all that it logs, down to DEBUG, goes into the job's log file.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from forking import serve
 from kontext_bridge.oxen.api import client
 from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.api.uploads import upload
@@ -249,7 +249,7 @@ def _edit(session: Session, job: dict[str, Any], wanted: list[dict[str, Any]]) -
     return outcomes
 
 
-def _child(job: dict[str, Any]) -> None:
+def _child(job: dict[str, Any]) -> int:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -261,27 +261,13 @@ def _child(job: dict[str, Any]) -> None:
     partial.write_text(told)
     partial.replace(report)
     logging.shutdown()
+    return 0
 
 
 def main() -> None:
     set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
     set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
-    for line in sys.stdin:
-        job = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            try:
-                _child(job)
-            finally:
-                os._exit(0)
-        _say(str(child))
-        os.waitpid(child, 0)
-        _say("done")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    serve(_child)
 
 
 if __name__ == "__main__":
