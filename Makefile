@@ -31,7 +31,7 @@ check: $(VENV)/ready
 	cd $(VENV)/typecheck && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p kontext_bridge
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -c tests/pytest.ini -n auto --dist loadfile tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

@@ -49,8 +49,10 @@ class Redactor:
         return whole[0]
 
     def _has_a_piece(self, text: str) -> bool:
-        # each by itself, as that is quick in a text of megabytes
-        return any(piece in text for piece in self._pieces) or bool(self._key and self._key in text)
+        # each by itself, as that is quick in a text of megabytes; most texts are too short to hold one
+        return (len(text) >= _PIECE and any(piece in text for piece in self._pieces)) or bool(
+            self._key and self._key in text
+        )
 
     def _without_pieces(self, text: str) -> str:
         if not self._pieces:

@@ -1,18 +1,52 @@
-"""What all tests share: tables of figures, printed when everything has run, by whichever process took them."""
+"""What all tests share: the checkout as the package, and tables of figures, printed when everything has run."""
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+HERE = Path(__file__).resolve().parent
+PACKAGE = "kontext_bridge"
+
 # for the modules that tests of several folders use
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
+if str(HERE) not in sys.path:
+    sys.path.insert(0, str(HERE))
+
+
+def import_the_checkout() -> None:
+    """Have kontext_bridge mean this checkout, here and in the programs that tests start, whether installed or not."""
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent == HERE.parent:
+        return
+    holder = tempfile.TemporaryDirectory(prefix="checkout")
+    atexit.register(holder.cleanup)
+    Path(holder.name, PACKAGE).symlink_to(HERE.parent, target_is_directory=True)
+    sys.path.insert(0, holder.name)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [holder.name, os.environ.get("PYTHONPATH")]))
+
+
+import_the_checkout()
 
 TABLES: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
+
+
+class PlainFolder:
+    """The checkout is a package, whose own `__init__.py` is no part of the tests and is not imported with them."""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collect_directory(self, path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+        return pytest.Dir.from_parent(parent, path=path) if path.resolve() == HERE.parent else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(PlainFolder())
 
 
 @pytest.fixture(scope="session")

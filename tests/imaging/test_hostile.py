@@ -44,7 +44,6 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 HEADER_8X8 = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
 PIXELS_8X8 = zlib.compress(b"\0" * 25 * 8)
-ZEROS_256_MIB = zlib.compress(b"\0" * 2**28, 9)
 
 
 def riff(kind: bytes, body: bytes) -> bytes:
@@ -93,15 +92,16 @@ def too_large(png_of: Callable[..., bytes]) -> dict[str, bytes]:
 def harmless_in_the_end(png_of: Callable[..., bytes]) -> dict[str, bytes]:
     """Files whose picture is small but that carry a bomb beside it."""
     header, pixels, end = (b"IHDR", HEADER_8X8), (b"IDAT", PIXELS_8X8), (b"IEND", b"")
+    zeros_256_mib = zlib.compress(b"\0" * 2**28, 9)
     frames = [Image.new("L", (8, 8), i % 256) for i in range(3000)]
     many = io.BytesIO()
     frames[0].save(many, "GIF", save_all=True, append_images=frames[1:])
     return {
-        "png text": png_of(header, (b"zTXt", b"note\0\0" + ZEROS_256_MIB), pixels, end),
-        "png utf8": png_of(header, (b"iTXt", b"note\0\1\0\0\0" + ZEROS_256_MIB), pixels, end),
-        "png profile": png_of(header, (b"iCCP", b"icc\0\0" + ZEROS_256_MIB), pixels, end),
-        "png surplus": png_of(header, (b"IDAT", ZEROS_256_MIB), end),
-        "png after": png_of(header, pixels, (b"zTXt", b"note\0\0" + ZEROS_256_MIB), end),
+        "png text": png_of(header, (b"zTXt", b"note\0\0" + zeros_256_mib), pixels, end),
+        "png utf8": png_of(header, (b"iTXt", b"note\0\1\0\0\0" + zeros_256_mib), pixels, end),
+        "png profile": png_of(header, (b"iCCP", b"icc\0\0" + zeros_256_mib), pixels, end),
+        "png surplus": png_of(header, (b"IDAT", zeros_256_mib), end),
+        "png after": png_of(header, pixels, (b"zTXt", b"note\0\0" + zeros_256_mib), end),
         "gif frames": many.getvalue(),
     }
 

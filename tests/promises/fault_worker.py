@@ -1,7 +1,6 @@
 """One run of an edit or two in a process that may be killed, forked from one that has imported the client already.
 
-Started as a program it reads one JSON job a line, forks, says the child's process id, waits for it to end, and says
-"done". The child writes what came of the run as JSON; all that it logs, down to DEBUG, goes into the job's log file.
+The child writes what came of the run as JSON; all that it logs, down to DEBUG, goes into the job's log file.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from forking import serve
 from kontext_bridge.oxen.api import client
 from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.api.uploads import upload
@@ -151,8 +151,6 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         give_up_rights()
     if job["clock"]:
         shift_clock(job["clock"])
-    set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
-    set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
     if job["short"]:
         shorten_patience()
     if job["room"] is not None:
@@ -160,7 +158,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     peak, since = _peak(), time.monotonic()
     first = _Aside(lambda: _outcomes(job, "edits", control))
     try:
-        while not first.ended(0.02):
+        # a signal is heard while the main thread waits, however long it waits
+        while not first.ended(0.02 if job["then"] else 60.0):
             if job["then"] and stopped and time.monotonic() - stopped[0] > HOST_GRACE:
                 break
         report: dict[str, Any] = {}
@@ -250,7 +249,7 @@ def _edit(session: Session, job: dict[str, Any], wanted: list[dict[str, Any]]) -
     return outcomes
 
 
-def _child(job: dict[str, Any]) -> None:
+def _child(job: dict[str, Any]) -> int:
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -262,25 +261,13 @@ def _child(job: dict[str, Any]) -> None:
     partial.write_text(told)
     partial.replace(report)
     logging.shutdown()
+    return 0
 
 
 def main() -> None:
-    for line in sys.stdin:
-        job = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            try:
-                _child(job)
-            finally:
-                os._exit(0)
-        _say(str(child))
-        os.waitpid(child, 0)
-        _say("done")
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
+    set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
+    serve(_child)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Reads hostile answers the way the pack does, each in a forked process, and tells what it took.
 
-Reads one JSON case from standard input a line: {"name", "how", "url"}. Writes one JSON line each: the error's class
-and text, how far the process's peak memory rose, and the seconds.
+Reads one JSON case from standard input a line: {"name", "how", "url"}, and runs several at once. Writes one JSON line
+each: the error's class and text, how far the process's peak memory rose, and the seconds.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ def events(url: str) -> None:
 WAYS: dict[str, Callable[[str], None]] = {"download": download, "reply": reply, "paid": paid, "events": events}
 
 
+AT_ONCE = 8  # they mostly wait
 # Longer than any answer may take; a process that is still there then is ended from outside.
 PATIENCE = 30
 
@@ -79,20 +80,34 @@ def tell(case: dict[str, str]) -> dict[str, object]:
     return {**case, "error": kind, "text": text, "mib": (_peak() - before) / 2**20, "seconds": seconds}
 
 
+def _start(line: str) -> int:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(PATIENCE)
+        answer = json.dumps(tell(json.loads(line)))
+        os.write(sys.stdout.fileno(), answer.encode() + b"\n")
+        os._exit(0)
+    return child
+
+
+def _await_one(running: dict[int, str]) -> None:
+    child, status = os.wait()
+    line = running.pop(child)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
+        ended = {**json.loads(line), "error": "no end", "text": "", "mib": 0.0, "seconds": PATIENCE}
+        os.write(sys.stdout.fileno(), json.dumps(ended).encode() + b"\n")
+    elif status:
+        sys.exit(f"{line} ended with {status}")
+
+
 def main() -> None:
+    running: dict[int, str] = {}
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            signal.alarm(PATIENCE)
-            answer = json.dumps(tell(json.loads(line)))
-            os.write(sys.stdout.fileno(), answer.encode() + b"\n")
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-            ended = {**json.loads(line), "error": "no end", "text": "", "mib": 0.0, "seconds": PATIENCE}
-            os.write(sys.stdout.fileno(), json.dumps(ended).encode() + b"\n")
-        elif status:
-            sys.exit(f"{line} ended with {status}")
+        running[_start(line)] = line
+        if len(running) == AT_ONCE:
+            _await_one(running)
+    while running:
+        _await_one(running)
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ class Result:
 
 
 class Lane:
-    """One process from which runs are forked, one after the other."""
+    """One process from which runs are forked, one after the other. program: what forks them, as `forking` has it."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: str = "fault_worker.py") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("fault_worker.py")],
+            [sys.executable, Path(__file__).with_name(program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -88,7 +88,7 @@ class Lane:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
-        return Run(int(self._process.stdout.readline()), self._process.stdout.readline, Path(job["report"]))
+        return Run(int(self._process.stdout.readline()), self._process.stdout.readline, Path(job.get("report", "")))
 
     def close(self) -> None:
         with self._process:
@@ -97,13 +97,18 @@ class Lane:
 
 
 class Run:
-    """One forked process."""
+    """One forked process. status: its exit status, once it has ended."""
 
     def __init__(self, pid: int, end: Callable[[], str], report: Path) -> None:
         self._pid = pid
         self._report = report
         self._ended = threading.Event()
-        threading.Thread(target=lambda: (end(), self._ended.set()), daemon=True).start()
+        self.status: int | None = None
+        threading.Thread(target=self._await_end, args=(end,), daemon=True).start()
+
+    def _await_end(self, end: Callable[[], str]) -> None:
+        self.status = int(end() or -signal.SIGKILL)
+        self._ended.set()
 
     @property
     def ended(self) -> bool:

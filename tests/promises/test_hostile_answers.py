@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +14,6 @@ from hostile_server import ANSWERS, HostileServer
 
 LIMIT_SECONDS = 600
 EACH_SECONDS = 20
-SHARES = 8  # they mostly wait
 # Above what may be read: 64 MB of a download, 192 MB of an answer that holds a picture as text, 1 MB of an event.
 MIB_ALLOWED = {"download": 160.0, "paid": 300.0, "reply": 300.0, "events": 40.0}
 REFUSALS = {
@@ -60,9 +58,8 @@ def told_by(cases: list[dict[str, str]]) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def told(tables: dict[str, list[str]]) -> dict[tuple[str, str], dict[str, Any]]:
-    with HostileServer() as server, ThreadPoolExecutor(SHARES) as pool:
-        cases = [{"name": name, "how": how, "url": f"{server.url}/{quote(name)}"} for name, how in CASES]
-        answers = [answer for part in pool.map(told_by, [cases[n::SHARES] for n in range(SHARES)]) for answer in part]
+    with HostileServer() as server:
+        answers = told_by([{"name": name, "how": how, "url": f"{server.url}/{quote(name)}"} for name, how in CASES])
     found = {(answer["name"], answer["how"]): answer for answer in answers}
     tables["hostile answers: what refusing them took"] = [
         f"{name:<36} {how:<9} {a['error']:<16} {a['mib']:7.1f} MiB {a['seconds']:6.2f} s"

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import pytest
 from comfy_server import REPOSITORY, ComfyServer, comfyui
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.standin import Fault, Faults, StandIn, Timing
-from matrix_runner import KEY, files_with_a_piece
+from matrix_runner import KEY, Lane, Run, files_with_a_piece
 from PIL import Image
 
 KILLS = 10
@@ -96,32 +96,32 @@ def test_a_headless_run_killed_at_ten_moments_is_billed_once_and_delivers_in_the
 ) -> None:
     write_source(tmp_path / "source.png")
 
-    def start(service: StandIn, name: str, *numbers: int, anew: Iterable[int] = ()) -> subprocess.Popen[bytes]:
+    def start(service: StandIn, name: str, *numbers: int, anew: Iterable[int] = ()) -> Run:
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(edits(*numbers, anew=anew)))
-        command = [sys.executable, "-m", "kontext_bridge.headless", path, "--output", tmp_path / "out", "--debug"]
-        environment = {**os.environ, **variables(service, tmp_path / "home"), "OMP_NUM_THREADS": "1"}
-        with (tmp_path / f"{name}.log").open("wb") as log:
-            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        arguments = [str(path), "--output", str(tmp_path / "out"), "--debug"]
+        environment, log = variables(service, tmp_path / "home"), str(tmp_path / f"{name}.log")
+        return lane.start({"arguments": arguments, "environment": environment, "log": log})
 
     killed = []
-    with StandIn(timing=TIMING, key=KEY) as service:
+    with closing(Lane("headless_worker.py")) as lane, StandIn(timing=TIMING, key=KEY) as service:
         for number, seconds in enumerate(moments(3)):
-            with start(service, f"killed{number}", number) as run:
-                seen, billed = len(service.requests), len(service.billed)
-                wait_and_kill(service, seen, seconds, run.kill)
+            seen, billed = len(service.requests), len(service.billed)
+            run = start(service, f"killed{number}", number)
+            wait_and_kill(service, seen, seconds, lambda run=run: run.send(signal.SIGKILL))
+            assert run.wait(LIMIT_SECONDS)
             last = service.requests[-1].route
             killed.append(f"{seconds:5.2f} s   billed {len(service.billed) - billed}   last request: {last}")
-            assert run.returncode in (-signal.SIGKILL, 0)
-        with start(service, "after", *range(KILLS)) as run:
-            status = run.wait(LIMIT_SECONDS)
-        if status:
+            assert run.status in (-signal.SIGKILL, 0)
+        run = start(service, "after", *range(KILLS))
+        assert run.wait(LIMIT_SECONDS)
+        if run.status:
             # Killed between its note that it sends and the sending: nobody can know, so the artist is asked.
             log = (tmp_path / "after.log").read_text()
             assert "not known whether it was taken" in log, log[-2000:]
             unseen = set(range(KILLS)) - {job.params["seed"] for job in service.jobs.values()}
-            with start(service, "anew", *range(KILLS), anew=unseen) as run:
-                assert run.wait(LIMIT_SECONDS) == 0, (tmp_path / "anew.log").read_text()[-2000:]
+            run = start(service, "anew", *range(KILLS), anew=unseen)
+            assert run.wait(LIMIT_SECONDS) and run.status == 0, (tmp_path / "anew.log").read_text()[-2000:]
         assert_all_delivered_and_billed_once(service, tmp_path / "out")
         assert not service.leaks
         killed.append(f"next run: {KILLS} pictures, {len(service.billed)} bills")
