@@ -30,8 +30,9 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	cd $(VENV)/typecheck && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p kontext_bridge
 
+# Bytecode is kept, whatever the machine's habit: dozens of tests start programs that would each compile the pack anew.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

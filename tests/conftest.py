@@ -37,6 +37,22 @@ import_the_checkout()
 TABLES: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 
 
+# Files that take longest, mostly waiting: they begin first, so that nothing waits for them alone in the end.
+LONGEST = ("test_fault_matrix.py", "test_echoed_key.py", "test_console.py", "test_random_kills.py")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    turns = {name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path.name, len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two more than there are cores: many tests wait for seconds that are a promise of their own."""
+    return (os.cpu_count() or 1) + 2
+
+
 class PlainFolder:
     """The checkout is a package, whose own `__init__.py` is no part of the tests and is not imported with them."""
 

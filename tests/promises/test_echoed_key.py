@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from fault_worker import png
 from kontext_bridge.headless.__main__ import main
+from kontext_bridge.nodes.remote import listing
+from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import Terms
 from matrix_runner import KEY, PIECE, files_with_a_piece
 
 # The middle of the key has the form of a generation id; the whole has not.
@@ -35,6 +38,7 @@ class Echo:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # a hundred pages of a list would each wait for a late acknowledgement
 
             def do_GET(self) -> None:
                 echo.answer(self)
@@ -196,10 +200,13 @@ def test_a_row_that_holds_the_key_in_every_field_is_told_without_it(
 ) -> None:
     with Echo(status=status) as echo, patience_of(monkeypatch):
         monkeypatch.setattr("kontext_bridge.oxen.jobs.waiting.LONGEST_PAUSE", 0.3)
+        # the history waits five minutes for the picture of a job that is under way
+        short = Terms(seconds=2)
+        monkeypatch.setattr(listing, "Batch", lambda session, decode: Batch(session, decode, short))
         workflows = [edit("polling"), *asking("job-1")]
         for workflow in workflows:
             for one in workflow.values():
-                one["inputs"] |= {"timeout": 1} if "timeout" in one["inputs"] else {}
+                one["inputs"] |= {"timeout": 5} if "timeout" in one["inputs"] else {}
         run(echo, *workflows)
 
 
