@@ -51,8 +51,8 @@ def _words(id: str) -> dict[str, Any]:
 def tables() -> str:
     """A table for each wing of nodes/, with the nodes in the order in which the pack lists them."""
     rows: dict[str, list[str]] = {wing: [] for wing in TITLES}
-    for id, node in TABLE.items():
-        rows[node.__module__.split(".")[-2]].append(f"| {INFO[id]['display_name']} | {INFO[id]['description']} |")
+    for id in INFO:
+        rows[TABLE[id].__module__.split(".")[-2]].append(f"| {INFO[id]['display_name']} | {INFO[id]['description']} |")
     return "\n\n".join(
         "\n".join([TITLES[wing], "", "| node | what it does |", "|---|---|", *rows[wing]]) for wing in rows
     )
