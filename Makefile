@@ -3,13 +3,14 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format benchmarks clean
+.PHONY: help demo test check format generated benchmarks clean
 
 help:
 	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in"
 	@echo "make test        lint, types and tests"
 	@echo "make check       lint and types alone"
 	@echo "make format      bring the code into shape, before a commit"
+	@echo "make generated   write what comes from the nodes: README's tables, the English locale, the snapshot of schemas"
 	@echo "make benchmarks  measure what the README promises"
 	@echo "make clean       remove .venv, out and build"
 
@@ -37,6 +38,9 @@ test: check
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generated: $(VENV)/ready
+	@$(BIN)/python tests/generated.py
 
 benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/encoding.py

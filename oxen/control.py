@@ -87,6 +87,20 @@ class Control:
             self.check()
             return predicate()
 
+    def wait_on(
+        self, changed: threading.Condition, predicate: Callable[[], bool], seconds: float | None = None
+    ) -> bool:
+        """`wait_for` on a condition of the caller's own, which it holds, and for ever where `seconds` is None."""
+
+        def wake() -> None:
+            with changed:
+                changed.notify_all()
+
+        with self.on_stop(wake):
+            changed.wait_for(lambda: self._stopped or predicate(), seconds)
+        self.check()
+        return predicate()
+
     def sleep(self, seconds: float) -> None:
         """Wait `seconds`; raises Interrupted as soon as the run is stopped."""
         self.wait_for(lambda: False, seconds)

@@ -189,7 +189,17 @@ class Transport:
         """
         key = self.account.key if public else self.account.require_key()
         content = {"json": json, "params": params, "files": files, "data": data}
-        request = _Request(method, path, content, paid, key, seconds, lingers, max_bytes, before_last)
+        request = _Request(
+            method=method,
+            path=path,
+            content=content,
+            paid=paid,
+            key=key,
+            seconds=seconds,
+            lingers=lingers,
+            max_bytes=max_bytes,
+            before_last=before_last,
+        )
         attempt = 0
         while True:
             attempt += 1

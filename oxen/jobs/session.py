@@ -29,7 +29,6 @@ from .trouble import of_the_ledger
 logger = logging.getLogger(__name__)
 
 _PRUNE_PAUSE = 60.0
-_OPENING_PAUSE = 0.02
 
 
 class Session:
@@ -111,7 +110,7 @@ class _Shared:
                 _prune(self.ledger, settings)
 
 
-_guard = threading.Lock()
+_guard = threading.Condition()
 _open: dict[tuple[Account, Path, bool], _Shared] = {}
 _opening: set[tuple[Account, Path, bool]] = set()
 _count_guard = threading.Lock()
@@ -122,18 +121,13 @@ def _enter(account: Account, folder: Path, allow_private: bool, control: Control
     """What is open for an account and a folder, opened by whoever comes first; nobody else waits for that one."""
     key = (account, folder, allow_private)
     within = Deadline(OPEN_SECONDS)
-    while True:
-        with _guard:
-            shared = _open.get(key)
-            if shared is not None:
-                shared.users += 1
-                return shared
-            if key not in _opening:
-                _opening.add(key)
-                break
-        if within.passed:
+    with _guard:
+        if not control.wait_on(_guard, lambda: key in _open or key not in _opening, within.left):
             raise not_opened(folder)
-        control.sleep(_OPENING_PAUSE)
+        if key in _open:
+            _open[key].users += 1
+            return _open[key]
+        _opening.add(key)
     try:
         shared = _Shared(*key, control, within)
         with _guard:
@@ -142,6 +136,7 @@ def _enter(account: Account, folder: Path, allow_private: bool, control: Control
     finally:
         with _guard:
             _opening.discard(key)
+            _guard.notify_all()
 
 
 def _leave(shared: _Shared, settings: Settings | None) -> None:

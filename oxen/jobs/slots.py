@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 from ..control import Control
 
-_PAUSE = 0.05
-_guard = threading.Lock()
+_changed = threading.Condition()
 _taken = 0
 
 
@@ -20,8 +19,10 @@ def slot(limit: int, control: Control) -> Iterator[None]:
     What a stopped run still does in the block, such as waiting for an answer that was paid for, holds nobody up.
     Raises Interrupted while waiting for one.
     """
-    while not _try_take(limit):
-        control.sleep(_PAUSE)
+    global _taken
+    with _changed:
+        control.wait_on(_changed, lambda: _taken < limit)
+        _taken += 1
     held = _Held()
     try:
         with control.on_stop(held.give_back):
@@ -38,16 +39,8 @@ class _Held:
 
     def give_back(self) -> None:
         global _taken
-        with _guard:
+        with _changed:
             if self._held:
                 self._held = False
                 _taken -= 1
-
-
-def _try_take(limit: int) -> bool:
-    global _taken
-    with _guard:
-        if _taken >= limit:
-            return False
-        _taken += 1
-        return True
+                _changed.notify_all()

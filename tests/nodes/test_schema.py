@@ -19,7 +19,7 @@ def test_no_change_breaks_a_saved_workflow() -> None:
 
 
 def test_what_is_new_is_written_down_for_the_next_change() -> None:
-    assert NOW == SAVED, "review the difference, then: python tests/nodes/schema.py > tests/nodes/schema.json"
+    assert NOW == SAVED, "review the difference that `make generated` writes"
 
 
 def _changed(change: Any) -> dict[str, Any]:

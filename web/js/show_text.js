@@ -1,15 +1,7 @@
 // Shows on the node what its run says: ComfyUI keeps that text, and draws it on "Preview as Text" alone.
 import { app } from "../../../scripts/app.js";
 
-const NODES = new Set([
-  "KontextSubmit",
-  "KontextQueueStatus",
-  "KontextCancel",
-  "KontextHistory",
-  "KontextModelInfo",
-  "KontextLoadFP8",
-  "KontextKeep",
-]);
+const CATEGORY = "Kontext Bridge";
 const NAME = "text";
 const WIDE = 400;
 
@@ -34,7 +26,7 @@ function show(node, text) {
 app.registerExtension({
   name: "KontextBridge.ShowText",
   beforeRegisterNodeDef(nodeType, nodeData) {
-    if (!NODES.has(nodeData.name)) return;
+    if (nodeData.category?.split("/")[0] !== CATEGORY) return;
     const before = nodeType.prototype.onExecuted;
     nodeType.prototype.onExecuted = function (message) {
       before?.apply(this, arguments);

@@ -1,0 +1,89 @@
+"""What is written from the nodes' own words: `make generated` does it, and a test says where it was forgotten.
+
+README.md's tables of nodes, the English locale, and the snapshot that guards saved workflows. The snapshot is written
+only where nothing that a saved workflow holds on to has changed; otherwise what would break is printed, and it stays.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+for folder in (HERE / "examples", HERE / "nodes"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+from pack import INFO, LOCALES, REPOSITORY, TABLE, inputs_of, outputs_of  # noqa: E402
+from schema import broken, snapshot  # noqa: E402
+
+README = REPOSITORY / "README.md"
+ENGLISH = LOCALES / "en" / "nodeDefs.json"
+SNAPSHOT = HERE / "nodes" / "schema.json"
+TITLES = {
+    "remote": "Remote, at Oxen.ai:",
+    "local": "Local, on your own GPU:",
+    "pictures": "For both, and for what any other editor gives:",
+}
+_BEGIN, _END = "<!-- nodes: written by `make generated` -->", "<!-- end of nodes -->"
+
+
+def locale() -> dict[str, Any]:
+    """nodeDefs.json as the schemas say it, in the words of the nodes themselves."""
+    return {id: _words(id) for id in INFO}
+
+
+def _words(id: str) -> dict[str, Any]:
+    inputs = inputs_of(id).items()
+    return {
+        "display_name": INFO[id]["display_name"],
+        "description": INFO[id]["description"],
+        "inputs": {name: {"name": name, "tooltip": options["tooltip"]} for name, options in inputs},
+        "outputs": {
+            str(place): {"name": name, "tooltip": tooltip} for place, (name, tooltip) in enumerate(outputs_of(id))
+        },
+    }
+
+
+def tables() -> str:
+    """A table for each wing of nodes/, with the nodes in the order in which the pack lists them."""
+    rows: dict[str, list[str]] = {wing: [] for wing in TITLES}
+    for id in INFO:
+        rows[TABLE[id].__module__.split(".")[-2]].append(f"| {INFO[id]['display_name']} | {INFO[id]['description']} |")
+    return "\n\n".join(
+        "\n".join([TITLES[wing], "", "| node | what it does |", "|---|---|", *rows[wing]]) for wing in rows
+    )
+
+
+def readme(text: str) -> str:
+    """README.md with its tables as the nodes are now."""
+    found = re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{tables()}\n{_END}", text, flags=re.DOTALL)
+    assert _BEGIN in found and _END in found, "README.md has lost the marks between which its tables are written"
+    return found
+
+
+def files() -> dict[Path, str]:
+    """What each written file has to hold."""
+    return {
+        README: readme(README.read_text(encoding="utf-8")),
+        ENGLISH: json.dumps(locale(), indent=2, ensure_ascii=False) + "\n",
+        SNAPSHOT: json.dumps(snapshot(), indent=1) + "\n",
+    }
+
+
+def main() -> int:
+    wrong = broken(json.loads(SNAPSHOT.read_text(encoding="utf-8")), snapshot())
+    for path, text in files().items():
+        if (path != SNAPSHOT or not wrong) and path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8", newline="\n")
+            sys.stdout.write(f"written: {path.relative_to(REPOSITORY)}\n")
+    for sentence in wrong:
+        sys.stderr.write(f"{sentence}\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
