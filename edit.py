@@ -62,10 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
         options.prompt = typed(options.prompt)
         options.negative_prompt = options.negative_prompt and typed(options.negative_prompt)
         _check(options)
-        if options.model is not None:
+        if not options.tiny:
             _edit(options, options.model, options.text_encoders, options.vae)
             return 0
-        logger.warning("No --model: a tiny random one is used, and the result is noise.")
+        logger.warning("With --tiny the model is a random one, and the result is noise.")
         with tempfile.TemporaryDirectory() as folder:
             model = write_tiny(Path(folder))
             options.megapixels = min(options.megapixels, _TINY_MEGAPIXELS)
@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="FLUX.1 Kontext: a .safetensors file or a diffusers folder")
     parser.add_argument("--text-encoders", help="folder with text_encoder, text_encoder_2, tokenizer(_2)")
     parser.add_argument("--vae", help="ae.safetensors, or a diffusers folder")
+    parser.add_argument(
+        "--tiny", action="store_true", help="a tiny random model instead, to try the command: the result is noise"
+    )
     parser.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="may be repeated")
     parser.add_argument(
         "--steps", type=int, default=28, help="sampling steps (default: 28); fewer are faster and rougher"
@@ -126,9 +129,16 @@ def _check(options: argparse.Namespace) -> None:
         raise BadRequest(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} --model.")
     if options.model is not None and len(given) < len(companions):
         raise BadRequest(f"--model also needs {' and '.join(companions)}.")
+    if options.tiny and options.model is not None:
+        raise BadRequest("--tiny is instead of --model: give one of the two.")
     _check_words(options)
     _check_numbers(options)
     _check_files(options)
+    if options.model is None and not options.tiny:
+        raise BadRequest(
+            "No model is named: give --model, --text-encoders and --vae, or --tiny to try the command with a random "
+            "model, whose pictures are noise."
+        )
     options.loras = [_lora(text) for text in options.lora]
 
 

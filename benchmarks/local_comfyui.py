@@ -53,26 +53,11 @@ def import_pack() -> None:
 
 
 def write_model(path: Path, blocks: str) -> None:
-    import torch
-    from kontext_bridge.kontext.checkpoint.layers import HEAD, Role, Size, layers, norms
-    from kontext_bridge.kontext.fp8.formats import MAX_E4M3
-    from safetensors.torch import save_file
+    from kontext_bridge.kontext.checkpoint.layers import Size
+    from kontext_bridge.kontext.standalone.tiny import write_scaled
 
     doubles, singles = map(int, blocks.split(","))
-    size = Size(HIDDEN, doubles, singles, CONTEXT, POOLED)
-    tensors: dict[str, Any] = {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
-    for layer in layers(size):
-        weight = torch.randn(layer.rows, layer.inputs) / layer.inputs**0.5
-        tensors[f"{layer.bfl}.bias"] = torch.zeros(layer.rows, dtype=torch.bfloat16)
-        if layer.role is Role.OUTER:
-            tensors[f"{layer.bfl}.weight"] = weight.to(torch.bfloat16)
-            continue
-        scale = weight.abs().max() / MAX_E4M3
-        tensors[f"{layer.bfl}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
-        tensors[f"{layer.bfl}.scale_weight"] = scale
-    for norm in norms(size):
-        tensors[f"{norm.bfl}.scale"] = torch.ones(HEAD, dtype=torch.bfloat16)
-    save_file(tensors, path)
+    write_scaled(path, Size(HIDDEN, doubles, singles, CONTEXT, POOLED))
 
 
 def main() -> None:

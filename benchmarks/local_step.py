@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
-from kontext_bridge.kontext.checkpoint.layers import Role, Size, layers
+from kontext_bridge.kontext.checkpoint.layers import Size
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.fp8.compute import Compute, Linear
@@ -28,23 +28,7 @@ from kontext_bridge.kontext.standalone.denoiser import Conditioning
 from kontext_bridge.kontext.standalone.lora import linears_of
 from kontext_bridge.kontext.standalone.mount import mount
 from kontext_bridge.kontext.standalone.sampler import sample
-from kontext_bridge.kontext.standalone.tiny import random_weights
-from safetensors.torch import save_file
-
-
-def write_scaled(path: Path, size: Size) -> None:
-    """A random model of this size in the released file's layout."""
-    tensors = random_weights(size)
-    scaled: dict[str, torch.Tensor] = {"scaled_fp8": torch.zeros(0, dtype=torch.float8_e4m3fn)}
-    for layer in layers(size):
-        weight = tensors.pop(f"{layer.bfl}.weight")
-        if layer.role is Role.OUTER:
-            scaled[f"{layer.bfl}.weight"] = weight.to(torch.bfloat16)
-            continue
-        scale = weight.abs().max() / 448
-        scaled[f"{layer.bfl}.weight"] = (weight / scale).to(torch.float8_e4m3fn)
-        scaled[f"{layer.bfl}.scale_weight"] = scale
-    save_file(scaled | {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items()}, path)
+from kontext_bridge.kontext.standalone.tiny import write_scaled
 
 
 @torch.no_grad()

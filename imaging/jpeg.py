@@ -6,7 +6,7 @@ front of its end mark, which are skipped in a whole file but become pixels in su
 
 Of an arithmetically coded one it cannot be found out. Its coder may leave out all zeros at the end of a scan (T.81,
 D.1.8), and its decoder goes on with zeros for ever, so that what is left of such a scan when its end is cut off is a
-legal and whole scan of another picture. Only restart marks that lack are noticed.
+legal and whole scan of another picture. Only missing restart marks are noticed.
 """
 
 from __future__ import annotations

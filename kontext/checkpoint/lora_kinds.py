@@ -1,7 +1,7 @@
 """The ways in which an adapter may change a layer, told apart by its tensors, with the shapes that each must have.
 
 Only the first is a plain LoRA, which is computed beside the weights anywhere. The others need the written-out weight or
-replace it; ComfyUI's own arithmetic does them inside ComfyUI (comfyui_lora.py).
+replace it; ComfyUI's own arithmetic does them inside ComfyUI (comfyui/lora.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A Kontext checkpoint as an ordinary MODEL of ComfyUI, in FP8.
 
-ComfyUI builds its own Flux around the layers of comfyui_ops.py, so that text encoders, conditioning, samplers,
+ComfyUI builds its own Flux around the layers of ops.py, so that text encoders, conditioning, samplers,
 previews, ControlNets and the memory manager are ComfyUI's own. The file is read here, since ComfyUI's loader takes
 any file and says nothing of what it leaves out.
 

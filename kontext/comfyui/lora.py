@@ -1,7 +1,7 @@
 """A LoRA file put on a MODEL of ComfyUI through ComfyUI's own patches, read and checked by this pack.
 
 Plain LoRA are computed beside the FP8 weights. Other kinds become ComfyUI's own adapters, which change the written-out
-weight at each use (comfyui_patches.py).
+weight at each use (patches.py).
 
 Only for a running ComfyUI: importing this imports comfy.
 """

@@ -1,4 +1,4 @@
-"""The numbers that this MODEL's weights stand for, given to whoever asks it for a table of its weights.
+"""Gives the real numbers, not FP8 bytes, to any node that reads this MODEL's weights.
 
 Nodes such as Extract and Save LoRA read weights out of a loaded model, and would take FP8 bytes without their scale,
 and without the patches that are computed beside them, for the weights. So the patcher with all its clones, the model
@@ -102,7 +102,7 @@ def _answer(module: nn.Module) -> None:
 
 @contextmanager
 def _as_kept(module: nn.Module) -> Iterator[None]:
-    """For this while, the module's table is that of what is kept."""
+    """Within this block the module's table gives what is kept, FP8 bytes and scales."""
     del module.state_dict
     try:
         yield

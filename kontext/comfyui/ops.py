@@ -2,7 +2,7 @@
 
 ComfyUI's memory managers keep doing what they do with `weight` and `bias`: load, offload, pin, stream, fault in. What
 they may not do is change an FP8 weight: merging a LoRA into FP8 rounds most of it away. So a patch that reaches a
-weight here changes nothing, and the same patch is computed beside the layer (comfyui_patches.py says when).
+weight here changes nothing, and the same patch is computed beside the layer (patches.py says when).
 
 Only for a running ComfyUI: importing this imports comfy.
 """
@@ -250,7 +250,7 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         """What ComfyUI calls with a weight that it has patched: left as it is, the patch is computed beside it.
 
         Raises BadRequest where ComfyUI needs the changed weight itself, to schedule a LoRA by hooks; and where it is
-        asked for it past comfyui_numbers.py.
+        asked for it past numbers.py.
         """
         if return_weight is None:
             raise BadRequest(

@@ -1,7 +1,7 @@
 """ComfyUI's weight patches as branches beside the layers, whichever loader they come from.
 
 A LoRA loader hands its patches to the ModelPatcher, which applies them to the weights when it loads the model. The
-layers here refuse that (comfyui_ops.py); instead, each time a patcher has loaded the model, its patches are handed
+layers here refuse that (ops.py); instead, each time a patcher has loaded the model, its patches are handed
 to the layers. The patcher calls back for it, its clones inherit the callback, and it holds under every kind of
 memory management, since all of them end in the same call.
 

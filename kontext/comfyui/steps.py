@@ -1,4 +1,4 @@
-"""What can be known before a step or is never read after it, under any sampler of ComfyUI.
+"""Work that a step need not do: what is known before the first step, and rows that nobody reads after the last block.
 
 A quarter of FLUX's parameters turn the noise level, the guidance and the prompt's summary into shifts, scales and
 gates: 77 layers that see one row a step. A sampler names all its noise levels before the first step, so each of these
@@ -97,7 +97,7 @@ class Steps:
 
 
 def foresee_steps(patcher: Any, modulation: list[nn.Module]) -> Steps:
-    """Have the ModelPatcher's Flux look its modulation up and leave out what nobody reads.
+    """Have the ModelPatcher's Flux look its modulation up in tables, and skip rows that nobody reads.
 
     Gives the tables, which the modulation layers and those of the last block must be given.
     """

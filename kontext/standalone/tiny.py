@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from ..checkpoint.layers import HEAD, LATENT_CHANNELS, Size, layers, norms
+from ..checkpoint.layers import HEAD, LATENT_CHANNELS, Naming, Role, Size, layers, norms, roles_by_name
 from ..fp8.formats import E4M3, MAX_E4M3
 from . import optional
 
@@ -16,14 +17,30 @@ TINY = Size(hidden=128, doubles=2, singles=2, context=64, pooled=32)
 
 def random_weights(size: Size = TINY, seed: int = 0) -> dict[str, torch.Tensor]:
     """Float32 tensors by BFL names, scaled so that activations neither vanish nor grow."""
+    return dict(_one_by_one(size, seed))
+
+
+def _one_by_one(size: Size, seed: int) -> Iterator[tuple[str, torch.Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    weights = {}
     for layer in layers(size):
-        weights[f"{layer.bfl}.weight"] = torch.randn(layer.rows, layer.inputs, generator=generator) / layer.inputs**0.5
-        weights[f"{layer.bfl}.bias"] = torch.randn(layer.rows, generator=generator) * 0.02
+        yield f"{layer.bfl}.weight", torch.randn(layer.rows, layer.inputs, generator=generator) / layer.inputs**0.5
+        yield f"{layer.bfl}.bias", torch.randn(layer.rows, generator=generator) * 0.02
     for norm in norms(size):
-        weights[f"{norm.bfl}.scale"] = 1 + 0.1 * torch.randn(HEAD, generator=generator)
-    return weights
+        yield f"{norm.bfl}.scale", 1 + 0.1 * torch.randn(HEAD, generator=generator)
+
+
+def write_scaled(path: Path, size: Size = TINY, seed: int = 0) -> None:
+    """Writes a random model of any size in the released file's layout: ComfyUI's older one for scaled FP8."""
+    quantised = {f"{name}.weight" for name, role in roles_by_name(size, Naming.BFL).items() if role is not Role.OUTER}
+    scaled = {"scaled_fp8": torch.zeros(0, dtype=E4M3)}
+    for name, tensor in _one_by_one(size, seed):
+        if name in quantised:
+            scale = tensor.abs().max() / MAX_E4M3
+            scaled[name] = (tensor / scale).to(E4M3)
+            scaled[f"{name.removesuffix('.weight')}.scale_weight"] = scale
+        else:
+            scaled[name] = tensor.to(torch.bfloat16)
+    save_file(scaled, path)
 
 
 def write_tiny(folder: Path, seed: int = 0) -> Path:
@@ -34,7 +51,7 @@ def write_tiny(folder: Path, seed: int = 0) -> Path:
     """
     torch.manual_seed(seed)
     path = folder / "tiny_kontext.safetensors"
-    save_file(_scaled(random_weights(seed=seed)), path)
+    write_scaled(path, seed=seed)
     _write_text_encoders(folder)
     diffusers = optional.load("diffusers")
     vae = diffusers.AutoencoderKL(
@@ -48,18 +65,6 @@ def write_tiny(folder: Path, seed: int = 0) -> Path:
     )
     vae.save_pretrained(folder / "vae")
     return path
-
-
-def _scaled(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    scaled = {"scaled_fp8": torch.zeros(0, dtype=E4M3)}
-    for name, tensor in weights.items():
-        if name.endswith(".weight") and "_blocks." in name:
-            scale = tensor.abs().max() / MAX_E4M3
-            scaled[name] = (tensor / scale).to(E4M3)
-            scaled[f"{name.removesuffix('.weight')}.scale_weight"] = scale
-        else:
-            scaled[name] = tensor.to(torch.bfloat16)
-    return scaled
 
 
 def _write_text_encoders(folder: Path) -> None:

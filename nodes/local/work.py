@@ -32,7 +32,7 @@ _PROMPTS_KEPT = 8
 
 @dataclass(frozen=True)
 class Edited:
-    """What came of a node's edits: IMAGE [B,H,W,C] and the info text."""
+    """The result of a node's edits: IMAGE [B,H,W,C] and the info text."""
 
     image: torch.Tensor
     info: str
@@ -67,7 +67,7 @@ def with_lora(model: Any, name: str, strength: float) -> Any:
 
 
 def latents(references: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors of some LATENTs by the names of their sockets; raises BadRequest for what is none."""
+    """The tensors of some LATENTs by the names of their sockets; raises BadRequest for a value that is no LATENT."""
     found = []
     for name, latent in references.items():
         samples = latent.get("samples") if isinstance(latent, dict) else None

@@ -1,4 +1,4 @@
-"""What a list asks for as a whole, as a batch does: what is made anew, and whether the spend limits allow all of it."""
+"""Decisions for a list as a whole, as for a batch: which edits are made anew, and whether the limits allow them all."""
 
 from __future__ import annotations
 

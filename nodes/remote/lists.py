@@ -156,7 +156,7 @@ class Failed:
         return f"{count} items of the list failed. {told}"
 
     def _reasons(self) -> dict[str, list[str]]:
-        """The names of the failed items by what they failed of."""
+        """The names of the failed items by the reason why they failed."""
         reasons: dict[str, list[str]] = {}
         for one in self._failed:
             reason = str(one.failure)

@@ -1,4 +1,4 @@
-"""What the widgets of a remote edit node ask for, checked, and the edits that it makes of an IMAGE."""
+"""From a remote edit node's widgets, checked, and an IMAGE to the edits to be made."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Order:
 
 
 class _Once:
-    """A text that is made when it is first asked for, and kept until it was asked for as often as it will be."""
+    """A text that is made at its first use, shared by a known number of uses, and forgotten after the last."""
 
     def __init__(self, make: Callable[[], str], uses: int) -> None:
         self._make = make

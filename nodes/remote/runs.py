@@ -1,4 +1,4 @@
-"""What the remote nodes do: edits of an IMAGE run, submitted and collected, outcomes into IMAGE and info.
+"""What the remote nodes do: run, submit or collect the edits of an IMAGE, and turn their outcomes into IMAGE and info.
 
 Loaded when a node first runs, so that telling the nodes' schemas costs ComfyUI's start-up next to nothing.
 """
@@ -318,7 +318,7 @@ def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
 
 
 def _described(image: object, widgets: dict[str, Any]) -> str:
-    """By what people tell one item of a list from another, which may be anything yet."""
+    """A name by which people can tell one item of a list from another; the inputs are not checked yet."""
     size = f"{_size(image)}, " if isinstance(image, torch.Tensor) and is_batch(image) else ""
     # Neither has been checked yet, and not everything that a link gives has a text of a bearable length.
     seed, written = (one if isinstance(one, str) else shown_value(one) for one in map(widgets.get, ("seed", "prompt")))

@@ -1,4 +1,4 @@
-"""The service's routes, each as one call; what they promise across failures is made in jobs/.
+"""The service's routes, each as one call; jobs/ keeps what is promised across failures.
 
 models/      the models, each as data: fields, defaults, bounds
 request.py   one edit as plain, checked data

@@ -1,4 +1,4 @@
-"""Oxen.ai's routes as methods. What they promise across failures is made in `edits`; here is one call each."""
+"""Oxen.ai's routes as methods, one call each; jobs/ keeps what is promised across failures."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ class Batch(Generic[Picture]):
     def _side_by_side(
         self, found: Sequence[Record | None], one: Callable[[int], Outcome[Picture]], progress: Progress
     ) -> tuple[Outcome[Picture], ...]:
-        """found: the record of each that there is one of; what is done can be had where all else is hopeless."""
+        """found: each edit's record, where it has one; a finished one is fetched even where no new one can succeed."""
         outcomes: list[Outcome[Picture]] = [Outcome()] * len(found)
         done = {index for index, record in enumerate(found) if record is not None and record.state is State.DONE}
         hopeless = [] if self._hopeless is None else self._hopeless

@@ -1,8 +1,8 @@
 """A request whose outcome is unknown: what became of it, and what to do where that cannot be told.
 
-The rule: nothing is paid a second time unless it is certain that the first time was none. Certain is that a request
-which never left this machine was not taken, and that one which the queue's lists do not show long after, although
-they are whole, was not either. All else is doubt: the artist is told, and alone decides to pay again.
+The rule: nothing is paid a second time unless the first request was certainly not taken. That is certain in two cases:
+the request never left this machine, or the queue's lists are complete and do not show it long afterwards. All else is
+doubt: the artist is told, and alone decides to pay again.
 """
 
 from __future__ import annotations

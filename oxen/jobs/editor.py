@@ -71,7 +71,7 @@ _NEVER_KEPT = (
 
 
 class How(str, Enum):
-    """How a picture was come by; only NEW was paid for in this run."""
+    """Where a picture came from; only NEW was paid for in this run."""
 
     NEW = "new"
     REUSED = "reused"
@@ -127,7 +127,7 @@ class Editor(Generic[Picture]):
         *,
         pays_for_lost: bool = False,
     ) -> None:
-        """pays_for_lost: what the artist was told of, that it may have been paid for and is not to be had, is made
+        """pays_for_lost: an edit of which the artist was told that it may have been paid for and cannot be had is made
         anew, although `terms` reuse all else."""
         self._client = session.client
         self._ledger = session.ledger
@@ -339,7 +339,7 @@ class Editor(Generic[Picture]):
 
     @staticmethod
     def _has_no_address(record: Record) -> bool:
-        """Whether there is no way to download its picture but by way of the lists."""
+        """Whether its picture can be downloaded only with an address from the service's lists."""
         return record.generation_id is None and (record.result_url is None or record.collected_at is not None)
 
     def _may_pay_again(self, claim: _Claim[Picture], error: OxenError) -> bool:
@@ -448,7 +448,7 @@ class Editor(Generic[Picture]):
         return _Claim(self._keep(record, image.data), How.NEW, picture)
 
     def _in_place_of(self, came: ResultUnreadable, record: Record) -> _Claim[Picture]:
-        """Keep what a blocking request's answer had for a picture; the history may have a better copy of it."""
+        """Keep the bytes that a blocking request gave and that are no picture; the history may have a better copy."""
         error = unread.keep(self._ledger, record, came)
         record = self._ledger.current(record)
         answer = self._asked_for(record)
@@ -457,7 +457,7 @@ class Editor(Generic[Picture]):
         return _Claim(self._noted(record, generation_id=answer.row.generation_id), How.NEW)
 
     def _noted(self, record: Record, *, generation_id: str | None = None, result_url: str | None = None) -> Record:
-        """The record with what the service made of it; where it cannot be written down, this run knows it all the same.
+        """The record with its id or address from the service; this run goes on even if it cannot be written down.
 
         The next run then looks the job up, as after a lost answer.
         """
@@ -468,7 +468,7 @@ class Editor(Generic[Picture]):
             return replace(record, state=State.SENT, generation_id=generation_id, result_url=result_url)
 
     def _ended(self, record: Record, state: State, why: str) -> None:
-        """Close a record on the way of an error, which is not to be lost over a full disk."""
+        """Close a record while an error is being raised; a full disk must not take that error's place."""
         try:
             self._ledger.ended(record, state, why)
         except sqlite3.Error as error:
@@ -542,7 +542,7 @@ class Editor(Generic[Picture]):
         return record
 
     def _note_cost(self, record: Record) -> Record:
-        """Ask the history what the job cost; the only place that tells, and not worth failing for."""
+        """Ask the history what the job cost. Nothing else tells it; without an answer the edit goes on."""
         if record.generation_id is None:
             return record
         try:

@@ -1,4 +1,4 @@
-"""A job whose picture is not to be had: what the artist is told, so that there is always a way on.
+"""A job whose picture cannot be had: telling the artist so, with the way to have it made anew.
 
 Nobody but the artist gives a job up, by asking for a new picture after having been told of this one. The job is kept
 until the new one was taken.

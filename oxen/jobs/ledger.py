@@ -274,7 +274,7 @@ class Ledger:
         return None if record.file is None else self._store.folder / record.file
 
     def usable(self, key: str) -> Record | None:
-        """The newest record of a key that has a picture, or will get one; last of all one that was cut off."""
+        """The newest record of a key that has or will get a picture; failing that, one that was cut off."""
         # two questions: ordered by the state, SQLite would sort what its index has in order already
         return self._one("key = ? AND state IN ('done', 'sent') ORDER BY id DESC LIMIT 1", key) or self._one(
             "key = ? AND state = 'sending' ORDER BY id DESC LIMIT 1", key
@@ -322,7 +322,7 @@ class Ledger:
         )
 
     def owners(self, ids: Sequence[str]) -> Mapping[str, Record]:
-        """The requests of this machine, by those of these generation ids, in whatever case, that are theirs."""
+        """Which of these generation ids, in upper or lower case, belong to requests that this machine sent itself."""
         owned = "generation_id IN (?, ?, ?) AND input_digest != ''"
         found = {one: self._one(owned, one, one.lower(), one.upper()) for one in ids}
         return {one: record for one, record in found.items() if record is not None}

@@ -1,4 +1,4 @@
-"""Getting the picture of a finished job, whole, however often it takes."""
+"""Downloading the picture of a finished job, tried again until it is whole or certainly gone."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def _leave(shared: _Shared, settings: Settings | None) -> None:
 def expect() -> Callable[[], None]:
     """Keep open what is open until the function that this gives is called, for somebody who comes later.
 
-    Neither takes any time or opens anything.
+    Neither call takes time or opens anything.
     """
     global _expected
     said = False

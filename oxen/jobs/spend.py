@@ -33,7 +33,7 @@ class SpendGuard:
         self._run_id = run_id
 
     def price(self, model: str) -> Decimal | None:
-        """US dollars per picture as published; None where no limit is set, as it is not asked for then.
+        """US dollars per picture as published; None where no limit is set: it is not asked for then.
 
         Raises SpendLimitReached where a limit is set and the service publishes no price to hold against it.
         """

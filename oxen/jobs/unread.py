@@ -1,4 +1,4 @@
-"""What came for a paid edit and is no picture that can be read here: it is kept as it came, and told where it is."""
+"""A paid edit whose bytes came and cannot be read as a picture: they are kept, and the error says where."""
 
 from __future__ import annotations
 

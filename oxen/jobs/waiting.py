@@ -1,4 +1,4 @@
-"""Waiting for a job: the row is the truth, an event only says when to look."""
+"""Waiting for a job: its row at the service tells how it stands; an event only says when to look."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class _Looks:
         return row
 
     def timed_out(self) -> TimedOut:
-        """The deadline's error, with what the last look failed of."""
+        """The deadline's error, with the reason why the last look failed."""
         name, seconds = f"Generation {self._id}", f"{self._deadline.seconds:g} s"
         remembered = "is remembered: run again to go on waiting for it, it is not paid a second time."
         told = f"{name} was not finished after {seconds}. It goes on at Oxen.ai and {remembered}"
@@ -163,7 +163,7 @@ def _row_of(event: JobEvent) -> Row:
 
 
 def succeeded(row: Row) -> Row:
-    """The row itself where it is succeeded; raises what a failed or cancelled one stands for."""
+    """The row if it succeeded; raises the error that a failed or cancelled one means."""
     name = f"Generation {row.generation_id}"
     if row.status is JobStatus.CANCELLED:
         raise GenerationCancelled(

@@ -74,9 +74,9 @@ sys.path[:0] = [tree, package]
 import comfy.options
 
 comfy.options.enable_args_parsing()
-from kontext_bridge.kontext import comfyui_lora
-from kontext_bridge.kontext.lora import read_lora
-from kontext_bridge.kontext.tiny import TINY
+from kontext_bridge.kontext.checkpoint.lora import read_lora
+from kontext_bridge.kontext.comfyui import lora as comfyui_lora
+from kontext_bridge.kontext.standalone.tiny import TINY
 
 for change in read_lora(path, TINY, every_kind=True).changes:
     (key, (_, (values,))) = comfyui_lora._changed(change, ".weight")

@@ -50,13 +50,27 @@ def size_of(path):
         return opened.size
 
 
-def test_without_a_model_the_command_says_that_the_result_is_noise(tmp_path):
+def test_with_a_tiny_random_model_the_command_says_that_the_result_is_noise(tmp_path):
     source, out = picture(tmp_path / "in.png", 70, 50), tmp_path / "out.png"
     command = [sys.executable, "-m", "kontext_bridge.edit", str(source), "make it blue", "-o", str(out), "--steps", "2"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run([*command, "--tiny"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "the result is noise" in done.stderr and "2/2" in done.stderr
     assert size_of(out) == (70, 50)
+
+
+def test_without_a_model_nothing_is_made_and_the_command_says_what_to_give(tmp_path, capsys, nothing_computed):
+    source, out = picture(tmp_path / "in.png", 70, 50), tmp_path / "out.png"
+    assert edit.main([str(source), "make it blue", "-o", str(out)]) == 1
+    told = capsys.readouterr().err.strip()
+    assert "give --model, --text-encoders and --vae, or --tiny" in told and told.count("\n") == 0
+    assert not out.exists()
+
+
+def test_a_model_and_a_tiny_one_are_not_both_asked_for(run, capsys, nothing_computed):
+    status, out = run("--tiny")
+    assert status == 1 and not out.exists()
+    assert "instead of --model" in capsys.readouterr().err
 
 
 def test_the_edit_has_the_pictures_size_and_depends_on_the_seed_alone(run):
