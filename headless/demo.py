@@ -78,8 +78,14 @@ def _service() -> Iterator[str]:
         account = find_account(home())
         yield f"Service: {account.base_url} with the key in {KEY_VARIABLE}. This edit is real and paid for, once."
         return
-    from ..standin.records import Timing
-    from ..standin.server import StandIn
+    try:
+        from ..standin.records import Timing
+        from ..standin.server import StandIn
+    except ModuleNotFoundError as missing:
+        raise SystemExit(
+            f"Without {KEY_VARIABLE} this needs the stand-in, and {missing.name} is not installed. The stand-in is in "
+            "a checkout (git clone https://github.com/kontext-bridge/kontext-bridge), where make demo sets all up."
+        ) from missing
 
     with StandIn(timing=Timing(queued_s=0.5, processing_s=3.0)) as standin:
         os.environ.update({BASE_VARIABLE: standin.url, KEY_VARIABLE: standin.key})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from io import BytesIO
@@ -18,6 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 if TYPE_CHECKING:
     from comfy_api.latest import io
 
+# Windows takes these for no name; after a colon it writes a second stream of a file, which no folder shows.
+_NO_NAME = '<>:"|?*' if sys.platform == "win32" else ""
+
 
 def save_pictures(
     images: torch.Tensor, prefix: str, root: Path, hidden: io.HiddenHolder, compress_level: int = 4
@@ -27,14 +31,16 @@ def save_pictures(
     `prefix` may name a subfolder, and %batch_num%, %width%, %height%, %year%, %month%, %day%, %hour%, %minute%,
     %second%. Values are cut to whole 255ths, not rounded: that is how ComfyUI saves, and the 8-bit grid comes
     through unchanged. The hidden prompt and extra_pnginfo become text chunks.
-    Raises ValueError where the prefix leads outside `root`, and for pictures that hold NaN or infinity, which have
-    no 8-bit value.
+    Raises ValueError where the prefix leads outside `root` or is no name here, and for pictures that hold NaN or
+    infinity, which have no 8-bit value.
     """
     height, width = images[0].shape[:2]
     subfolder, start = os.path.split(os.path.normpath(_filled(prefix, width, height)))
     folder = root / subfolder
     if not folder.resolve().is_relative_to(root.resolve()):
         raise ValueError(f'The file name prefix "{prefix}" leads outside the output folder {root}.')
+    if any(character in _NO_NAME for character in subfolder + start):
+        raise ValueError(f'The file name prefix "{prefix}" has one of {" ".join(_NO_NAME)} in it. Leave it out.')
     folder.mkdir(parents=True, exist_ok=True)
     first = 1 + max((_number(path.name, f"{start}_") for path in folder.iterdir()), default=0)
     metadata = _metadata(hidden)

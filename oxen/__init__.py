@@ -6,6 +6,7 @@ credentials.py   where the key comes from, and the one host that it goes to
 secrets.py       what is kept out of everything that is shown or written
 settings.py      what the person who runs the machine decides
 choices.py       what an artist chooses besides the edit itself
+version.py       which version this is; pyproject.toml says it
 http/            bytes over the network: bounded in number and time, ended by Cancel, a paid request sent once
 api/             the service's routes, requests and replies, one call each
 jobs/            the promises across failures: written down before it is sent, looked up in doubt, paid once

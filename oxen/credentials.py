@@ -156,6 +156,7 @@ def _read_private(path: Path) -> str:
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise Misconfigured(f"The key file {path} can be read by other users; run `chmod 600` on it.")
     try:
-        return path.read_text(encoding="utf-8").strip()
+        # Windows' editors put a mark before the text
+        return path.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError):
         raise Misconfigured(f"The key file {path} cannot be read; write the key into it as plain text.") from None

@@ -9,9 +9,20 @@ import threading
 from pathlib import Path
 
 from ..commands.console import open_console, tell
-from .faults import SPELLING, Faults, describe, parse
-from .records import Timing
-from .server import StandIn
+
+try:
+    from .faults import SPELLING, Faults, describe, parse
+    from .records import Timing
+    from .server import StandIn
+except ModuleNotFoundError as missing:
+    if missing.name == "aiohttp":
+        sys.exit("The stand-in needs the Python package aiohttp: python -m pip install 'aiohttp>=3.9'")
+    if not (missing.name or "").startswith(__package__ or "."):
+        raise
+    sys.exit(
+        "The stand-in is not in the archive that the registry gives out; it is in a checkout: git clone "
+        "https://github.com/kontext-bridge/kontext-bridge"
+    )
 
 _KEY = "standin-key"
 

@@ -1,11 +1,21 @@
 """The pack as a whole: what importing it costs and what it says of itself."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import kontext_bridge
-import tomllib
+import pytest
+from kontext_bridge.oxen.http.transport import USER_AGENT
+from kontext_bridge.oxen.version import version
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(kontext_bridge.__file__).resolve().parent
 
 
 def test_importing_the_pack_pulls_in_nothing_heavy():
@@ -19,7 +29,47 @@ def test_importing_the_pack_pulls_in_nothing_heavy():
 
 
 def test_requirements_txt_and_pyproject_name_the_same_dependencies():
-    root = Path(kontext_bridge.__file__).parent
-    declared = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
-    listed = (root / "requirements.txt").read_text().splitlines()
+    declared = _project()["dependencies"]
+    listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line.replace("'", '"') for line in declared] == listed
+
+
+def test_the_version_that_the_service_is_told_is_pyprojects():
+    assert version() == _project()["version"]
+    assert f"kontext-bridge/{_project()['version']}" == USER_AGENT
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """What the registry packs: the files of the checkout without those that .comfyignore names."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+
+    def listed(*options):
+        done = subprocess.run(["git", "ls-files", "-z", *options], cwd=ROOT, capture_output=True, check=True, text=True)
+        return set(filter(None, done.stdout.split("\0")))
+
+    folder = tmp_path / "kontext_bridge"
+    for name in listed() - listed("-c", "-i", "--exclude-from=.comfyignore"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def test_what_users_install_has_the_help_pages_and_no_tests_or_stand_in(archive):
+    assert len(list((archive / "web" / "docs").glob("Kontext*.md"))) >= 18
+    top = {path.name for path in archive.iterdir()}
+    assert not top & {"tests", "benchmarks", "docs", ".github", ".ci"}
+    assert {"pyproject.toml", "requirements.txt", "__init__.py", "nodes", "web", "locales", "README.md"} <= top
+    assert [path.name for path in (archive / "standin").iterdir()] == ["__main__.py"]
+
+
+def test_the_stand_ins_command_says_where_it_is_when_it_was_not_installed(archive):
+    command = [sys.executable, "-m", "kontext_bridge.standin"]
+    done = subprocess.run(command, cwd=archive.parent, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "it is in a checkout" in done.stderr and "Traceback" not in done.stderr
+
+
+def _project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,8 @@ class TensorFile(Mapping[str, torch.Tensor]):
         entry = self.entries[name]
         page = mmap.PAGESIZE
         start, stop = -(-entry.start // page) * page, entry.stop // page * page
-        if stop > start and hasattr(mmap, "MADV_DONTNEED"):
+        # Windows has no such call, and takes pages back by itself.
+        if sys.platform != "win32" and stop > start and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
@@ -204,7 +206,7 @@ def _shards(folder: Path) -> list[Path]:
             raise DamagedFile(f"The folder {folder} has {what}; name the one file to use.")
         return found
     try:
-        names = sorted({str(name) for name in json.loads(index.read_text())["weight_map"].values()})
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(f"{index.name} in {folder} cannot be read. Download it again.") from error
     missing = [name for name in names if Path(name).name != name or not (folder / name).is_file()]

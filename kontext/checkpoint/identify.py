@@ -245,7 +245,7 @@ def _folder_labels(path: Path) -> list[str]:
     pipeline = ""
     if index.is_file():
         try:
-            pipeline = str(json.loads(index.read_text()).get("_class_name", ""))
+            pipeline = str(json.loads(index.read_text(encoding="utf-8")).get("_class_name", ""))
         except (ValueError, AttributeError, RecursionError):
             logger.warning("%s cannot be read and is ignored.", index)
     return [pipeline, root.name]

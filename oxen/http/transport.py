@@ -36,6 +36,7 @@ from ..errors import (
     UnexpectedReply,
 )
 from ..secrets import Redactor
+from ..version import version
 from .body import Outgoing, chunks
 from .codings import ACCEPTED
 from .connections import CONNECT_SECONDS, InTimeAdapter, OneAnswer
@@ -62,7 +63,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 # The service takes every agent with "oxen" in its name for its own command line tool and answers 426.
-USER_AGENT = "kontext-bridge/0.1"
+USER_AGENT = f"kontext-bridge/{version()}"
 READ_SECONDS = 30.0
 # An answer of a route that lists no pictures; what one that does may be; and no answer whatsoever is longer.
 REPLY_BYTES = 4 << 20

@@ -66,13 +66,20 @@ class Store:
         return [path.name for path in self.folder.glob("[0-9]*") if path.suffix != _PART and path.is_file()]
 
     def remove(self, names: Iterable[str]) -> None:
+        """Remove files; one that stays, as Windows keeps what another program shows, is told after all others went."""
+        stayed: OSError | None = None
         for name in names:
-            (self.folder / name).unlink(missing_ok=True)
+            try:
+                (self.folder / name).unlink(missing_ok=True)
+            except OSError as error:
+                stayed = error
+        if stayed is not None:
+            raise stayed
 
     def remove_torn(self) -> None:
         """Remove what runs that were killed while writing a file left behind."""
         for path in self.folder.glob("*" + _PART):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # somebody else removes or reads it
                 if time.time() - path.stat().st_mtime > _TORN_SECONDS:
                     path.unlink()
 

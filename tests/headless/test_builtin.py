@@ -9,6 +9,7 @@ import pytest
 import torch
 from cases import node
 from comfy_api.latest import io
+from kontext_bridge.headless import saved
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.graph import WorkflowError
 from kontext_bridge.headless.outputs import RunResult
@@ -146,3 +147,12 @@ def test_a_picture_with_nan_in_it_is_refused_and_not_saved(folders: RunFolders) 
     with pytest.raises(NodeFailed, match="Picture 1 holds NaN"):
         run_workflow(workflow, [Broken], folders)
     assert not list(folders.output.glob("*.png"))
+
+
+def test_a_prefix_that_is_no_name_on_windows_is_refused_there_and_leaves_no_hidden_stream(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saved, "_NO_NAME", '<>:"|?*')  # as it is on Windows
+    picture = node("EmptyImage", width=1, height=1, batch_size=1, color=0)
+    with pytest.raises(NodeFailed, match=r'"edit:one" has one of .* Leave it out'):
+        run({"1": picture, "2": node("SaveImage", images=["1", 0], filename_prefix="edit:one")})

@@ -104,6 +104,11 @@ def test_a_key_file_of_another_mode_does_not_matter_where_the_key_comes_from_els
     assert places.find().key == ENV_KEY
 
 
+def test_the_mark_that_windows_editors_put_before_a_text_is_no_part_of_the_key(places: Places) -> None:
+    places.file("\ufeff" + FILE_KEY + "\r\n")
+    assert places.find().key == FILE_KEY
+
+
 def test_a_key_file_that_is_no_text_is_named_and_not_shown(places: Places) -> None:
     places.file(b"\xff\xfe" + FILE_KEY.encode("utf-16-le"))
     with pytest.raises(Misconfigured) as raised:

@@ -365,3 +365,21 @@ def test_a_record_that_no_version_of_ours_would_close_stays_open(remote: Any) ->
     with remote.session() as session:
         old = session.ledger.by_id(record.id)
         assert old.departed and old.state is State.SENDING and old.clock_offset is None
+
+
+def test_a_file_that_another_program_holds_open_keeps_no_other_from_being_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_module.Store(tmp_path)
+    names = [store.write(str(number), "png", b"x") for number in (1, 2, 3)]
+    unlink = Path.unlink
+
+    def held(path: Path, missing_ok: bool = False) -> None:
+        if path.name == names[0]:
+            raise PermissionError(13, "being used by another process", str(path))  # as Windows says it
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", held)
+    with pytest.raises(PermissionError):
+        store.remove(names)
+    assert store.names() == names[:1]
