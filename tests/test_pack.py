@@ -1,11 +1,10 @@
 """The pack as a whole: what importing it costs and what it says of itself."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import kontext_bridge
 import tomllib
+from alone import succeeds_alone
 
 
 def test_importing_the_pack_pulls_in_nothing_heavy():
@@ -14,8 +13,7 @@ def test_importing_the_pack_pulls_in_nothing_heavy():
         "heavy = {'torch', 'diffusers', 'transformers', 'requests', 'PIL', 'comfy_api'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeeds_alone(code)
 
 
 def test_requirements_txt_and_pyproject_name_the_same_dependencies():
