@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kontext_bridge.standin import StandIn, Timing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 180
@@ -32,12 +33,9 @@ def comfyui() -> tuple[Path, str]:
 
 
 class ComfyServer:
-    """A running server. `base` holds its input, output, temp, user, models and custom_nodes folders.
+    """A running server. `base` holds its input, output, temp, user, models and custom_nodes folders."""
 
-    process: its id.
-    """
-
-    def __init__(self, port: int, base: Path, process: int) -> None:
+    def __init__(self, port: int, base: Path, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.url = f"http://127.0.0.1:{port}"
         self.base = base
@@ -78,10 +76,10 @@ class ComfyServer:
             time.sleep(0.1)
         raise AssertionError(f"ComfyUI did not finish {prompt_id} in {RUN_LIMIT_S} s")
 
-    def wait(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def wait(self, log: Path) -> None:
         end = time.monotonic() + START_LIMIT_S
         while time.monotonic() < end:
-            assert process.poll() is None, f"ComfyUI ended at start:\n{log.read_text()[-4000:]}"
+            assert self.process.poll() is None, f"ComfyUI ended at start:\n{log.read_text()[-4000:]}"
             try:
                 self.get("/system_stats")
                 return
@@ -123,8 +121,8 @@ def comfy_server_with(
         if handles is not None:
             resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (handles, handles))
     try:
-        server = ComfyServer(port, base, process.pid)
-        server.wait(process, log)
+        server = ComfyServer(port, base, process)
+        server.wait(log)
         yield server
     finally:
         process.terminate()
@@ -133,6 +131,18 @@ def comfy_server_with(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@pytest.fixture(scope="module")
+def comfy_service() -> Iterator[StandIn]:
+    """A quick stand-in for a server's remote edits, and for `account_at`."""
+    with StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as service:
+        yield service
+
+
+def account_at(service: StandIn) -> dict[str, str]:
+    """What a server's environment says of where to edit."""
+    return {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,10 @@ import pytest
 HERE = Path(__file__).resolve().parent
 PACKAGE = "kontext_bridge"
 
-# for the modules that tests of several folders use
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
+# For the modules that tests share: those of all folders, and those of one.
+for folder in (HERE, *(path for path in HERE.iterdir() if path.is_dir() and path.name[0] not in "._")):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def import_the_checkout() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import kontext_bridge
 import pytest
+from alone import succeeds_alone
 from kontext_bridge.oxen.http.transport import USER_AGENT
 from kontext_bridge.oxen.version import version
 
@@ -24,8 +25,7 @@ def test_importing_the_pack_pulls_in_nothing_heavy():
         "heavy = {'torch', 'diffusers', 'transformers', 'requests', 'PIL', 'comfy_api'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeeds_alone(code)
 
 
 def test_requirements_txt_and_pyproject_name_the_same_dependencies():

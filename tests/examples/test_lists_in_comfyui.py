@@ -13,8 +13,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from comfy_server import ComfyServer, comfy_server_with, comfyui
-from kontext_bridge.standin import Fault, StandIn, Timing
+from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from kontext_bridge.standin import Fault, StandIn
 from pack import REPOSITORY
 from PIL import Image
 
@@ -24,18 +24,17 @@ GO_ON = "go on with what succeeded"
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[StandIn]:
-    with pytest.MonkeyPatch.context() as patch, StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as server:
+def service(comfy_service: StandIn) -> Iterator[StandIn]:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kontext_bridge.standin.picture.SIZES", ((256, 192),))  # quickly drawn
-        yield server
+        yield comfy_service
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
     comfyui()
     base = tmp_path_factory.mktemp("comfyui") / "base"
-    account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account, handles=HANDLES) as running:
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(service), handles=HANDLES) as running:
         yield running
 
 
@@ -94,9 +93,9 @@ def test_three_hundred_pictures_under_256_handles_are_made_and_billed_once_each(
     server: ComfyServer, service: StandIn
 ) -> None:
     put(server, "many", 300)
-    limit = resource.prlimit(server.process, resource.RLIMIT_NOFILE)
+    limit = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
     assert limit == (HANDLES, HANDLES)
-    gauge = Gauge(server.process)
+    gauge = Gauge(server.process.pid)
     before = gauge.now()
     with gauge.watching():
         done = server.run(workflow(server, "many"))

@@ -8,25 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer, comfy_server_with, comfyui
-from kontext_bridge.standin import StandIn, Timing
+from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from kontext_bridge.standin import StandIn
 from pack import DOCS, INFO, LOCAL, LOCALES, NAMES, REPOSITORY, TWINS, WORKFLOWS, read
 
 pytestmark = pytest.mark.comfyui
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[StandIn]:
-    with StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
     comfyui()
-    account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
     base = tmp_path_factory.mktemp("comfyui") / "base"
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account) as running:
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(comfy_service)) as running:
         shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
         yield running
 
@@ -35,13 +28,13 @@ def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterat
     ("name", "saved"), [("remote_edit", 1), ("submit_and_collect", 1), ("batch_edit", 6), ("uri_round_trip", 2)]
 )
 def test_a_workflow_that_fails_in_comfyui_is_noticed(
-    name: str, saved: int, server: ComfyServer, service: StandIn
+    name: str, saved: int, server: ComfyServer, comfy_service: StandIn
 ) -> None:
     done = server.run(read(TWINS / f"{name}.json"))
     assert done["status"]["status_str"] == "success", done["status"]["messages"]
     images = [image for output in done["outputs"].values() for image in output.get("images", [])]
     assert len(images) == saved
-    assert service.leaks == []
+    assert comfy_service.leaks == []
 
 
 def test_a_node_that_no_template_shows_and_that_fails_in_comfyui_is_noticed(server: ComfyServer) -> None:

@@ -1,23 +1,18 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from comfy_server import comfy_server  # noqa: F401
+from kontext_bridge.headless.folders import RunFolders
+from kontext_bridge.headless.outputs import RunResult
+from kontext_bridge.headless.run import run_workflow
 
 HERE = Path(__file__).parent
-for folder in (HERE, HERE.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-from comfy_server import comfy_server  # noqa: E402, F401
-from kontext_bridge.headless.folders import RunFolders  # noqa: E402
-from kontext_bridge.headless.outputs import RunResult  # noqa: E402
-from kontext_bridge.headless.run import run_workflow  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -299,7 +299,9 @@ def test_a_grid_is_near_in_area_and_aspect_and_stays_when_asked_again(
     ("width", "height", "expected"),
     [(1024, 1024, (1024, 1024)), (8, 8, (1024, 1024)), (8192, 8192, (1024, 1024)), (1000, 1000, (1008, 1008))],
 )
-def test_known_grids(width: int, height: int, expected: tuple[int, int]) -> None:
+def test_any_size_becomes_about_a_megapixel_in_steps_of_sixteen(
+    width: int, height: int, expected: tuple[int, int]
+) -> None:
     assert grid_size(width, height) == expected
 
 

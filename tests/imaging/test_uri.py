@@ -26,7 +26,7 @@ def test_a_picture_comes_back_from_its_uri() -> None:
 
 
 @given(data=st.binary(min_size=1, max_size=200))
-def test_both_forms_carry_any_bytes(data: bytes) -> None:
+def test_a_data_uri_carries_any_bytes_in_base64_and_percent_encoded(data: bytes) -> None:
     assert uri.parse_data_uri("data:image/png;base64," + base64.b64encode(data).decode()) == data
     assert uri.parse_data_uri("data:image/png," + quote_from_bytes(data)) == data
 

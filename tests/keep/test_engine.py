@@ -179,7 +179,7 @@ def test_local_keeps_the_rest_of_a_picture_that_looks_like_another() -> None:
     assert kept.report.verdict is not Verdict.WHOLE and rest_is_the_source(kept, scene(200, 300))
 
 
-def test_whole_hands_the_edit_on() -> None:
+def test_with_the_scope_whole_all_of_the_edit_is_taken() -> None:
     given = pair(shift=(3.0, 2.0))
     kept = keep(given.source, given.edited, None, Options(Scope.WHOLE))
     assert kept.report.verdict is Verdict.WHOLE and bool((kept.mask == 1).all())

@@ -82,7 +82,7 @@ def test_colour_differences_are_those_of_the_paper(
     assert float(ciede2000(a, b)) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_lab_of_known_colours() -> None:
+def test_known_colours_have_their_published_lab_values() -> None:
     colours = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 1]]).T
     wanted = torch.tensor([[100.0, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20], [32.30, 79.19, -107.86]]).T
     assert torch.allclose(lab(colours), wanted, atol=0.05)

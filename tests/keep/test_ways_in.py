@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from alone import succeeds_alone
 from drawn import pair, scene
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.imaging.codec import decode, encode, to_tensors
@@ -133,8 +132,7 @@ def test_24_megapixels_take_no_more_than_50_mb_each(tmp_path: Path) -> None:
     given = pair(320, 480, size=(832, 1248), shift=(5.0, 3.0))
     torch.save({"source": given.source, "edited": given.edited}, tmp_path / "pair.pt")
     code = LARGE.replace("FILE", repr(str(tmp_path / "pair.pt")))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    succeeds_alone(code)
 
 
 def test_declaring_the_node_does_not_load_the_engine() -> None:
@@ -143,8 +141,7 @@ def test_declaring_the_node_does_not_load_the_engine() -> None:
         "from kontext_bridge.nodes.pictures.keep import KontextKeep; KontextKeep.define_schema();"
         "sys.exit(any(name.endswith('keep.engine') for name in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeeds_alone(code)
 
 
 def test_a_source_without_texture_is_not_called_another_picture() -> None:

@@ -1,17 +1,12 @@
 """Every layout that Kontext files are found in, written from one set of tiny random weights."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, Role, layers, norms, roles_by_name
 from kontext_bridge.kontext.standalone.tiny import TINY, random_weights
 from safetensors.torch import save_file
-
-if str(Path(__file__).parent) not in sys.path:
-    sys.path.insert(0, str(Path(__file__).parent))
 
 # Tiny products are not worth a second thread, and waiting for one on a busy machine is most of their time.
 torch.set_num_threads(1)
@@ -168,6 +163,18 @@ def write(tmp_path, weights, size):
             changed = change(tensors)
             save_file(tensors if changed is None else changed, path, metadata=metadata)
         return path if name is None else path.rename(path.with_name(name))
+
+    return build
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Writes a LoRA's tensors and gives the path."""
+
+    def build(tensors, metadata=None, name="style"):
+        path = tmp_path / f"{name}.safetensors"
+        save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=metadata)
+        return path
 
     return build
 

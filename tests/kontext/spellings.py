@@ -1,7 +1,7 @@
 """Every spelling of a LoRA's keys, on every layer under every name, with what each file must do to the weights.
 
-Shared by the tests without ComfyUI, which compare with sums made by hand, and by tests/local/probe.py, which compares
-with what ComfyUI itself makes of the same files.
+Shared by the tests without ComfyUI, which compare with sums made by hand, and by tests/local/test_model_lora.py, which
+compares with what ComfyUI itself makes of the same files.
 """
 
 import json

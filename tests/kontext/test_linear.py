@@ -1,10 +1,8 @@
 """The FP8 linear: its modes agree with the numbers the bytes stand for, and it never touches the bytes."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
+from alone import succeeds_alone
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
 from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
 from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
@@ -139,7 +137,7 @@ def test_a_lora_branch_adds_its_product_to_its_rows_only(compute):
     assert torch.equal(linear(x), plain)
 
 
-def test_a_wide_layer_is_nn_linear():
+def test_a_layer_that_is_not_fp8_computes_what_torch_does():
     weight, bias, x = torch.randn(6, 5), torch.randn(6), torch.randn(2, 5)
     assert torch.equal(Linear(weight, None, bias)(x), functional.linear(x, weight, bias))
 
@@ -170,8 +168,7 @@ def test_the_core_is_free_of_diffusers_and_comfyui():
         "from kontext_bridge.kontext.standalone import lora, mount, sampler, text, vae;"
         "heavy = {'diffusers', 'transformers', 'comfy'} & set(sys.modules); sys.exit(repr(heavy) if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    succeeds_alone(code)
 
 
 def test_weight_and_scale_must_belong_together():

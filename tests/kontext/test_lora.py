@@ -12,7 +12,6 @@ from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear
 from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
 from kontext_bridge.kontext.standalone.lora import attach, detach, linears_of
 from kontext_bridge.kontext.standalone.mount import mount
-from safetensors.torch import save_file
 
 RANK = 4
 
@@ -61,16 +60,6 @@ def spelled(style, layer, down, up):
 
 
 STYLES = ("bfl", "peft", "peft_adapter", "comfyui", "diffusers", "diffusers_old", "kohya", "onetrainer")
-
-
-@pytest.fixture
-def save(tmp_path):
-    def build(tensors, metadata=None, name="style"):
-        path = tmp_path / f"{name}.safetensors"
-        save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=metadata)
-        return path
-
-    return build
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -11,18 +11,7 @@ from kontext_bridge.kontext.errors import LoraError
 from kontext_bridge.kontext.fp8.compute import Linear
 from kontext_bridge.kontext.standalone.lora import attach
 from kontext_bridge.kontext.standalone.tiny import TINY
-from safetensors.torch import save_file
 from spellings import PREFIXES, SUFFIXES, irrelevant, kinds, processors, spelled_apart, with_header
-
-
-@pytest.fixture
-def save(tmp_path):
-    def build(tensors, metadata=None, name="style"):
-        path = tmp_path / f"{name}.safetensors"
-        save_file({key: value.contiguous() for key, value in tensors.items()}, path, metadata=metadata)
-        return path
-
-    return build
 
 
 def deltas(size, lora):

@@ -180,7 +180,7 @@ def test_every_step_is_that_of_diffusers_pipeline(model, prompts, reference, lor
 
 @pytest.mark.parametrize("saving", ["modulation", "embeddings", "positions", "dead_rows"])
 @pytest.mark.parametrize("case", ["plain", "with all of it"])
-def test_each_saving_changes_nothing(model, prompts, reference, lora_file, size, saving, case):
+def test_what_is_computed_once_or_left_out_changes_no_picture(model, prompts, reference, lora_file, size, saving, case):
     wanted = CASES[case]
     edit = LatentEdit(96, 64, 4, 2.5, 7, batch=wanted.get("batch", 1), true_cfg=wanted.get("true_cfg", 1.0))
     if wanted.get("lora"):
@@ -337,7 +337,7 @@ def test_a_device_that_runs_out_says_how_much_was_missing(model, prompts, refere
 
 
 @pytest.mark.parametrize("compute", [Compute.FP8, Compute.STORAGE])
-def test_the_blocks_are_one_graph_each_for_all_instances_and_lengths(
+def test_compiling_takes_one_graph_for_all_blocks_of_a_kind_and_all_lengths(
     checkpoint, prompts, reference, monkeypatch, compute
 ):
     graphs = []

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import REPOSITORY, ComfyServer, comfy_server_with, comfyui
-from kontext_bridge.standin import StandIn, Timing
+from comfy_server import REPOSITORY, ComfyServer, account_at, comfy_server_with, comfyui
+from kontext_bridge.standin import StandIn
 from PIL import Image
 from tiny_models import write_comfyui_folder
 
@@ -24,20 +24,13 @@ FEWEST = 4
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[StandIn]:
-    with StandIn(timing=Timing(queued_s=0.01, processing_s=0.05)) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
+def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
     comfyui()
     base = tmp_path_factory.mktemp("comfyui") / "base"
     # In place before the server starts, since it remembers what its folders hold.
     write_comfyui_folder(base.parent / "models")
     packs = {"kontext-bridge": REPOSITORY, "host-pack": HERE / "host_pack"}
-    account = {"OXEN_BASE_URL": service.url, "OXEN_API_KEY": service.key}
-    with comfy_server_with(packs, base, account) as running:
+    with comfy_server_with(packs, base, account_at(comfy_service)) as running:
         shutil.copytree(base.parent / "models", base / "models", dirs_exist_ok=True)
         shutil.copy(WORKFLOWS / "kontext_example.png", base / "input")
         yield running
@@ -80,10 +73,10 @@ def source() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_example_that_fails_in_comfyui_is_noticed(name: str, server: ComfyServer, service: StandIn) -> None:
+def test_an_example_that_fails_in_comfyui_is_noticed(name: str, server: ComfyServer, comfy_service: StandIn) -> None:
     (picture,) = saved(server, done(server, example(name, real_vae=name == "two_references")))
     if name == "draft_local_finish_remote":
-        assert len(service.billed) == 1 and service.leaks == []
+        assert len(comfy_service.billed) == 1 and comfy_service.leaks == []
     else:
         assert picture.shape == source().shape
         assert np.abs(picture - source()).mean() > 1, "something was edited"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,11 +23,6 @@ ensure_comfy_api()
 
 from comfy_api.latest import io  # noqa: E402
 from kontext_bridge import comfy_entrypoint  # noqa: E402
-
-HERE = Path(__file__).parent
-if str(HERE) not in sys.path:
-    sys.path.insert(0, str(HERE))
-
 from stubs import Given, Heard, Taken  # noqa: E402
 
 KEY = "SFMyNTY.a-key-of-the-usual-length.0123456789"

@@ -239,6 +239,14 @@ def nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kontext_bridge.oxen.jobs.editor._LATE_SECONDS", 0.0)
 
 
+@pytest.fixture
+def doubt_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose outcome is unknown is looked for at once, and not for long."""
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._PAUSES", (0.0,))
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.2)
+
+
 class Talking:
     """A server that does with each connection what it was told to, once it has read the head and a small body."""
 

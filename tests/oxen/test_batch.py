@@ -27,20 +27,13 @@ from kontext_bridge.oxen.jobs.editor import Edit, How, Terms
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Faults
+from outcomes import errors, hows
 from PIL import Image
 
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
 SUBMIT = Terms(submit_only=True)
 NEW = Terms(reuse=False)
 BLOCKING_NEW = Terms(wait=WaitMode.BLOCKING, reuse=False)
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
-
-
-def errors(outcomes: Any) -> list[type | None]:
-    return [outcome.error and type(outcome.error) for outcome in outcomes]
 
 
 def red_of(data: bytes) -> tuple[int, int, int]:

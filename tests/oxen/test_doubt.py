@@ -17,25 +17,12 @@ from kontext_bridge.oxen.jobs import ledger as ledger_module
 from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Timing
+from outcomes import errors, hows
 
+pytestmark = pytest.mark.usefixtures("doubt_ends_soon")
 QUICKLY = Terms(seconds=0.6)
 NEW = Terms(reuse=False)
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
-
-
-def errors(outcomes: Any) -> list[type | None]:
-    return [outcome.error and type(outcome.error) for outcome in outcomes]
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
-    monkeypatch.setattr(doubt_module, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
 
 
 def cut_off(remote: Any, edit: Any, *, departed: bool, clock_offset: float | None = 0.0) -> int:

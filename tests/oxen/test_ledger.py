@@ -20,18 +20,11 @@ from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault
+from outcomes import errors, hows
 
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
 BLOCKING_NEW = Terms(wait=WaitMode.BLOCKING, reuse=False)
 FULL = sqlite3.OperationalError("database or disk is full")
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
-
-
-def errors(outcomes: Any) -> list[type | None]:
-    return [outcome.error and type(outcome.error) for outcome in outcomes]
 
 
 def mode_of(path: Path) -> int:

@@ -363,7 +363,7 @@ def test_the_search_ends_at_much_older_jobs_only_where_two_clocks_agree(
     assert service.pages_read == pages
 
 
-def test_a_history_without_end_is_doubt(lost: Any) -> None:
+def test_a_history_without_end_leaves_the_edit_in_doubt(lost: Any) -> None:
     service = Service()
     service.history = lambda *, page, **_: read_history(
         {"generations": [{**entry, "generation_id": f"{page}-{entry['seed']}"} for entry in foreign(lost, 10)]}

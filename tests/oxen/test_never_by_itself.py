@@ -16,6 +16,7 @@ from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.record import State
 from kontext_bridge.standin import Fault
 from kontext_bridge.standin.records import Status
+from outcomes import hows
 from patience import timed
 
 QUICKLY = Terms(seconds=0.6)
@@ -25,15 +26,9 @@ BLOCKING = Terms(wait=WaitMode.BLOCKING)
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch, nothing_comes_late: None) -> None:
-    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
-    monkeypatch.setattr(doubt_module, "_FIRST_PAUSE", 0.05)
+def at_once(monkeypatch: pytest.MonkeyPatch, doubt_ends_soon: None, nothing_comes_late: None) -> None:
     monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.3)
     monkeypatch.setattr(doubt_module, "CERTAIN_SECONDS", 0.2)
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
 
 
 def prune(remote: Any) -> None:

@@ -34,6 +34,7 @@ from kontext_bridge.oxen.jobs.lookup import Found, look_up
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Timing
 from kontext_bridge.standin.records import Status
+from outcomes import errors, hows, without_files
 from patience import timed
 
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
@@ -46,19 +47,6 @@ SUBMIT = Terms(submit_only=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(doubt_module, "CERTAIN_SECONDS", 0.0)
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
-
-
-def errors(outcomes: Any) -> list[type | None]:
-    return [outcome.error and type(outcome.error) for outcome in outcomes]
-
-
-def without_files(remote: Any) -> None:
-    for file in (remote.home / "results").iterdir():
-        file.unlink()
 
 
 @pytest.mark.parametrize(("fault", "error"), [("upstream_error", Upstream), ("error_in_ok", UnexpectedReply)])

@@ -14,32 +14,17 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.errors import GenerationFailed, GenerationNotFound, ModerationBlocked, ResultUnavailable
 from kontext_bridge.oxen.http.envelope import parse_json
 from kontext_bridge.oxen.http.transport import Reply
-from kontext_bridge.oxen.jobs import doubt as doubt_module
 from kontext_bridge.oxen.jobs import editor as edits_module
 from kontext_bridge.oxen.jobs.batch import Batch
 from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault
+from outcomes import errors, hows
 
+pytestmark = pytest.mark.usefixtures("doubt_ends_soon", "nothing_comes_late")
 QUICKLY = Terms(seconds=0.6)
 NEW = Terms(reuse=False, seconds=2.0)
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
-
-
-def errors(outcomes: Any) -> list[type | None]:
-    return [outcome.error and type(outcome.error) for outcome in outcomes]
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
-    monkeypatch.setattr(doubt_module, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
-    monkeypatch.setattr(edits_module, "_LATE_SECONDS", 0.0)
 
 
 def killed_while_sending(remote: Any, edit: Any, *, blocking: bool = False) -> None:

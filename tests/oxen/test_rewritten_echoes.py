@@ -29,10 +29,7 @@ ODD = {
 
 
 @pytest.fixture(autouse=True)
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
-    monkeypatch.setattr(doubt_module, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
+def at_once(monkeypatch: pytest.MonkeyPatch, doubt_ends_soon: None) -> None:
     monkeypatch.setattr(doubt_module, "CERTAIN_SECONDS", 0.2)
 
 

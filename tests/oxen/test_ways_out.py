@@ -17,29 +17,14 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.errors import GenerationNotFound, Interrupted, OutcomeUnknown, OxenError
 from kontext_bridge.oxen.http import transport as transport_module
-from kontext_bridge.oxen.jobs import doubt as doubt_module
 from kontext_bridge.oxen.jobs import editor as edits_module
 from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault
+from outcomes import hows, without_files
 
+pytestmark = pytest.mark.usefixtures("doubt_ends_soon", "nothing_comes_late")
 NEW = Terms(reuse=False)
-
-
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch: pytest.MonkeyPatch, nothing_comes_late: None) -> None:
-    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
-    monkeypatch.setattr(doubt_module, "_FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
-
-
-def hows(outcomes: Any) -> list[How | None]:
-    return [outcome.how for outcome in outcomes]
-
-
-def without_files(remote: Any) -> None:
-    for file in (remote.home / "results").iterdir():
-        file.unlink()
 
 
 @pytest.mark.parametrize("gone", ["row", "picture"])

@@ -35,7 +35,7 @@ def test_one_connection_serves_all_requests_that_follow_each_other() -> None:
         assert service.connections == 1
 
 
-def test_no_timer_outlives_its_answer() -> None:
+def test_a_closed_client_leaves_no_timer_running() -> None:
     with StandIn() as service:
         client = Client(Account(service.url, service.key))
         client.active()

@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from comfy_server import REPOSITORY, ComfyServer, comfyui
+from comfy_server import REPOSITORY, ComfyServer, comfy_server_with
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.standin import Fault, Faults, StandIn, Timing
 from matrix_runner import KEY, Lane, Run, files_with_a_piece
@@ -159,17 +158,14 @@ def test_comfyui_killed_at_ten_moments_is_billed_once_and_delivers_in_the_next(
     killed = []
     with StandIn(timing=TIMING, key=KEY) as service:
         for number, seconds in enumerate(moments(4)):
-            with comfyui_process(tmp_path, f"killed{number}", variables(service, tmp_path / "home")) as (
-                server,
-                process,
-            ):
+            with killable_comfyui(tmp_path / f"killed{number}", service) as server:
                 seen, billed = len(service.requests), len(service.billed)
                 server.submit(edits(number))
-                wait_and_kill(service, seen, seconds, process.kill)
-                process.wait()
+                wait_and_kill(service, seen, seconds, server.process.kill)
+                server.process.wait()
             last = service.requests[-1].route
             killed.append(f"{seconds:5.2f} s   billed {len(service.billed) - billed}   last request: {last}")
-        with comfyui_process(tmp_path, "after", variables(service, tmp_path / "home")) as (server, _):
+        with killable_comfyui(tmp_path / "after", service) as server:
             entry = server.run(edits(*range(KILLS)))
             assert entry["status"]["status_str"] == "success", entry["status"]
             assert KEY[:12] not in json.dumps(entry)
@@ -181,36 +177,9 @@ def test_comfyui_killed_at_ten_moments_is_billed_once_and_delivers_in_the_next(
 
 
 @contextmanager
-def comfyui_process(
-    folder: Path, name: str, environment: dict[str, str]
-) -> Iterator[tuple[ComfyServer, subprocess.Popen[bytes]]]:
-    """A ComfyUI with this pack that may be killed; its folders are `folder`/`name`."""
-    tree, python = comfyui()
-    base = folder / name
-    (base / "custom_nodes").mkdir(parents=True)
-    (base / "models").mkdir()
-    (base / "custom_nodes" / "kontext-bridge").symlink_to(REPOSITORY, target_is_directory=True)
-    write_source(base / "input" / "source.png")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [python, "main.py", "--cpu", "--base-directory", base, "--listen", "127.0.0.1", "--port", str(port)]
-    command += ["--disable-auto-launch", "--disable-api-nodes", "--database-url", f"sqlite:///{base / 'comfyui.db'}"]
-    offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    log = folder / f"{name}.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            command,
-            cwd=tree,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            env={**os.environ, **offline, **environment},
-        )
-    try:
-        server = ComfyServer(port, base)
-        server.wait(process, log)
-        yield server, process
-    finally:
-        process.kill()
-        process.wait()
+def killable_comfyui(base: Path, service: StandIn) -> Iterator[ComfyServer]:
+    """A ComfyUI with this pack and the source picture, on the account and ledger of all runs beside `base`."""
+    environment = {**variables(service, base.parent / "home"), "OMP_NUM_THREADS": "1"}
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, environment) as server:
+        write_source(base / "input" / "source.png")
+        yield server

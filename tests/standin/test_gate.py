@@ -20,7 +20,7 @@ def test_an_agent_that_passes_for_an_old_cli_is_told_to_update(api, agent):
 
 
 @pytest.mark.parametrize("agent", [None, "kontext-bridge/0.1.0", "X-Oxen/1.0.0", "Postman oxen", "Oxen/0.36.0"])
-def test_other_agents_pass(api, agent):
+def test_other_user_agents_are_let_through(api, agent):
     assert api.call("GET", "/api/users/me", headers={"User-Agent": agent}).status_code == 200
 
 

@@ -85,7 +85,7 @@ def test_every_reading_of_the_row_gives_a_fresh_address(api):
     assert requests.get(first, timeout=PATIENCE).content == requests.get(second, timeout=PATIENCE).content
 
 
-def test_an_address_expires(serve):
+def test_the_address_of_a_result_expires(serve):
     api = serve(Timing(queued_s=0, processing_s=0, result_ttl_s=0.0))
     assert api.result(api.submit()).status_code == 403
     assert api.server.delivered == set()
