@@ -10,6 +10,7 @@ import torch
 
 from ...imaging.errors import ImageError
 from ...oxen.errors import InvalidParameters, SpendLimitReached
+from ...oxen.jobs.given_up import Decision
 from ...oxen.jobs.record import request_key
 from ...oxen.jobs.session import Session
 from ...oxen.jobs.spend import SpendGuard
@@ -22,27 +23,28 @@ class Asked:
     def __init__(self) -> None:
         self._orders: list[tuple[Order, torch.Tensor]] = []
         self._guard = threading.Lock()
-        self._answer: tuple[bool, SpendLimitReached | None] | None = None
+        self._answer: tuple[bool, Decision, SpendLimitReached | None] | None = None
 
     def note(self, order: Order, image: torch.Tensor) -> None:
         self._orders.append((order, image))
 
-    def look(self, session: Session, run_id: str) -> tuple[bool, SpendLimitReached | None]:
-        """Whether some edit asked for anew may have been paid for, of which the artist was told; and what speaks
-        against sending what is new of all items, where that would pass a limit.
+    def look(self, session: Session, run_id: str) -> tuple[bool, Decision, SpendLimitReached | None]:
+        """Whether some edit asked for anew may have been paid for, of which the artist was told; what all items decide
+        together; and what speaks against sending what is new of all of them, where that would pass a limit.
 
         Looked at once, by whoever comes first: what is made anew then is no longer in doubt.
         """
         with self._guard:
             if self._answer is None:
                 several = len(self._orders) > 1
-                for_lost = several and self._is_for_lost(session)
-                self._answer = for_lost, self._refusal(session, run_id, for_lost) if several else None
+                decision = Decision(session.ledger.undecided_keys())
+                for_lost = several and self._is_for_lost(session, decision.told)
+                refusal = self._refusal(session, run_id, for_lost) if several else None
+                self._answer = for_lost, decision, refusal
                 self._orders.clear()
             return self._answer
 
-    def _is_for_lost(self, session: Session) -> bool:
-        told = session.ledger.undecided_keys()
+    def _is_for_lost(self, session: Session, told: frozenset[str]) -> bool:
         return bool(told) and any(key in told for order, key in self._keys(session) if not order.terms.reuse)
 
     def _refusal(self, session: Session, run_id: str, for_lost: bool) -> SpendLimitReached | None:

@@ -172,9 +172,7 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
         await _noted(order, image, item)
 
         def work(session: Session) -> Gathered:
-            batch = Batch(
-                session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session, run_id)
-            )
+            batch = _batch(order, item, session, run_id)
             outcomes = batch.edit(order.edits(session, image), progress)
             size, policy = _size(image), order.if_some_fail
             return gather(batch, outcomes, progress, if_some_fail=policy, size_sent=size, send_as=order.send_as)
@@ -207,9 +205,7 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
         await _noted(order, image, item)
 
         def work(session: Session) -> Submitted:
-            batch = Batch(
-                session, decode, order.terms, run_id, item.hopeless, for_lost=_for_lost(order, item, session, run_id)
-            )
+            batch = _batch(order, item, session, run_id)
             return _submitted(batch.edit(order.edits(session, image), progress), order)
 
         return await _in_turn(work, item, progress, node_id)
@@ -302,15 +298,16 @@ async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
     await item.all_here()
 
 
-def _for_lost(order: Order, item: Item, session: Session, run_id: str) -> bool:
-    """Whether new pictures are asked for on account of some of the list that may have been paid for.
+def _batch(order: Order, item: Item, session: Session, run_id: str) -> Batch[DecodedImage]:
+    """The batch of one item, which knows what the list as a whole asks for.
 
     Where what is new of the list would pass a spend limit, none of it is sent.
     """
-    for_lost, refusal = item.asked.look(session, run_id)
+    for_lost, decision, refusal = item.asked.look(session, run_id)
     if refusal is not None and not item.hopeless:
         item.hopeless.append(refusal)
-    return for_lost and not order.terms.reuse
+    for_lost = for_lost and not order.terms.reuse
+    return Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=for_lost, decision=decision)
 
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:

@@ -25,6 +25,7 @@ from ..errors import (
     Unauthenticated,
 )
 from .editor import Edit, Editor, Outcome, Terms
+from .given_up import Decision
 from .parallel import for_each
 from .progress import Progress, Stage
 from .record import Record, State
@@ -55,6 +56,7 @@ class Batch(Generic[Picture]):
     decode: file bytes to picture; raises ValueError for damaged ones. run_id: names the run of the whole graph, for
     the spend limit. hopeless: an error found that no other edit can escape, which batches that belong together share.
     for_lost: of batches that belong together, some edit may have been paid for, and `terms` ask for it anew.
+    decision: which batches that belong together share as well.
     """
 
     def __init__(
@@ -66,10 +68,12 @@ class Batch(Generic[Picture]):
         hopeless: list[OxenError] | None = None,
         *,
         for_lost: bool = False,
+        decision: Decision | None = None,
     ) -> None:
         self._session = session
         self._hopeless = hopeless
         self._for_lost = for_lost
+        self._decision = decision
         self._decode = decode
         self._terms = terms or Terms()
         self._guard = SpendGuard(session.client, session.ledger, session.settings, run_id or uuid.uuid4().hex)
@@ -82,13 +86,12 @@ class Batch(Generic[Picture]):
         """
         progress = progress or Progress(len(edits))
         with in_words("The run"), contextlib.ExitStack() as stack:
-            editor = self._editor(progress)
+            decision = self._decision or Decision(self._session.ledger.undecided_keys())
+            editor = self._editor(progress, decision)
             found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
-            if not self._terms.reuse and (
-                self._for_lost or any(self._session.ledger.undecided(editor.key(edit)) for edit in edits)
-            ):
+            if not self._terms.reuse and (self._for_lost or any(editor.key(edit) in decision.told for edit in edits)):
                 # asked for anew on account of what may have been paid for: the others are not paid again
-                editor = self._editor(progress, pays_for_lost=True)
+                editor = self._editor(progress, decision, pays_for_lost=True)
                 found = [editor.record_to_go_on_from(editor.key(edit)) for edit in edits]
             editor.uncounted.update(index for index, record in enumerate(found) if record is not None)
             new = [edit for edit, record in zip(edits, found, strict=True) if record is None]
@@ -131,11 +134,22 @@ class Batch(Generic[Picture]):
     def _listens(self) -> bool:
         return self._terms.wait is WaitMode.EVENTS and not self._terms.submit_only
 
-    def _editor(self, progress: Progress, *, pays_for_lost: bool = False) -> Editor[Picture]:
+    def _editor(
+        self, progress: Progress, decision: Decision | None = None, *, pays_for_lost: bool = False
+    ) -> Editor[Picture]:
         # where events are not wanted, those that another run hears are not used either
         stream = self._session.stream if self._listens else EventStream(self._session.client.transport)
         terms = replace(self._terms, reuse=True) if pays_for_lost else self._terms
-        return Editor(self._session, self._guard, self._decode, terms, stream, progress, pays_for_lost=pays_for_lost)
+        return Editor(
+            self._session,
+            self._guard,
+            self._decode,
+            terms,
+            stream,
+            progress,
+            decision=decision,
+            pays_for_lost=pays_for_lost,
+        )
 
     def _subscribe(self, stack: contextlib.ExitStack, records: Sequence[Record | None]) -> None:
         """Listen before anything is sent, where there is something to wait for."""

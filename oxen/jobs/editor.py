@@ -41,7 +41,7 @@ from ..errors import (
 )
 from . import unread
 from .doubt import Doubts
-from .given_up import NO_PICTURE, is_gone, with_way_out
+from .given_up import NO_PICTURE, Decision, is_gone, with_way_out
 from .lookup import Answer, Found, Perhaps, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
@@ -125,6 +125,7 @@ class Editor(Generic[Picture]):
         stream: EventStream,
         progress: Progress,
         *,
+        decision: Decision | None = None,
         pays_for_lost: bool = False,
     ) -> None:
         """pays_for_lost: an edit of which the artist was told that it may have been paid for and cannot be had is made
@@ -141,7 +142,7 @@ class Editor(Generic[Picture]):
         self._pays_for_lost = pays_for_lost
         self._submitted: list[Record] = []
         self._anew: dict[str, Record] = {}
-        self._opened: set[int] = set()
+        self._decision = decision or Decision(session.ledger.undecided_keys())
         self.uncounted: set[int] = set()
 
     def key(self, edit: Edit) -> str:
@@ -157,8 +158,11 @@ class Editor(Generic[Picture]):
         key = self.key(edit)
         with self._ledger.hold(key, self._client.control, Deadline(self._terms.seconds)):
             claim = None
-            while claim is None:
-                claim = self._attempt(index, key, edit)
+            try:
+                while claim is None:
+                    claim = self._attempt(index, key, edit)
+            finally:
+                self._anew.pop(key, None)
             self._progress.at(index, Stage.SUBMITTED if self._terms.submit_only else Stage.DONE)
         return Outcome(claim.record, claim.how, claim.picture, seconds=time.monotonic() - since)
 
@@ -349,16 +353,15 @@ class Editor(Generic[Picture]):
         certainly gone.
         """
         record = claim.record
-        asked = claim.how is not How.NEW and record.id not in self._opened and self._is_decided(record)
-        return asked and (record.told or is_gone(error))
+        return self._is_decided(record) and (record.told or is_gone(error))
 
     def _is_asked_for(self, record: Record) -> bool:
         """Whether a new picture is asked for on account of this record."""
-        return self._pays_for_lost and record.told
+        return self._pays_for_lost and record.told and self._decision.concerns(record)
 
     def _is_decided(self, record: Record) -> bool:
         """Whether the artist asks for a new picture, although this record may have one."""
-        return not self._terms.reuse or self._is_asked_for(record)
+        return self._is_asked_for(record) or (not self._terms.reuse and self._decision.concerns(record))
 
     def _is_given_up(self, record: Record) -> bool:
         """Whether the artist was told that a job's picture is not to be had, and asks for a new one."""
@@ -399,7 +402,7 @@ class Editor(Generic[Picture]):
             raise SpendLimitReached(
                 f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
             )
-        self._opened.add(record.id)
+        self._decision.sent.add(key)
         leaving = partial(self._ledger.leaving, record)
         try:
             if blocking:

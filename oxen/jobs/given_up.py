@@ -7,6 +7,7 @@ until the new one was taken.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from ..errors import ConnectionFailed, GenerationNotFound, OxenError, ReplyError, ResultUnavailable, TimedOut
@@ -18,6 +19,22 @@ from .results import ANEW
 NO_PICTURE = (ConnectionFailed, GenerationNotFound, ReplyError, ResultUnavailable, TimedOut)
 # A store that fails mostly does so for a while: no longer than this is its picture waited for as a matter of course.
 _PASSING_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the artist decided by asking for new pictures, which pays for one request of each key in a run.
+
+    told: the keys of whose doubts the artist knew when the run began; what the run itself tells is not decided yet.
+    sent: the keys of the requests that it sent. Batches that belong together share it.
+    """
+
+    told: frozenset[str]
+    sent: set[str] = field(default_factory=set)
+
+    def concerns(self, record: Record) -> bool:
+        """Whether it is about this record, too."""
+        return record.key not in self.sent and (not record.told or record.key in self.told)
 
 
 def is_gone(error: OxenError) -> bool:

@@ -341,3 +341,16 @@ def test_always_new_on_account_of_one_item_in_doubt_pays_for_that_one_alone(
     if node == "KontextEdit":
         run_lists(bench, node, {"image": pictures(4)}, seed=3, result="always new")
         assert len(bench.paid) == 9, "nothing is in doubt any more"
+
+
+@pytest.mark.parametrize("told", [False, True], ids=["at first", "of one that was told"])
+def test_items_that_are_alike_are_paid_once_by_a_run_that_loses_their_answers(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    monkeypatch.setattr(doubt_module, "_PAUSES", (0.0,))
+    monkeypatch.setattr(doubt_module, "SETTLE_SECONDS", 0.2)
+    bench = serve(answer_dropped=True, list_error=True)
+    for run in range(2 if told else 1):
+        with pytest.raises(OxenError, match="always new"):
+            run_lists(bench, "KontextEdit", {"image": pictures(1) * 3}, seed=3, result="always new")
+        assert len(bench.paid) == run + 1
