@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
-from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
 from kontext_bridge.kontext.checkpoint.layers import Naming, Role, Size, layers, norms
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.errors import BadRequest, MissingPackage, NonFinite, OutOfMemory
@@ -42,6 +40,8 @@ def dequantised(path):
 
 
 def plain_model(tensors, size):
+    from diffusers import FluxTransformer2DModel  # seconds, which every process that collects the tests would take
+
     model = FluxTransformer2DModel(
         num_layers=size.doubles,
         num_single_layers=size.singles,
@@ -216,6 +216,9 @@ def write_real_width(path, size):
 
 def test_real_widths_agree_with_diffusers_own_conversion(tmp_path):
     """Hidden 3072, one block of each kind, in the layout of the released scaled file."""
+    from diffusers import FluxTransformer2DModel
+    from diffusers.loaders.single_file_utils import convert_flux_transformer_checkpoint_to_diffusers
+
     size = Size(hidden=3072, doubles=1, singles=1, context=4096, pooled=768)
     path = write_real_width(tmp_path / "kontext_wide.safetensors", size)
     checkpoint = read_checkpoint(path, pruned=True)

@@ -4,7 +4,6 @@ import functools
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
 from kontext_bridge.kontext.checkpoint.layers import Naming
 from kontext_bridge.kontext.checkpoint.lora import read_lora
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
@@ -84,6 +83,9 @@ def lora_file(tmp_path_factory):
 
 def dequantised_pipeline(model):
     """diffusers' pipeline around plain float32 layers that hold what the FP8 layers and their LoRA stand for."""
+    # seconds, which every process that collects the tests would take
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxKontextPipeline, FluxTransformer2DModel
+
     plain = FluxTransformer2DModel.from_config(dict(model.config))
     linears = linears_of(model)
     with torch.no_grad():
@@ -192,6 +194,8 @@ def test_what_is_computed_once_or_left_out_changes_no_picture(model, prompts, re
 
 
 def test_the_schedule_is_that_of_diffusers(model):
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     scheduler = FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, base_image_seq_len=256, max_image_seq_len=4096
     )
@@ -208,6 +212,8 @@ def test_a_seed_makes_the_same_noise_whatever_the_batch():
 
 
 def test_packing_is_undone_exactly():
+    from diffusers import FluxKontextPipeline
+
     latent = torch.randn(2, 16, 6, 10)
     assert torch.equal(unpack(pack(latent), 6, 10), latent)
     assert torch.equal(pack(latent), FluxKontextPipeline._pack_latents(latent, 2, 16, 6, 10))

@@ -1,6 +1,5 @@
 """The VAE is the same from every kind of file, and no other VAE is taken for it."""
 
-import diffusers
 import pytest
 import torch
 from kontext_bridge.kontext.errors import DamagedFile, WrongModel
@@ -11,6 +10,8 @@ CPU = torch.device("cpu")
 
 
 def tiny(channels=16):
+    import diffusers  # seconds, which every process that collects the tests would take
+
     torch.manual_seed(0)
     return diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
