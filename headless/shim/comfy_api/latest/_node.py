@@ -19,10 +19,14 @@ class NodeOutput:
     def __init__(
         self, *args: Any, ui: PreviewText | dict[str, Any] | None = None, block_execution: str | None = None
     ) -> None:
-        self.result = args or None
+        self.args = args
         self.ui = ui
         self.expand = None
         self.block_execution = block_execution
+
+    @property
+    def result(self) -> tuple[Any, ...] | None:
+        return self.args or None
 
 
 class ComfyNode:
