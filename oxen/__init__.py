@@ -3,6 +3,7 @@
 errors.py        what can go wrong, as one tree; every error says what it cost and what to do
 control.py       deadlines, and stopping a run from outside
 credentials.py   where the key comes from, and the one host that it goes to
+loopback.py      which names mean this machine
 secrets.py       what is kept out of everything that is shown or written
 settings.py      what the person who runs the machine decides
 choices.py       what an artist chooses besides the edit itself

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import stat
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import Misconfigured
+from .loopback import is_loopback_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -106,16 +106,6 @@ def normalise_base_url(text: str) -> str:
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + ("" if port in {None, _PORTS[parts.scheme]} else f":{port}")
-
-
-def is_loopback_name(host: str) -> bool:
-    """Whether a host name or address can only mean this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def is_sendable(key: str) -> bool:

@@ -16,8 +16,9 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from ..control import Control, Deadline
-from ..credentials import Account, is_loopback_name
+from ..credentials import Account
 from ..errors import ConnectionFailed, Interrupted, OxenError, ResultUnavailable, UnexpectedReply, UrlRefused
+from ..loopback import is_loopback_name
 from ..secrets import Redactor, without_query
 from .address import PublicOnlyAdapter
 from .body import raw_chunks

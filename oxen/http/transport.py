@@ -24,7 +24,7 @@ import requests
 from requests.auth import AuthBase
 
 from ..control import Control, Deadline
-from ..credentials import Account, is_loopback_name, is_sendable
+from ..credentials import Account, is_sendable
 from ..errors import (
     ConnectionFailed,
     Interrupted,
@@ -35,6 +35,7 @@ from ..errors import (
     RateLimited,
     UnexpectedReply,
 )
+from ..loopback import is_loopback_name
 from ..secrets import Redactor
 from ..version import version
 from .body import Outgoing, chunks
