@@ -21,7 +21,7 @@ from kontext_bridge.standin import StandIn, Timing
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 180
-RUN_LIMIT_S = 120
+RUN_LIMIT_S = 300.0
 
 
 def comfyui() -> tuple[Path, str]:
