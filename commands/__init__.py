@@ -1,4 +1,4 @@
-"""What the commands of this pack share; the commands are edit, keep, headless and standin.
+"""What edit.py, keep.py, headless/ and standin/ share as commands.
 
 console.py   text on a console, whatever it can print
 named.py     files that a command line names, looked at before any work

@@ -9,7 +9,7 @@ changes.py    `--set NODE.INPUT=VALUE`
 folders.py    where pictures are read from and written to
 calls.py      one class method of a node called as ComfyUI does
 validate.py   every node checked against its schema
-builtin.py    the few of ComfyUI's own nodes that a picture workflow cannot do without
+builtin.py    the few of ComfyUI's own nodes that it knows, such as LoadImage and SaveImage
 saved.py      pictures saved as ComfyUI does
 outputs.py    what a run gives back
 told.py       what a run shows while it goes on

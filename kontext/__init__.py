@@ -3,7 +3,7 @@
 errors.py     what it raises; every text says what happened to which file, layer or step
 schedule.py   the noise levels of an edit
 latents.py    noise from a seed, tokens, and where each token lies
-edit.py        what to make, in an artist's words
+edit.py       what an edit asks for: size, steps, guidance, batch
 checkpoint/   files into named layers with their scales; LoRA files into checked changes
 fp8/          the formats, the products, and how a linear layer multiplies
 comfyui/      a checkpoint as a MODEL of ComfyUI; imports ComfyUI

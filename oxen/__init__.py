@@ -3,7 +3,7 @@
 errors.py        what can go wrong, as one tree; every error says what it cost and what to do
 control.py       deadlines, and stopping a run from outside
 credentials.py   where the key comes from, and the one host that it goes to
-loopback.py      which names mean this machine
+loopback.py      host names that mean this machine
 secrets.py       what is kept out of everything that is shown or written
 settings.py      what the person who runs the machine decides
 choices.py       what an artist chooses besides the edit itself
@@ -13,5 +13,5 @@ api/             the service's routes, requests and replies, one call each
 jobs/            the promises across failures: written down before it is sent, looked up in doubt, paid once
 
 Imports run downwards: jobs, api, http, then the files beside them. Import a name from the file it is made in:
-a schema must not load a client.
+so that reading a schema loads no client.
 """

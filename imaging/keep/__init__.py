@@ -1,13 +1,13 @@
-"""Keeping what an edit was not asked to change: engine.keep is the whole of it.
+"""Keeping what an edit was not asked to change: one pair by engine.keep, a batch by pairs.keep_batch.
 
 engine.py       the edit laid back onto its source, step by step
 scope.py        what of a picture may have changed
 bench.py        the two pictures at one size, small enough to be quick
 filters.py      the few filters that everything is made of
 mapping.py      where every point of the source lies in the edit
-search.py       a first guess of that
+search.py       a first guess of the mapping
 refine.py       refined to a tenth of a pixel
-align.py        both together
+align.py        search, then refine
 colour.py       the edit's drift of colour, learnt and taken back
 components.py   connected parts of a mask
 change.py       which pixels were edited

@@ -4,7 +4,7 @@ load.py      a checkpoint into a ModelPatcher
 ops.py       the layers that ComfyUI builds its Flux from
 patches.py   ComfyUI's weight patches as branches beside the layers
 lora.py      a LoRA file put on a MODEL
-numbers.py   the numbers that FP8 bytes stand for, for whoever asks
+numbers.py   the numbers that FP8 bytes stand for, for merging and other nodes that read weights
 saving.py    what leaves the MODEL when ComfyUI saves it
 steps.py     what is computed once an edit instead of once a step
 sampler.py   an edit by ComfyUI's own sampler

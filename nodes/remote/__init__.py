@@ -6,6 +6,6 @@ history.py   Kontext History (Oxen)
 orders.py    what the widgets ask for, checked, and the edits that it makes
 runs.py      those edits run, and their outcomes as IMAGE and info
 lists.py     a list of pictures: one run, seen item by item
-anew.py      what a list asks for anew
+anew.py      for a whole list: which edits are made anew, and whether the limits allow it
 listing.py   what the service and the ledger hold, told as text
 """

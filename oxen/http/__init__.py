@@ -6,9 +6,9 @@ address.py       which addresses a URL from a workflow may reach
 way.py           proxies and certificates, as the environment tells them
 codings.py       Content-Encoding, unpacked in bounded pieces
 body.py          bodies on their way out and in
-structure.py     whether a text is a reply, or JSON made to fill the memory
+structure.py     JSON that is made to exhaust memory, refused before it is parsed
 envelope.py      the service's own error inside a reply
-statuses.py      what an HTTP status stands for, and whose word it is
+statuses.py      what an HTTP status stands for, and whether the service or a gateway says it
 plain.py         why a request failed, in plain words
 sse.py           server-sent events from bytes
 transport.py     requests to the service: one pool, and a paid request sent once

@@ -6,14 +6,14 @@ locks.py      one lock per key across threads and processes
 ledger.py     the record of everything that was paid for; a paid request is written down here before it is sent
 session.py    the client, ledger and downloads of one account
 lookup.py     finding a job whose answer was lost: found, perhaps, nothing
-doubt.py      what to do where that cannot be told
+doubt.py      what to do where lookup.py cannot tell
 given_up.py   what is gone or cannot be seen, and the way out that the artist is told
 spend.py      spend limits, checked before anything is sent
-slots.py      how many edits are under way at once
+slots.py      the cap on edits under way at once, over the whole process
 unread.py     what came and is no picture that can be read here, kept
 waiting.py    waiting for a job: the row is the truth, an event only says when to look
 results.py    a finished job's picture, however often it takes
-editor.py     one edit from first to last: asked for, waited for, fetched, handed over
+editor.py     one edit: asked for, waited for, fetched, kept
 progress.py   how far a run is
 parallel.py   side by side on daemon threads
 batch.py      many edits side by side, nothing lost when some fail
