@@ -12,6 +12,8 @@ from kontext_bridge.oxen.jobs.editor import Terms
 from kontext_bridge.standin import Fault
 
 QUEUE = Terms(seconds=0.6)
+# an event would tell of a job whose row cannot be read
+POLLING = Terms(seconds=0.6, wait=WaitMode.POLLING)
 BLOCKING = Terms(seconds=0.6, wait=WaitMode.BLOCKING)
 SUBMIT = Terms(seconds=0.6, submit_only=True)
 
@@ -35,7 +37,7 @@ FATES: dict[str, tuple[Terms, dict[str, Any], bool]] = {
     "unread at once": (BLOCKING, {"history_without_sync": True}, False),
     "gone": (QUEUE, {"result_missing": True}, True),
     "stuck": (QUEUE, {"stuck": True}, True),
-    "unseen": (QUEUE, {"poll_error": True}, True),
+    "unseen": (POLLING, {"poll_error": True}, True),
 }
 
 
@@ -59,9 +61,9 @@ def test_alike_edits_that_are_asked_for_anew_are_paid_once(serve: Any, fate: str
 @pytest.mark.parametrize("then", FATES)
 def test_alike_edits_in_place_of_a_job_that_was_told_of_are_paid_once(serve: Any, fate: str, then: str) -> None:
     remote = serve()
-    _, faults, readable = FATES[fate]
+    terms, faults, readable = FATES[fate]
     remote.server.set(**{name: Fault(value) for name, value in faults.items()})
-    (outcome,) = remote.run(remote.edits(), QUEUE, decode=refuse if not readable else len)
+    (outcome,) = remote.run(remote.edits(), terms, decode=refuse if not readable else len)
     assert "always new" in str(outcome.error)
     old = outcome.error.generation_id
     remote.server.set(**{name: Fault(value, match=old or "") for name, value in faults.items()})
