@@ -189,7 +189,7 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
         if self.plan.compute is Compute.FP8 and fits_fp8(weight):
-            rows = quantise_input(x.reshape(-1, self.in_features), centred=self.plan.centred)
+            rows = quantise_input(x, centred=self.plan.centred)
             return scaled_mm(x, rows, weight, scale, bias)
         return widened(x, weight, scale, bias)
 

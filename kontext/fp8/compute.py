@@ -143,7 +143,7 @@ class Linear(nn.Module):
         self.branches = {name: [branch.moved(fn) for branch in branches] for name, branches in self.branches.items()}
         return self
 
-    def forward(self, x: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rows: tuple[Rows, ...] | None = None) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type.
 
         rows: x already quantised (see `project`). Raises UnsupportedDevice if Compute.FP8 was demanded of a
@@ -153,7 +153,7 @@ class Linear(nn.Module):
             bias = None if self.bias is None else self.bias.to(x.dtype)
             out = functional.linear(x, self.weight.to(x.dtype), bias)
         elif self.multiplies_fp8(x):
-            rows = rows or quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
+            rows = rows or quantise_input(x, centred=self.centred)
             out = scaled_mm(x, rows, self.weight, self.scale, self.bias)
         else:
             out = widened(x, self.weight, self.scale, self.bias, reference=self.compute is Compute.REFERENCE)
@@ -198,11 +198,11 @@ class Linear(nn.Module):
 
 def project(x: torch.Tensor, *linears: Linear) -> list[torch.Tensor]:
     """What each layer makes of the same x, which is quantised at most once for all of them."""
-    rows: Rows | None = None
+    rows: tuple[Rows, ...] | None = None
     outputs = []
     for linear in linears:
         if rows is None and linear.multiplies_fp8(x):
-            rows = quantise_input(x.reshape(-1, x.shape[-1]), centred=linear.centred)
+            rows = quantise_input(x, centred=linear.centred)
         outputs.append(linear(x, rows))
     return outputs
 

@@ -57,15 +57,24 @@ class Rows:
     mean_scale: torch.Tensor | None = None
 
 
-def quantise_input(rows: torch.Tensor, *, centred: bool) -> Rows:
-    """Rows [M, K] in FP8; where `centred`, their mean is taken out first and kept to twice the digits.
+def quantise_input(x: torch.Tensor, *, centred: bool) -> tuple[Rows, ...]:
+    """x [..., K] in FP8: all rows together, or where `centred` each picture of x [B, ..., K] by itself.
+
+    A picture must not depend on which others are in its batch, and its mean is what they would share.
+    """
+    if not centred:
+        return (Rows(*quantise_rows(x.reshape(-1, x.shape[-1]))),)
+    pictures = x.unbind() if x.ndim > 2 else (x,)
+    return tuple(_centred(picture.reshape(-1, x.shape[-1])) for picture in pictures)
+
+
+def _centred(rows: torch.Tensor) -> Rows:
+    """The rows [M, K] of one picture, of which the mean is taken out first and kept to twice the digits.
 
     FP8 rounds a number by up to a sixteenth of itself. What follows a layer norm and its shift is in part the same in
     all rows, and that part can be multiplied apart, once. It is only for such rows, which are all of one size: small
     ones among large would be rounded by the size of the mean.
     """
-    if not centred:
-        return Rows(*quantise_rows(rows))
     mean = rows.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
     first, first_scale = quantise_rows(mean.float())
     second, second_scale = quantise_rows(mean.float() - first.float() * first_scale)

@@ -29,9 +29,15 @@ def rows_of(
 
 
 def scaled_mm(
-    x: torch.Tensor, rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor, rows: tuple[Rows, ...], weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
 ) -> torch.Tensor:
-    """The product in FP8. rows: x's rows from `quantise_input`; the weight must fit (`fits_fp8`)."""
+    """The product in FP8. rows: x from `quantise_input`; the weight must fit (`fits_fp8`)."""
+    outs = [_row_wise(some, weight, scale, bias) for some in rows]
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return out.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
+
+
+def _row_wise(rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
     weight_scale = scale.expand(weight.shape[0]).contiguous()[None, :]
 
@@ -46,7 +52,7 @@ def scaled_mm(
         shared = product(rows.mean, rows.mean_scale).float().sum(dim=0)
         bias = shared if bias is None else shared + bias
     fused = None if bias is None else bias.to(torch.bfloat16)
-    return product(rows.quantised, rows.scale, fused).to(x.dtype).view(*x.shape[:-1], weight.shape[0])
+    return product(rows.quantised, rows.scale, fused)
 
 
 def widened(

@@ -64,6 +64,18 @@ def test_what_the_rows_after_a_layer_norm_have_in_common_is_not_rounded_to_fp8()
     assert relative(linear(shift[None]), expected(linear, shift[None])) < 4e-3, "a single row is all mean"
 
 
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_picture_does_not_depend_on_which_others_are_in_its_batch(centred):
+    linear = make(compute=Compute.FP8)
+    linear.centred = centred
+    x = torch.randn(3, 32, 64) + torch.tensor([20.0, -3.0, 0.1])[:, None, None]
+    together, projected = linear(x), project(x, linear)[0]
+    for picture in range(3):
+        alone = linear(x[picture : picture + 1])
+        assert torch.equal(together[picture : picture + 1], alone)
+        assert torch.equal(projected[picture : picture + 1], alone)
+
+
 def test_a_hundredfold_outlier_row_does_not_blur_the_others():
     linear = make(compute=Compute.FP8)
     x = torch.randn(8, 64)

@@ -241,6 +241,17 @@ with torch.inference_mode():
     def fp8_demanded():
         return refusal(lambda: ours(compute=Compute.FP8))
 
+    @ask
+    def guided_alone_and_in_a_batch():
+        pictures = torch.cat([REFERENCE, 3 * random(1, 16, 8, 12, seed=8)])
+
+        def sampled(pictures, seed):
+            edit = LatentEdit(96, 64, steps=2, batch=len(pictures), true_cfg=3.0)
+            negative = conditioning(seed=9)
+            return comfyui_sampler.sample(ours(), edit, conditioning(), [pictures], seed=seed, negative=negative)
+
+        return apart(sampled(pictures, 3)[1:], sampled(pictures[1:], 4))
+
     if not fp8:
 
         @ask

@@ -255,6 +255,11 @@ def test_a_picture_of_a_batch_that_cannot_be_made_again_alone_is_noticed(probe: 
     assert probe()["own_sampler_alone_and_in_a_batch"] < SAME
 
 
+@pytest.mark.parametrize("options", [(), ("--supports-fp8-compute",)], ids=["stored", "multiplied"])
+def test_a_picture_that_depends_on_its_batch_is_noticed(options: tuple[str, ...], probe: Probe) -> None:
+    assert probe(*options)["guided_alone_and_in_a_batch"] < SAME
+
+
 @pytest.mark.parametrize(
     ("case", "words"),
     [
