@@ -56,6 +56,7 @@ from kontext_bridge.kontext.comfyui import patches as comfyui_patches  # noqa: E
 from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler  # noqa: E402
 from kontext_bridge.kontext.edit import LatentEdit  # noqa: E402
 from kontext_bridge.kontext.errors import KontextError  # noqa: E402
+from kontext_bridge.kontext.fp8 import devices  # noqa: E402
 from kontext_bridge.kontext.fp8.compute import Compute  # noqa: E402
 from kontext_bridge.kontext.fp8.formats import FORMATS  # noqa: E402
 from kontext_bridge.kontext.schedule import schedule  # noqa: E402
@@ -236,6 +237,47 @@ with torch.inference_mode():
         finally:
             torch._scaled_mm = real
         return forward_of
+
+    @ask
+    def without_row_wise_products():
+        """How far a tensor-wise product strays in each layout, where torch was built with no other."""
+        real = torch._scaled_mm
+
+        def tensor_wise(*arguments, scale_a, scale_b, **options):
+            if scale_a.numel() > 1 or scale_b.numel() > 1:
+                raise NotImplementedError("row-wise is not built here")
+            return real(*arguments, scale_a=scale_a, scale_b=scale_b, **options)
+
+        known = dict(devices._KNOWN)
+        devices._KNOWN.clear()
+        torch._scaled_mm = tensor_wise
+        try:
+            told = {layout: apart(run(ours(layout)), run(dense(layout))) for layout in LAYOUTS}
+            return {"apart": told, "info": comfyui.load(folder / "ours" / "kontext_legacy.safetensors").description}
+        finally:
+            torch._scaled_mm = real
+            devices._KNOWN.clear()
+            devices._KNOWN.update(known)
+
+    @ask
+    def a_product_that_fails_later():
+        """A picture of a model whose FP8 products fail once it is loaded, and what is said where FP8 was demanded."""
+        real, known = torch._scaled_mm, dict(devices._KNOWN)
+
+        def fails(*_, **__):
+            raise RuntimeError("no kernel for this GPU")
+
+        model, demanded = ours(), ours(compute=Compute.FP8) if fp8 else None
+        torch._scaled_mm = fails
+        try:
+            told = {"apart": apart(run(model), run(dense()))}
+            devices._KNOWN.clear()
+            devices._KNOWN.update(known)
+            return told | ({"demanded": refusal(lambda: run(demanded))} if fp8 else {})
+        finally:
+            torch._scaled_mm = real
+            devices._KNOWN.clear()
+            devices._KNOWN.update(known)
 
     @ask
     def fp8_demanded():

@@ -44,6 +44,23 @@ def test_fp8_arithmetic_that_strays_in_one_layout_is_noticed(layout: str, probe:
     assert probe("--supports-fp8-compute")["layouts"][layout]["ours"] < 1e-2
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tensor_wise_products_that_stray_in_one_layout_are_noticed(layout: str, probe: Probe) -> None:
+    assert probe("--supports-fp8-compute")["without_row_wise_products"]["apart"][layout] < 1e-2
+
+
+def test_a_product_that_is_taken_without_a_word_why_is_noticed(probe: Probe) -> None:
+    told = probe("--supports-fp8-compute")["without_row_wise_products"]["info"]
+    assert "FP8 product: tensor-wise" in told and "row-wise is not built here" in told
+    assert "No FP8 arithmetic" in probe()["description"]
+
+
+def test_a_product_that_fails_after_loading_and_ends_the_edit_is_noticed(probe: Probe) -> None:
+    told = probe("--supports-fp8-compute")["a_product_that_fails_later"]
+    assert told["apart"] < SAME
+    assert "no kernel for this GPU" in told["demanded"]
+
+
 @pytest.mark.parametrize("layout", ["legacy", "bfloat16", "plain"])
 def test_fp8_arithmetic_that_is_worse_than_the_stock_one_is_noticed(layout: str, probe: Probe) -> None:
     figures = probe("--supports-fp8-compute")["layouts"][layout]
