@@ -63,14 +63,16 @@ class Plan:
 
     compute: Compute.FP8 where it is demanded, AUTO where each device is to do what it can, or STORAGE. full_precision:
     whether the file asks for the latter. centred: whether the input comes from a layer norm. number: the scale of the
-    whole weight as a number, for reading it from a GPU would make the computer wait. always_read: where some rows'
-    outputs are not all read, how many first outputs are read of every row; the others come out as zeros.
+    whole weight as a number, for reading it from a GPU would make the computer wait. among_fp8: whether other layers of
+    the model may multiply in FP8. always_read: where some rows' outputs are not all read, how many first outputs are
+    read of every row; the others come out as zeros.
     """
 
     compute: Compute = Compute.STORAGE
     full_precision: bool = False
     centred: bool = False
     number: float | None = None
+    among_fp8: bool = False
     always_read: int | None = None
 
 
@@ -210,9 +212,12 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     def _multiply(
         self, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        plan = self.plan
+        if len(x) > 1 and plan.compute is Compute.STORAGE and plan.among_fp8 and fp8_on(x.device).product is not None:
+            # More rows at once may differ in the last digit, and FP8 products make much of it.
+            return torch.cat([self._multiply(picture, weight, scale, bias) for picture in x.split(1)])
         if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
-        plan = self.plan
         demanded = plan.compute is Compute.FP8
         found = None if plan.compute is Compute.STORAGE or not fits_fp8(weight) else fp8_on(x.device)
         if found is None or (found.product is None and not demanded):

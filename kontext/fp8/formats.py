@@ -70,14 +70,13 @@ class Rows:
 
 
 def quantise_input(x: torch.Tensor, product: Product, *, centred: bool) -> tuple[Rows, ...]:
-    """x [..., K] in FP8: all rows together, or where `centred` each picture of x [B, ..., K] by itself.
+    """x [K], [M, K] or [B, ..., K] in FP8, each of the B pictures by itself.
 
-    A picture must not depend on which others are in its batch, and its mean is what they would share.
+    A picture must not depend on which others are in its batch. Rounding to FP8 makes much of little: from inputs that
+    differ in the last digit, as products of more rows do on some devices, a few layers make different ones.
     """
-    if not centred:
-        return (Rows(*quantise_rows(x.reshape(-1, x.shape[-1]))),)
-    pictures = x.unbind() if x.ndim > 2 else (x,)
-    return tuple(_centred(picture.reshape(-1, x.shape[-1]), product) for picture in pictures)
+    pictures = [picture.reshape(-1, x.shape[-1]) for picture in (x.unbind() if x.ndim > 2 else (x,))]
+    return tuple(_centred(rows, product) if centred else Rows(*quantise_rows(rows)) for rows in pictures)
 
 
 def _centred(rows: torch.Tensor, product: Product) -> Rows:

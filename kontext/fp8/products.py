@@ -37,8 +37,11 @@ def scaled_mm(
     product: Product,
 ) -> torch.Tensor:
     """The product in FP8. rows: x from `quantise_input` for the same product; the weight must fit (`fits_fp8`)."""
-    multiply = _row_wise if product is Product.ROWS else _tensor_wise
-    outs = [multiply(some, weight, scale, bias) for some in rows]
+    if product is Product.ROWS:
+        outs = [_row_wise(some, weight, scale, bias) for some in rows]
+    else:
+        wide = torch.float32 if x.dtype == torch.float32 else torch.bfloat16
+        outs = [_tensor_wise(some, weight, scale, bias, wide) for some in rows]
     out = outs[0] if len(outs) == 1 else torch.cat(outs)
     return out.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
 
@@ -53,18 +56,21 @@ def _row_wise(rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch
     return _product(rows.quantised, weight, rows.scale, weight_scale, bias)
 
 
-def _tensor_wise(rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _tensor_wise(
+    rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
     """With one scale for each factor; those of single rows, of the input or the weight, go onto the output."""
     one = scale.new_ones(())
     fixed = one if scale.ndim else scale
     if rows.mean is not None and rows.mean_scale is not None:
-        shared = (_product(rows.mean, weight, one, fixed).float() * rows.mean_scale).sum(dim=0)
+        shared = (_product(rows.mean, weight, one, fixed, dtype=dtype).float() * rows.mean_scale).sum(dim=0)
         shared = shared * scale if scale.ndim else shared
         bias = shared if bias is None else shared + bias
-    if not (scale.ndim or rows.scale.ndim):
+    # No kernel adds a bias to float32.
+    if not (scale.ndim or rows.scale.ndim or dtype == torch.float32):
         return _product(rows.quantised, weight, rows.scale, fixed, bias)
     # bfloat16 reaches as far as float32, so that what is not scaled yet cannot overflow.
-    out = _product(rows.quantised, weight, one if rows.scale.ndim else rows.scale, fixed)
+    out = _product(rows.quantised, weight, one if rows.scale.ndim else rows.scale, fixed, dtype=dtype)
     for by_row in (rows.scale, scale):
         if by_row.ndim:
             out.mul_(by_row)
@@ -77,12 +83,12 @@ def _product(
     left_scale: torch.Tensor,
     weight_scale: torch.Tensor,
     bias: torch.Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
 ) -> torch.Tensor:
     # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
     fused = None if bias is None else bias.to(torch.bfloat16)
-    return torch._scaled_mm(
-        left, weight.t(), scale_a=left_scale, scale_b=weight_scale, bias=fused, out_dtype=torch.bfloat16
-    )
+    return torch._scaled_mm(left, weight.t(), scale_a=left_scale, scale_b=weight_scale, bias=fused, out_dtype=dtype)
 
 
 def widened(

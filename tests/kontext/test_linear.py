@@ -10,6 +10,7 @@ from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, project,
 from kontext_bridge.kontext.fp8.devices import ability
 from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def relative(a, b):
@@ -185,6 +186,34 @@ def test_the_core_is_free_of_diffusers_and_comfyui():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+class Counted(TorchDispatchMode):
+    """The names of all operations that are no views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_away_from_a_cpu_scale_and_bias_are_no_passes_of_their_own(dtype):
+    linear = make().to("meta").to(dtype)
+    with Counted() as counted:
+        assert linear(torch.empty(2, 5, 64, device="meta", dtype=dtype)).shape == (2, 5, 48)
+    assert "addmm" in counted.names and not {"mul_", "add_", "mul", "add"} & set(counted.names)
+    assert "_local_scalar_dense" not in counted.names, "reading the scale makes the computer wait for the GPU"
+
+
+def test_a_scale_a_row_and_half_floats_are_scaled_as_before():
+    for linear in make(by_row=True).to("meta"), make().to("meta").half():
+        with Counted() as counted:
+            linear(torch.empty(5, 64, device="meta", dtype=linear.bias.dtype))
+        assert {"mul_", "mul"} & set(counted.names)
 
 
 def test_weight_and_scale_must_belong_together():
