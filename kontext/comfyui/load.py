@@ -27,6 +27,7 @@ from ..checkpoint.layers import Role, Size, layers
 from ..checkpoint.reading import Checkpoint, Weights, read_checkpoint
 from ..errors import CheckpointError
 from ..fp8.compute import Compute, require_finite
+from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
@@ -53,11 +54,14 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
 
     compute: Compute.FP8 multiplies in FP8, Compute.STORAGE only stores in FP8, AUTO picks what the device can.
     compiled: each block goes through torch.compile, without dynamic VRAM, which a compiler cannot follow. 16- and
-    32-bit files become FP8 with a scale a row. Raises CheckpointError for a file that is no Kontext model, NonFinite
-    naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and there is none.
+    32-bit files become FP8 with a scale a row, where the device has 8-bit floats. Raises CheckpointError for a file
+    that is no Kontext model, NonFinite naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and
+    there is none, and for an FP8 file where there are no 8-bit floats.
     """
     checkpoint = read_checkpoint(path, pruned=pruned)
     device = comfy.model_management.get_torch_device()
+    if checkpoint.is_fp8 and not holds_fp8(device):
+        raise no_fp8_there(device, checkpoint.path.name)
     if compute is Compute.FP8:
         fp8_on(device).required()
     patcher = _build(checkpoint, compute, compiled=compiled, disable_dynamic=compiled)
@@ -137,8 +141,8 @@ def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
     for name, weights in bfl_layers(checkpoint):
         what = f"{checkpoint.path.name}: {name}"
         weight, scale = require_finite(weights.weight, f"{what}.weight"), weights.scale
-        if scale is None and weights.role.in_block and not checkpoint.is_fp8:
-            device = comfy.model_management.get_torch_device()
+        device = comfy.model_management.get_torch_device()
+        if scale is None and weights.role.in_block and not checkpoint.is_fp8 and holds_fp8(device):
             quantised, by_row = quantise_rows(weight.to(device))
             weight, scale = quantised.to(weight.device), by_row[:, 0].to(weight.device)
             checkpoint.release(name)
@@ -158,6 +162,8 @@ def _describe(checkpoint: Checkpoint, patcher: Any, compute: Compute, device: to
 
 def _product(compute: Compute, device: torch.device) -> str:
     name = comfy.model_management.get_torch_device_name(device)
+    if not holds_fp8(device):
+        return f"in the file's own numbers on {name}, which has no 8-bit floats"
     widened = f"stored in FP8, multiplied in wider numbers on {name}"
     if compute is Compute.STORAGE:
         return widened

@@ -215,7 +215,7 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         plan = self.plan
         if len(x) > 1 and plan.compute is Compute.STORAGE and plan.among_fp8 and fp8_on(x.device).product is not None:
             # More rows at once may differ in the last digit, and FP8 products make much of it.
-            return torch.cat([self._multiply(picture, weight, scale, bias) for picture in x.split(1)])
+            return torch.cat([self._multiply(picture, weight, scale, bias) for picture in x.chunk(len(x))])
         if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
         demanded = plan.compute is Compute.FP8

@@ -177,6 +177,10 @@ class Linear(nn.Module):
         # On a CPU FP8 products are several times slower than widening the weight.
         return ability(x.device).product if x.is_cuda else None
 
+    def multiplies_fp8(self, x: torch.Tensor) -> bool:
+        """Whether this layer multiplies x in FP8."""
+        return self.product(x) is not None
+
     def exact(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output in float32, a few rows of the weight at a time, whatever `compute` says.
 
@@ -214,3 +218,8 @@ def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
     if not is_finite(tensor):
         raise NonFinite(f"{what} holds NaN or infinity: the file is damaged. Download it again.")
     return tensor
+
+
+def multiplies_fp8_rows(device: torch.device) -> bool:
+    """Whether the device multiplies rows of FP8, with whichever product; found out by doing it once."""
+    return ability(device).product is not None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UnsupportedDevice
-from .formats import E4M3, Product, Rows, quantise_input
+from .formats import E4M3, FORMATS, Product, Rows, quantise_input
 from .products import scaled_mm, widened
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Ability:
 
 # A dictionary and no cached function: a compiler can look into it without leaving its graph.
 _KNOWN: dict[torch.device, Ability] = {}
+_HOLDS: dict[torch.device, bool] = {}
 
 
 def ability(device: torch.device) -> Ability:
@@ -93,6 +94,37 @@ def multiply(
         failure,
     )
     return out
+
+
+def holds_fp8(device: torch.device) -> bool:
+    """Whether the device has 8-bit floats at all, to keep and to widen; found out by trying."""
+    if device not in _HOLDS:
+        _HOLDS[device] = _try_to_hold(device)
+    return _HOLDS[device]
+
+
+def _try_to_hold(device: torch.device) -> bool:
+    if device.type == "meta":
+        return True
+    # 1 in e4m3 and 0.5 in e5m2.
+    byte = torch.tensor([0x38], dtype=torch.uint8)
+    try:
+        told = [float(byte.view(kind).to(device).to(torch.bfloat16).cpu()) for kind in FORMATS]
+    except (*_REFUSALS, AssertionError) as error:
+        if _is_about_the_machine(error):
+            raise
+        logger.info("%s has no 8-bit floats: %s", name_of(device), _first_line(error))
+        return False
+    return told == [1.0, 0.5]
+
+
+def no_fp8_there(device: torch.device, file: str) -> UnsupportedDevice:
+    """What to raise where FP8 weights cannot even be kept."""
+    return UnsupportedDevice(
+        f"{name_of(device)} has no 8-bit floats, so {file}, whose weights are FP8, cannot be used there. Use a 16-bit "
+        "file of Kontext, which stays as it is there and takes twice the memory, or a GGUF file with ComfyUI-GGUF, or "
+        "start ComfyUI with --cpu."
+    )
 
 
 def name_of(device: torch.device) -> str:

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..fp8.compute import Linear
-from ..fp8.devices import ability
+from ..fp8.compute import Linear, multiplies_fp8_rows
 from ..latents import ReferenceMethod, pack, positions
 from . import blocks
 
@@ -85,7 +84,7 @@ class Denoiser:
         self._sigmas = sigmas[:-1]
         self._guidance = guidance
         if compiled:
-            ability(self.device)  # found out here, for it cannot be inside a graph
+            multiplies_fp8_rows(self.device)  # found out here, for it cannot be inside a graph
         self._double: Any = _compiled(blocks.double_block) if compiled else blocks.double_block
         self._single: Any = _compiled(blocks.single_block) if compiled else blocks.single_block
         self._steps = self._modulation(self._sigmas) if self._exact.modulation else None

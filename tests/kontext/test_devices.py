@@ -8,7 +8,7 @@ from kontext_bridge.kontext.errors import UnsupportedDevice
 from kontext_bridge.kontext.fp8 import devices
 from kontext_bridge.kontext.fp8.compute import Compute, Linear, project
 from kontext_bridge.kontext.fp8.devices import Ability, ability
-from kontext_bridge.kontext.fp8.formats import E4M3, Product, dequantise, quantise_input
+from kontext_bridge.kontext.fp8.formats import E4M3, FORMATS, Product, dequantise, quantise_input
 from kontext_bridge.kontext.fp8.products import scaled_mm
 from torch.nn import functional
 
@@ -19,8 +19,10 @@ REAL = torch._scaled_mm
 @pytest.fixture(autouse=True)
 def nothing_is_known():
     devices._KNOWN.clear()
+    devices._HOLDS.clear()
     yield
     devices._KNOWN.clear()
+    devices._HOLDS.clear()
 
 
 def relative(one, other):
@@ -209,3 +211,25 @@ def test_where_both_work_the_clock_decides_unless_row_wise_is_known_to_be_wrong(
     assert pretend(monkeypatch, (8, 9), version="2.11.1+cu128", seconds=(0.5, 1.0)).product is Product.TENSOR
     devices._KNOWN.clear()
     assert pretend(monkeypatch, (8, 9), version="2.12.0a0+git1", seconds=(0.5, 1.0)).product is Product.ROWS
+
+
+def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
+    assert devices.holds_fp8(CPU)
+    # There is none in this computer, which is told in the same way as a Mac that has no 8-bit floats.
+    for kind in "mps", "xpu":
+        assert not devices.holds_fp8(torch.device(kind))
+    real = torch.Tensor.to
+
+    def as_a_mac(tensor, *arguments, **options):
+        if tensor.dtype in FORMATS:
+            raise TypeError("Trying to convert Float8_e4m3fn to the MPS backend but it has no support for that dtype.")
+        return real(tensor, *arguments, **options)
+
+    devices._HOLDS.clear()
+    monkeypatch.setattr(torch.Tensor, "to", as_a_mac)
+    assert not devices.holds_fp8(CPU)
+
+
+def test_a_refusal_for_want_of_8_bit_floats_says_what_to_use_instead():
+    told = str(devices.no_fp8_there(torch.device("mps"), "kontext.safetensors"))
+    assert "'mps'" in told and "kontext.safetensors" in told and "GGUF" in told and "--cpu" in told

@@ -6,8 +6,7 @@ import sys
 import pytest
 import torch
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
-from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, project, require_finite
-from kontext_bridge.kontext.fp8.devices import ability
+from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
 from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -97,15 +96,15 @@ def test_rows_of_zeros_and_of_huge_numbers_stay_finite():
 
 def test_fp8_products_are_not_tried_where_cuda_would_refuse_them():
     x = torch.randn(4, 64)
-    assert make(compute=Compute.FP8).product(x)
-    assert not make(n=50, compute=Compute.FP8).product(x)
-    assert not make(k=72, compute=Compute.FP8).product(torch.randn(4, 72))
-    assert not make(dtype=E5M2, compute=Compute.FP8).product(x)
-    assert not make(compute=Compute.AUTO).product(x)
+    assert make(compute=Compute.FP8).multiplies_fp8(x)
+    assert not make(n=50, compute=Compute.FP8).multiplies_fp8(x)
+    assert not make(k=72, compute=Compute.FP8).multiplies_fp8(torch.randn(4, 72))
+    assert not make(dtype=E5M2, compute=Compute.FP8).multiplies_fp8(x)
+    assert not make(compute=Compute.AUTO).multiplies_fp8(x)
 
 
 def test_a_device_without_fp8_says_so_instead_of_failing_in_a_kernel():
-    assert not ability(torch.device("meta")).product
+    assert not multiplies_fp8_rows(torch.device("meta"))
     linear = make(compute=Compute.FP8).to("meta")
     with pytest.raises(UnsupportedDevice, match="RTX 40"):
         linear(torch.empty(2, 64, device="meta"))

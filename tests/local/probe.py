@@ -297,6 +297,20 @@ with torch.inference_mode():
     if not fp8:
 
         @ask
+        def without_8_bit_floats():
+            """What is said of an FP8 file on a device that has none, and how far a 16-bit one strays there."""
+            devices._HOLDS[torch.device("cpu")] = False
+            try:
+                loaded = comfyui.load(folder / "ours" / "kontext_bfloat16.safetensors")
+                path = str(folder / "ours" / "kontext_bfloat16.safetensors")
+                truth = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32})
+                kept = {str(p.dtype) for p in loaded.model.model.parameters() if p.ndim == 2}
+                told = {"apart": apart(run(loaded.model), run(truth)), "kept": sorted(kept), "info": loaded.description}
+                return told | {"refused": refusal(ours)}
+            finally:
+                del devices._HOLDS[torch.device("cpu")]
+
+        @ask
         def description():
             return comfyui.load(folder / "ours" / "kontext_legacy.safetensors").description
 

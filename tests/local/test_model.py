@@ -61,6 +61,13 @@ def test_a_product_that_fails_after_loading_and_ends_the_edit_is_noticed(probe: 
     assert "no kernel for this GPU" in told["demanded"]
 
 
+def test_fp8_on_a_device_without_8_bit_floats_is_noticed(probe: Probe) -> None:
+    told = probe()["without_8_bit_floats"]
+    assert "has no 8-bit floats" in told["refused"] and "16-bit file" in told["refused"]
+    assert told["apart"] < SAME and told["kept"] == ["torch.bfloat16"]
+    assert "no 8-bit floats" in told["info"]
+
+
 @pytest.mark.parametrize("layout", ["legacy", "bfloat16", "plain"])
 def test_fp8_arithmetic_that_is_worse_than_the_stock_one_is_noticed(layout: str, probe: Probe) -> None:
     figures = probe("--supports-fp8-compute")["layouts"][layout]
