@@ -233,3 +233,15 @@ def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
 def test_a_refusal_for_want_of_8_bit_floats_says_what_to_use_instead():
     told = str(devices.no_fp8_there(torch.device("mps"), "kontext.safetensors"))
     assert "'mps'" in told and "kontext.safetensors" in told and "GGUF" in told and "--cpu" in told
+
+
+@pytest.mark.parametrize("product", Product)
+@pytest.mark.parametrize("by_row", [False, True])
+def test_a_compiler_follows_both_products_without_leaving_its_graph(product, by_row):
+    devices._KNOWN[CPU] = Ability(product, "as the test says")
+    torch.compiler.reset()
+    linear = Linear(*make(by_row), Compute.FP8, centred=True)
+    compiled = torch.compile(linear, fullgraph=True, backend="eager", dynamic=True)
+    for rows in 256, 96:
+        x = even(rows).view(2, rows // 2, 512)
+        assert torch.equal(compiled(x), linear(x))
