@@ -38,16 +38,15 @@ UNSAVEABLE = (
 
 
 # A dictionary and no cached function: a compiler can look into it without leaving its graph.
-_WORDS: dict[torch.device, bool] = {}
+_REFUSED: dict[torch.device, Ability | None] = {}
 
 
 def fp8_on(device: torch.device) -> Ability:
     """What the device can, if ComfyUI too says that it multiplies FP8: so `--supports-fp8-compute` is heard."""
-    if device not in _WORDS:
-        _WORDS[device] = _comfyui_allows(device)
-    if not _WORDS[device]:
-        return Ability(None, f"ComfyUI says that {name_of(device)} has none ({SINCE_ADA})")
-    return ability(device)
+    if device not in _REFUSED:
+        why = f"ComfyUI says that {name_of(device)} has none with torch {torch.__version__} ({SINCE_ADA})"
+        _REFUSED[device] = None if _comfyui_allows(device) else Ability(None, why)
+    return _REFUSED[device] or ability(device)
 
 
 def _comfyui_allows(device: torch.device) -> bool:
