@@ -4,7 +4,7 @@ python benchmarks/local_gpu.py [--side 1024] [--steps 28] [--folder DIR] [--quic
 
 Writes the full-size random FP8 file (12 GB), loads it, and measures at the real sizes of an edit:
 
-1. that row-wise `_scaled_mm` is there, and how far each layer shape is from the exact product;
+1. which FP8 product is taken and why, and how far each layer shape is from the exact product;
 2. one linear of each shape: FP8 with its quantisation, FP8 as storage, bfloat16, in TFLOP/s;
 3. seconds a step: eager and compiled, FP8 and storage, with peak memory;
 4. the difference of the final latent between FP8 and storage over the same steps;
@@ -24,7 +24,8 @@ import torch
 from kontext_bridge.kontext.checkpoint.layers import KONTEXT
 from kontext_bridge.kontext.checkpoint.reading import Checkpoint, read_checkpoint
 from kontext_bridge.kontext.edit import LatentEdit
-from kontext_bridge.kontext.fp8.compute import Compute, Linear, multiplies_fp8_rows
+from kontext_bridge.kontext.fp8.compute import Compute, Linear
+from kontext_bridge.kontext.fp8.devices import ability
 from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
 from kontext_bridge.kontext.latents import noise, pack
 from kontext_bridge.kontext.schedule import schedule
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--quick", action="store_true", help="no compilation")
     options = parser.parse_args()
-    print(f"{torch.cuda.get_device_name(DEVICE)}, torch {torch.__version__}, FP8 rows: {multiplies_fp8_rows(DEVICE)}")
+    print(f"{torch.cuda.get_device_name(DEVICE)}, torch {torch.__version__}, FP8: {ability(DEVICE).why}")
     linears(512 + options.side**2 // 128)
     path = options.folder / "full_kontext_fp8_scaled.safetensors"
     if not path.exists():

@@ -9,9 +9,11 @@ to the system once they are on the GPU, and nothing about a tensor is changed on
 from __future__ import annotations
 
 import json
+import logging
 import math
 import mmap
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,9 @@ from typing import Any
 
 import torch
 
-from ..errors import DamagedFile, UnknownLayout
+from ..errors import CheckpointError, DamagedFile, UnknownLayout
+
+logger = logging.getLogger(__name__)
 
 _DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -47,6 +51,8 @@ for _name, _known in {
 }.items():
     if hasattr(torch, _known):
         _DTYPES[_name] = getattr(torch, _known)
+# Vectors, which are changed in place now and then, and no weight of FLUX's blocks.
+_COPIED = 1_000_000
 _MAX_HEADER = 100_000_000
 # torch counts with 64 bits.
 _TOO_MANY = 2**63
@@ -74,13 +80,16 @@ class Entry:
 class TensorFile(Mapping[str, torch.Tensor]):
     """An open safetensors file: names to tensors that are views of the memory map.
 
-    The map is private, so writing to a tensor never reaches the file. It lives as long as any tensor does.
+    The map is private, so writing to a tensor never reaches the file. It lives as long as any tensor does. Of a file
+    that is too large for that the map is read only: its small tensors are copies, which may be changed, and the large
+    ones must not be written to.
     """
 
     path: Path
     entries: dict[str, Entry]
     metadata: dict[str, str]
     _map: mmap.mmap = field(repr=False)
+    _writable: bool = field(default=True, repr=False)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         entry = self.entries[name]
@@ -89,9 +98,17 @@ class TensorFile(Mapping[str, torch.Tensor]):
             return torch.empty(entry.shape, dtype=entry.dtype)
         if entry.start % entry.dtype.itemsize:
             # Writers that do not pad the header leave tensors at odd addresses, which torch must not see.
-            data = torch.frombuffer(self._map, dtype=torch.uint8, count=entry.stop - entry.start, offset=entry.start)
-            return data.clone().view(entry.dtype).view(entry.shape)
-        return torch.frombuffer(self._map, dtype=entry.dtype, count=count, offset=entry.start).view(entry.shape)
+            data = self._view(torch.uint8, entry.stop - entry.start, entry.start).clone().view(entry.dtype)
+            return data.view(entry.shape)
+        tensor = self._view(entry.dtype, count, entry.start).view(entry.shape)
+        is_small = entry.stop - entry.start <= _COPIED
+        return tensor.clone() if is_small and not self._writable else tensor
+
+    def _view(self, dtype: torch.dtype, count: int, start: int) -> torch.Tensor:
+        with warnings.catch_warnings():
+            # That memory must not be written to is known here.
+            warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+            return torch.frombuffer(self._map, dtype=dtype, count=count, offset=start)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -120,11 +137,32 @@ def open_tensors(path: Path) -> TensorFile:
         size = path.stat().st_size
         header, data_start = _read_header(path, handle.read(32), handle, size)
         entries = _entries(path, header, data_start, size)
-        mapped = mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_COPY)
+        mapped, writable = _mapped(path, handle.fileno())
     metadata = header.get("__metadata__") or {}
     if not isinstance(metadata, dict):
         raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
-    return TensorFile(path, entries, {str(k): str(v) for k, v in metadata.items()}, mapped)
+    return TensorFile(path, entries, {str(k): str(v) for k, v in metadata.items()}, mapped, writable)
+
+
+def _mapped(path: Path, descriptor: int) -> tuple[mmap.mmap, bool]:
+    """The file as memory, and whether that may be written to."""
+    try:
+        # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them.
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY), True
+    except OSError as error:
+        logger.warning(
+            "%s is larger than the memory and swap that are left (%s), so it is read in place: bringing its weights "
+            "to a GPU is slower that way.",
+            path.name,
+            error,
+        )
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), False
+    except OSError as error:
+        raise CheckpointError(
+            f"{path.name} cannot be opened: the system has no room for a file of this size ({error}). Close other "
+            "programs, make the page file (swap) larger, or use a smaller file: FP8 takes half of 16 bits."
+        ) from error
 
 
 def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict[str, Any], int]:

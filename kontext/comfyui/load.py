@@ -19,16 +19,18 @@ from typing import Any
 import comfy.model_management  # type: ignore[import-not-found]
 import comfy.sd  # type: ignore[import-not-found]
 import torch
+from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 from comfy_api.torch_helpers import set_torch_compile_wrapper  # type: ignore[import-not-found]
 
 from ..checkpoint.bfl import bfl_layers, bfl_norms
 from ..checkpoint.layers import Role, Size, layers
 from ..checkpoint.reading import Checkpoint, Weights, read_checkpoint
-from ..errors import CheckpointError, UnsupportedDevice
-from ..fp8.compute import Compute, multiplies_fp8_rows, require_finite
+from ..errors import CheckpointError
+from ..fp8.compute import Compute, require_finite
+from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
 from .numbers import answer_with_numbers
-from .ops import Operations, Plan
+from .ops import Operations, Plan, fp8_on
 from .patches import follow_patches, layers_of
 from .saving import save_as_fp8
 from .steps import foresee_steps
@@ -36,6 +38,7 @@ from .steps import foresee_steps
 logger = logging.getLogger(__name__)
 
 _PREFIX = "diffusion_model."
+_KEY = "kontext_bridge_products"
 
 
 @dataclass(frozen=True)
@@ -51,36 +54,28 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
 
     compute: Compute.FP8 multiplies in FP8, Compute.STORAGE only stores in FP8, AUTO picks what the device can.
     compiled: each block goes through torch.compile, without dynamic VRAM, which a compiler cannot follow. 16- and
-    32-bit files become FP8 with a scale a row. Raises CheckpointError for a file that is no Kontext model, NonFinite
-    naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and there is none.
+    32-bit files become FP8 with a scale a row, where the device has 8-bit floats. Raises CheckpointError for a file
+    that is no Kontext model, NonFinite naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and
+    there is none, and for an FP8 file where there are no 8-bit floats.
     """
     checkpoint = read_checkpoint(path, pruned=pruned)
     device = comfy.model_management.get_torch_device()
-    mode = _mode(compute, device)
-    patcher = _build(checkpoint, mode, compiled=compiled, disable_dynamic=compiled)
-    patcher.cached_patcher_init = (_rebuild, (path, mode, compiled, pruned))
-    return Loaded(patcher, _describe(checkpoint, patcher, mode, device))
+    if checkpoint.is_fp8 and not holds_fp8(device):
+        raise no_fp8_there(device, checkpoint.path.name)
+    if compute is Compute.FP8:
+        fp8_on(device).required()
+    patcher = _build(checkpoint, compute, compiled=compiled, disable_dynamic=compiled)
+    patcher.cached_patcher_init = (_rebuild, (path, compute, compiled, pruned))
+    return Loaded(patcher, _describe(checkpoint, patcher, compute, device))
 
 
-def _rebuild(path: Path | str, mode: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:
+def _rebuild(path: Path | str, compute: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:
     """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
     checkpoint = read_checkpoint(path, pruned=pruned)
-    return _build(checkpoint, mode, compiled=compiled, disable_dynamic=disable_dynamic or compiled)
+    return _build(checkpoint, compute, compiled=compiled, disable_dynamic=disable_dynamic or compiled)
 
 
-def _mode(compute: Compute, device: torch.device) -> Compute:
-    # ComfyUI's own word on it, so that --supports-fp8-compute is heard, and a try, since drivers differ.
-    can = comfy.model_management.supports_fp8_compute(device) and multiplies_fp8_rows(device)
-    if compute is Compute.FP8 and not can:
-        name = comfy.model_management.get_torch_device_name(device)
-        raise UnsupportedDevice(
-            f"FP8 arithmetic was asked for, and {name} has none (NVIDIA GPUs have it from the RTX 40 series on). Set "
-            "compute to auto or bf16."
-        )
-    return Compute.FP8 if can and compute is not Compute.STORAGE else Compute.STORAGE
-
-
-def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
+def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
     state: dict[str, torch.Tensor] = {}
     plans: dict[str, Plan] = {}
     always_read = {} if compiled else _always_read(checkpoint.size)
@@ -92,9 +87,11 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
         # Modulation is one row a step: a quantised input would cost accuracy and win no time.
         exact = weights.full_precision or not weights.role.in_block
         plans[_PREFIX + name] = Plan(
-            Compute.STORAGE if exact else mode,
+            Compute.STORAGE if exact else compute,
             full_precision=weights.full_precision,
             centred=weights.role is Role.NORMED,
+            number=None if weights.scale is None or weights.scale.ndim else weights.scale.item(),
+            among_fp8=compute is not Compute.STORAGE,
             always_read=always_read.get(name),
         )
     for name, norm in bfl_norms(checkpoint):
@@ -109,12 +106,19 @@ def _build(checkpoint: Checkpoint, mode: Compute, *, compiled: bool, disable_dyn
     for name, layer in named.items():
         is_foreseen = layer in modulation or plans[name].always_read is not None
         layer.begin(plans[name], steps if is_foreseen else None)
+    if compute is not Compute.STORAGE:
+        patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     follow_patches(patcher)
     answer_with_numbers(patcher)
     save_as_fp8(patcher)
     if compiled:
         _compile(patcher, checkpoint.size)
     return patcher
+
+
+def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
+    # A model may be sent to another GPU than it was loaded for, and inside a compiled graph none can be tried.
+    fp8_on(device)
 
 
 def _always_read(size: Size) -> dict[str, int]:
@@ -137,8 +141,8 @@ def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
     for name, weights in bfl_layers(checkpoint):
         what = f"{checkpoint.path.name}: {name}"
         weight, scale = require_finite(weights.weight, f"{what}.weight"), weights.scale
-        if scale is None and weights.role.in_block and not checkpoint.is_fp8:
-            device = comfy.model_management.get_torch_device()
+        device = comfy.model_management.get_torch_device()
+        if scale is None and weights.role.in_block and not checkpoint.is_fp8 and holds_fp8(device):
             quantised, by_row = quantise_rows(weight.to(device))
             weight, scale = quantised.to(weight.device), by_row[:, 0].to(weight.device)
             checkpoint.release(name)
@@ -151,8 +155,19 @@ def _vector(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.bfloat16) if tensor.dtype in FORMATS else tensor
 
 
-def _describe(checkpoint: Checkpoint, patcher: Any, mode: Compute, device: torch.device) -> str:
-    name = comfy.model_management.get_torch_device_name(device)
-    product = "multiplied in FP8" if mode is Compute.FP8 else "stored in FP8, multiplied in wider numbers"
+def _describe(checkpoint: Checkpoint, patcher: Any, compute: Compute, device: torch.device) -> str:
     held = sum(p.nbytes for p in patcher.model.diffusion_model.parameters())
-    return f"{checkpoint.describe()}\n{held / 1e9:.2f} GB in memory, {product} on {name}"
+    return f"{checkpoint.describe()}\n{held / 1e9:.2f} GB in memory, {_product(compute, device)}"
+
+
+def _product(compute: Compute, device: torch.device) -> str:
+    name = comfy.model_management.get_torch_device_name(device)
+    if not holds_fp8(device):
+        return f"in the file's own numbers on {name}, which has no 8-bit floats"
+    widened = f"stored in FP8, multiplied in wider numbers on {name}"
+    if compute is Compute.STORAGE:
+        return widened
+    found = fp8_on(device)
+    if found.product is None:
+        return f"{widened}\nNo FP8 arithmetic: {found.why}"
+    return f"multiplied in FP8 on {name}\nFP8 product: {found.why}"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.lora  # type: ignore[import-not-found]
+import comfy.model_management  # type: ignore[import-not-found]
 import comfy.model_patcher  # type: ignore[import-not-found]
 import comfy.ops  # type: ignore[import-not-found]
 import torch
@@ -23,8 +24,9 @@ from torch.nn import functional
 
 from ..errors import BadRequest
 from ..fp8.compute import Branch, Compute
-from ..fp8.formats import FORMATS, dequantise, quantise_input
-from ..fp8.products import fits_fp8, rows_of, scaled_mm, widened
+from ..fp8.devices import SINCE_ADA, Ability, ability, multiply, name_of
+from ..fp8.formats import FORMATS, dequantise
+from ..fp8.products import fits_fp8, rows_of, widened
 from .steps import Steps
 
 _NAMES = ("weight", "weight_scale", "bias")
@@ -35,18 +37,41 @@ UNSAVEABLE = (
 )
 
 
+# A dictionary and no cached function: a compiler can look into it without leaving its graph.
+_REFUSED: dict[torch.device, Ability | None] = {}
+
+
+def fp8_on(device: torch.device) -> Ability:
+    """What the device can, if ComfyUI too says that it multiplies FP8: so `--supports-fp8-compute` is heard."""
+    if device not in _REFUSED:
+        why = f"ComfyUI says that {name_of(device)} has none with torch {torch.__version__} ({SINCE_ADA})"
+        _REFUSED[device] = None if _comfyui_allows(device) else Ability(None, why)
+    return _REFUSED[device] or ability(device)
+
+
+def _comfyui_allows(device: torch.device) -> bool:
+    if device.type == "cuda" and torch.version.hip is None:
+        return bool(comfy.model_management.supports_fp8_compute(device))
+    # It knows NVIDIA's GPUs only. AMD's are tried; on a CPU it would be slower than widening.
+    return device.type == "cuda" or bool(comfy.model_management.SUPPORT_FP8_OPS)
+
+
 @dataclass(frozen=True)
 class Plan:
     """What is settled for a layer when its model is loaded.
 
-    compute: Compute.FP8 or Compute.STORAGE. full_precision: whether the file asks for the latter. centred: whether the
-    input comes from a layer norm. always_read: where some rows' outputs are not all read, how many first outputs are
+    compute: Compute.FP8 where it is demanded, AUTO where each device is to do what it can, or STORAGE. full_precision:
+    whether the file asks for the latter. centred: whether the input comes from a layer norm. number: the scale of the
+    whole weight as a number, for reading it from a GPU would make the computer wait. among_fp8: whether other layers of
+    the model may multiply in FP8. always_read: where some rows' outputs are not all read, how many first outputs are
     read of every row; the others come out as zeros.
     """
 
     compute: Compute = Compute.STORAGE
     full_precision: bool = False
     centred: bool = False
+    number: float | None = None
+    among_fp8: bool = False
     always_read: int | None = None
 
 
@@ -186,12 +211,18 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     def _multiply(
         self, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        plan = self.plan
+        if len(x) > 1 and plan.compute is Compute.STORAGE and plan.among_fp8 and fp8_on(x.device).product is not None:
+            # More rows at once may differ in the last digit, and FP8 products make much of it.
+            return torch.cat([self._multiply(picture, weight, scale, bias) for picture in x.chunk(len(x))])
         if scale is None:
             return functional.linear(x, weight.to(x.dtype), bias)
-        if self.plan.compute is Compute.FP8 and fits_fp8(weight):
-            rows = quantise_input(x.reshape(-1, self.in_features), centred=self.plan.centred)
-            return scaled_mm(x, rows, weight, scale, bias)
-        return widened(x, weight, scale, bias)
+        demanded = plan.compute is Compute.FP8
+        found = None if plan.compute is Compute.STORAGE or not fits_fp8(weight) else fp8_on(x.device)
+        if found is None or (found.product is None and not demanded):
+            return widened(x, weight, scale, bias, number=plan.number)
+        inputs = (x, weight, scale, bias, found.required())
+        return multiply(*inputs, centred=plan.centred, demanded=demanded, number=plan.number)
 
     @contextmanager
     def _resident(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:

@@ -77,8 +77,9 @@ class Steps:
         if table is None or x.shape != table.inputs.shape[1:] or x.dtype != table.inputs.dtype:
             return compute(x)
         if layer not in table.rows:
-            computed = compute(table.inputs.flatten(0, 1))
-            table.rows[layer] = computed.view(*table.inputs.shape[:3], -1)
+            # A picture's steps together: its numbers must not depend on the others in its batch.
+            computed = compute(table.inputs.squeeze(2).transpose(0, 1))
+            table.rows[layer] = computed.transpose(0, 1)[:, :, None]
         return table.rows[layer][self.index]
 
     def rows_read_whole(self, x: torch.Tensor) -> slice | None:
@@ -202,7 +203,8 @@ def _inputs(
 ) -> torch.Tensor:
     """What modulates the blocks at each noise level: [steps, B, 1, H]."""
     times = torch.tensor(levels, device=y.device)
-    time = flux.time_in(timestep_embedding(times, _TIME_CHANNELS).to(dtype))
+    # Not a picture a step: layers multiply each picture by itself.
+    (time,) = flux.time_in(timestep_embedding(times, _TIME_CHANNELS).to(dtype)[None])
     led = flux.guidance_in(timestep_embedding(guidance, _TIME_CHANNELS).to(dtype))
     summary = flux.vector_in(y[:, : flux.params.vec_in_dim])
     # In ComfyUI's order: in 16 bits another one rounds otherwise.

@@ -2,7 +2,7 @@
 
 The FP8 bytes are the file's, in every mode and on every device:
 
-* `Compute.FP8`: the input is quantised row by row as it comes and multiplied in FP8 (`torch._scaled_mm`).
+* `Compute.FP8`: the input is quantised as it comes and multiplied in FP8 (`torch._scaled_mm`).
 * `Compute.STORAGE`: FP8 is only how the weight is kept; it is widened for the product and the scale is applied
   to the output, which is exact and cheaper than scaling the weight.
 * `Compute.REFERENCE`: the weight is written out in full first. What the other two are checked against.
@@ -13,7 +13,6 @@ There is neither diffusers nor ComfyUI in here, so either can mount it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -22,13 +21,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ..errors import NonFinite, UnsupportedDevice
-from .formats import E4M3, FORMATS, Rows, is_finite, quantise_input, widen
-from .products import fits_fp8, scaled_mm, widened
-
-logger = logging.getLogger(__name__)
-
-_ROW_WISE: dict[torch.device, bool] = {}
+from ..errors import NonFinite
+from .devices import ability, multiply
+from .formats import FORMATS, Product, Rows, is_finite, quantise_input, widen
+from .products import fits_fp8, widened
 
 # `exact` widens at most this many numbers of a weight at a time.
 _EXACT_CHUNK = 16_000_000
@@ -117,6 +113,9 @@ class Linear(nn.Module):
         self.register_buffer("bias", bias)
         self.compute = compute
         self.centred = centred
+        # Read here once: read at every step it would make the computer wait for the GPU.
+        is_number = scale is not None and scale.ndim == 0 and not scale.is_meta
+        self.number = scale.item() if scale is not None and is_number else None
         self.branches: dict[str, list[Branch | Shift]] = {}
 
     @property
@@ -143,7 +142,7 @@ class Linear(nn.Module):
         self.branches = {name: [branch.moved(fn) for branch in branches] for name, branches in self.branches.items()}
         return self
 
-    def forward(self, x: torch.Tensor, rows: Rows | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, rows: tuple[Rows, ...] | None = None) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type.
 
         rows: x already quantised (see `project`). Raises UnsupportedDevice if Compute.FP8 was demanded of a
@@ -152,29 +151,35 @@ class Linear(nn.Module):
         if self.scale is None:
             bias = None if self.bias is None else self.bias.to(x.dtype)
             out = functional.linear(x, self.weight.to(x.dtype), bias)
-        elif self.multiplies_fp8(x):
-            rows = rows or quantise_input(x.reshape(-1, self.in_features), centred=self.centred)
-            out = scaled_mm(x, rows, self.weight, self.scale, self.bias)
+        elif product := self.product(x):
+            demanded = self.compute is Compute.FP8
+            out = multiply(
+                *(x, self.weight, self.scale, self.bias, product),
+                centred=self.centred,
+                demanded=demanded,
+                rows=rows,
+                number=self.number,
+            )
         else:
-            out = widened(x, self.weight, self.scale, self.bias, reference=self.compute is Compute.REFERENCE)
+            reference = self.compute is Compute.REFERENCE
+            out = widened(x, self.weight, self.scale, self.bias, reference=reference, number=self.number)
         for branches in self.branches.values():
             for branch in branches:
                 branch.add_to(out, x)
         return out
 
+    def product(self, x: torch.Tensor) -> Product | None:
+        """The FP8 product that this layer multiplies x with, if any."""
+        if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not fits_fp8(self.weight):
+            return None
+        if self.compute is Compute.FP8:
+            return ability(x.device).required()
+        # On a CPU FP8 products are several times slower than widening the weight.
+        return ability(x.device).product if x.is_cuda else None
+
     def multiplies_fp8(self, x: torch.Tensor) -> bool:
         """Whether this layer multiplies x in FP8."""
-        if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not fits_fp8(self.weight):
-            return False
-        if self.compute is Compute.AUTO:
-            # On a CPU FP8 products are several times slower than widening the weight.
-            return x.is_cuda and multiplies_fp8_rows(x.device)
-        if not multiplies_fp8_rows(x.device):
-            raise UnsupportedDevice(
-                f"FP8 arithmetic was asked for, and {_device_name(x.device)} has none (NVIDIA GPUs have it from the "
-                "RTX 40 series on). Choose 'auto' or 'bf16'."
-            )
-        return True
+        return self.product(x) is not None
 
     def exact(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output in float32, a few rows of the weight at a time, whatever `compute` says.
@@ -198,11 +203,12 @@ class Linear(nn.Module):
 
 def project(x: torch.Tensor, *linears: Linear) -> list[torch.Tensor]:
     """What each layer makes of the same x, which is quantised at most once for all of them."""
-    rows: Rows | None = None
+    rows: tuple[Rows, ...] | None = None
     outputs = []
     for linear in linears:
-        if rows is None and linear.multiplies_fp8(x):
-            rows = quantise_input(x.reshape(-1, x.shape[-1]), centred=linear.centred)
+        product = linear.product(x) if rows is None else None
+        if product is not None:
+            rows = quantise_input(x, product, centred=linear.centred)
         outputs.append(linear(x, rows))
     return outputs
 
@@ -215,28 +221,5 @@ def require_finite(tensor: torch.Tensor, what: str) -> torch.Tensor:
 
 
 def multiplies_fp8_rows(device: torch.device) -> bool:
-    """Whether the device multiplies FP8 with row-wise scales; found out by doing it once."""
-    # A dictionary and no cached function: a compiler can look into it without leaving its graph.
-    if device not in _ROW_WISE:
-        _ROW_WISE[device] = _try_row_wise(device)
-    return _ROW_WISE[device]
-
-
-def _try_row_wise(device: torch.device) -> bool:
-    if device.type == "cuda":
-        if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 9):
-            return False
-    elif device.type != "cpu":
-        return False
-    one = torch.ones(16, 16, device=device).to(E4M3)
-    scale = torch.ones(16, 1, device=device)
-    try:
-        out = torch._scaled_mm(one, one.t(), scale_a=scale, scale_b=scale.t(), out_dtype=torch.bfloat16)
-    except (RuntimeError, AttributeError) as error:
-        logger.info("No row-wise FP8 products on %s, so FP8 is only storage there: %s", device, error)
-        return False
-    return bool((out == 16).all())
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device.type!r}"
+    """Whether the device multiplies rows of FP8, with whichever product; found out by doing it once."""
+    return ability(device).product is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 
@@ -16,6 +17,13 @@ _TINY = 1e-12
 _WITHOUT_SIGN_COPY = ~(1 << 14)
 # The smallest bit pattern, sign apart, that is no finite number.
 _FIRST_NONFINITE = {E4M3: 0x7F, E5M2: 0x7C}
+
+
+class Product(Enum):
+    """Which scales a product of two FP8 matrices takes: one for each of their rows, or one for each of them."""
+
+    ROWS = "row-wise"
+    TENSOR = "tensor-wise"
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
@@ -38,7 +46,10 @@ def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     rows: [M, K] in any float type. Gives [M, K] e4m3 and [M, 1] float32.
     """
     # Written so that a GPU reads and writes the rows as seldom as it can.
-    largest: torch.Tensor = torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True, dtype=torch.float32)
+    return _quantised(rows, torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True, dtype=torch.float32))
+
+
+def _quantised(rows: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     scale = largest.div_(MAX_E4M3).clamp_(min=_TINY)
     # The largest number of a row may come out one rounding above MAX_E4M3, which the cast takes down again.
     return (rows / scale).to(E4M3), scale
@@ -48,7 +59,8 @@ def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 class Rows:
     """A layer's input in FP8: row i is `quantised[i] * scale[i]`, plus the sum of `mean * mean_scale` where given.
 
-    quantised: [M, K]. scale: [M, 1]. mean: [16, K], of which all but the first two rows are zero. mean_scale: [16, 1].
+    quantised: [M, K]. scale: [M, 1], or [] where one serves all rows. mean: [16, K], of which all but the first two
+    rows are zero. mean_scale: [16, 1].
     """
 
     quantised: torch.Tensor
@@ -57,15 +69,23 @@ class Rows:
     mean_scale: torch.Tensor | None = None
 
 
-def quantise_input(rows: torch.Tensor, *, centred: bool) -> Rows:
-    """Rows [M, K] in FP8; where `centred`, their mean is taken out first and kept to twice the digits.
+def quantise_input(x: torch.Tensor, product: Product, *, centred: bool) -> tuple[Rows, ...]:
+    """x [K], [M, K] or [B, ..., K] in FP8, each of the B pictures by itself.
+
+    A picture must not depend on which others are in its batch. Rounding to FP8 makes much of little: from inputs that
+    differ in the last digit, as products of more rows do on some devices, a few layers make different ones.
+    """
+    pictures = [picture.reshape(-1, x.shape[-1]) for picture in (x.unbind() if x.ndim > 2 else (x,))]
+    return tuple(_centred(rows, product) if centred else Rows(*quantise_rows(rows)) for rows in pictures)
+
+
+def _centred(rows: torch.Tensor, product: Product) -> Rows:
+    """The rows [M, K] of one picture, of which the mean is taken out first and kept to twice the digits.
 
     FP8 rounds a number by up to a sixteenth of itself. What follows a layer norm and its shift is in part the same in
     all rows, and that part can be multiplied apart, once. It is only for such rows, which are all of one size: small
-    ones among large would be rounded by the size of the mean.
+    ones among large would be rounded by the size of the mean. One scale serves them all where a product takes no more.
     """
-    if not centred:
-        return Rows(*quantise_rows(rows))
     mean = rows.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
     first, first_scale = quantise_rows(mean.float())
     second, second_scale = quantise_rows(mean.float() - first.float() * first_scale)
@@ -73,7 +93,11 @@ def quantise_input(rows: torch.Tensor, *, centred: bool) -> Rows:
     none = torch.zeros(14, rows.shape[1], dtype=torch.uint8, device=rows.device)
     both = torch.cat([first.view(torch.uint8), second.view(torch.uint8), none]).view(E4M3)
     scales = torch.cat([first_scale, second_scale, first_scale.new_ones(14, 1)])
-    return Rows(*quantise_rows(rows - mean), both, scales)
+    rest = rows - mean
+    if product is Product.ROWS:
+        return Rows(*quantise_rows(rest), both, scales)
+    largest = torch.linalg.vector_norm(rest, torch.inf, dtype=torch.float32)
+    return Rows(*_quantised(rest, largest), both, scales)
 
 
 def widen_apart(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from .formats import E4M3, Rows, dequantise, widen_apart
+from .formats import E4M3, Product, Rows, dequantise, widen_apart
 
 
 def fits_fp8(weight: torch.Tensor) -> bool:
@@ -29,38 +29,93 @@ def rows_of(
 
 
 def scaled_mm(
-    x: torch.Tensor, rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor,
+    rows: tuple[Rows, ...],
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    product: Product,
 ) -> torch.Tensor:
-    """The product in FP8. rows: x's rows from `quantise_input`; the weight must fit (`fits_fp8`)."""
+    """The product in FP8. rows: x from `quantise_input` for the same product; the weight must fit (`fits_fp8`)."""
+    if product is Product.ROWS:
+        outs = [_row_wise(some, weight, scale, bias) for some in rows]
+    else:
+        wide = torch.float32 if x.dtype == torch.float32 else torch.bfloat16
+        outs = [_tensor_wise(some, weight, scale, bias, wide) for some in rows]
+    out = outs[0] if len(outs) == 1 else torch.cat(outs)
+    return out.to(x.dtype).view(*x.shape[:-1], weight.shape[0])
+
+
+def _row_wise(rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
     weight_scale = scale.expand(weight.shape[0]).contiguous()[None, :]
-
-    def product(left: torch.Tensor, left_scale: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-        # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
-        return torch._scaled_mm(
-            left, weight.t(), scale_a=left_scale, scale_b=weight_scale, bias=bias, out_dtype=torch.bfloat16
-        )
-
     if rows.mean is not None and rows.mean_scale is not None:
         # The mean's share is the same for all rows, and a bias costs nothing.
-        shared = product(rows.mean, rows.mean_scale).float().sum(dim=0)
+        shared = _product(rows.mean, weight, rows.mean_scale, weight_scale).float().sum(dim=0)
         bias = shared if bias is None else shared + bias
+    return _product(rows.quantised, weight, rows.scale, weight_scale, bias)
+
+
+def _tensor_wise(
+    rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
+) -> torch.Tensor:
+    """With one scale for each factor; those of single rows, of the input or the weight, go onto the output."""
+    one = scale.new_ones(())
+    fixed = one if scale.ndim else scale
+    if rows.mean is not None and rows.mean_scale is not None:
+        shared = (_product(rows.mean, weight, one, fixed, dtype=dtype).float() * rows.mean_scale).sum(dim=0)
+        shared = shared * scale if scale.ndim else shared
+        bias = shared if bias is None else shared + bias
+    # No kernel adds a bias to float32.
+    if not (scale.ndim or rows.scale.ndim or dtype == torch.float32):
+        return _product(rows.quantised, weight, rows.scale, fixed, bias)
+    # bfloat16 reaches as far as float32, so that what is not scaled yet cannot overflow.
+    out = _product(rows.quantised, weight, one if rows.scale.ndim else rows.scale, fixed, dtype=dtype)
+    for by_row in (rows.scale, scale):
+        if by_row.ndim:
+            out.mul_(by_row)
+    return out if bias is None else out.add_(bias)
+
+
+def _product(
+    left: torch.Tensor,
+    weight: torch.Tensor,
+    left_scale: torch.Tensor,
+    weight_scale: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> torch.Tensor:
+    # CUDA's row-wise kernels write bfloat16 only, and take a bias only of that type.
     fused = None if bias is None else bias.to(torch.bfloat16)
-    return product(rows.quantised, rows.scale, fused).to(x.dtype).view(*x.shape[:-1], weight.shape[0])
+    return torch._scaled_mm(left, weight.t(), scale_a=left_scale, scale_b=weight_scale, bias=fused, out_dtype=dtype)
 
 
 def widened(
-    x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, *, reference: bool = False
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    *,
+    reference: bool = False,
+    number: float | None = None,
 ) -> torch.Tensor:
-    """The product in x's type. reference: the weight is written out in full, else the scale goes onto the output."""
+    """The product in x's type. reference: the weight is written out in full, else the scale goes onto the output.
+
+    number: the scale of a whole weight as a number, where known without asking a device.
+    """
     bias = None if bias is None else bias.to(x.dtype)
     # Half floats end at 65504, which unscaled FP8 products pass easily: there the weight is scaled first.
     if reference or x.dtype == torch.float16:
         return functional.linear(x, dequantise(weight, scale, x.dtype), bias)
     wide, factor = widen_apart(weight, x.dtype)
-    if bias is not None and scale.is_cpu and scale.ndim == 0 and not torch.compiler.is_compiling():
-        # On a CPU reading the scale waits for nothing, and the product can apply it and the bias on its way out.
-        flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), wide.t(), alpha=scale.item() * factor)
-        return flat.view(*x.shape[:-1], weight.shape[0])
+    # A compiler would make a new graph for every layer's number.
+    if bias is not None and scale.ndim == 0 and not torch.compiler.is_compiling():
+        # On a CPU reading the scale waits for nothing.
+        number = scale.item() if scale.is_cpu else number
+        if number is not None:
+            # The product applies scale and bias on its way out: two passes over the output less, and rounded once.
+            flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), wide.t(), alpha=number * factor)
+            return flat.view(*x.shape[:-1], weight.shape[0])
     out = functional.linear(x, wide).mul_(scale if factor == 1 else scale * factor)
     return out if bias is None else out.add_(bias)

@@ -7,6 +7,7 @@ from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
 from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
 from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def relative(a, b):
@@ -60,6 +61,18 @@ def test_what_the_rows_after_a_layer_norm_have_in_common_is_not_rounded_to_fp8()
     apart = (linear(x + shift) - expected(linear, x + shift)).norm() / (linear(x) - expected(linear, x)).norm()
     assert apart < 5, "rounding all of it to FP8 would make it twenty"
     assert relative(linear(shift[None]), expected(linear, shift[None])) < 4e-3, "a single row is all mean"
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_picture_does_not_depend_on_which_others_are_in_its_batch(centred):
+    linear = make(compute=Compute.FP8)
+    linear.centred = centred
+    x = torch.randn(3, 32, 64) + torch.tensor([20.0, -3.0, 0.1])[:, None, None]
+    together, projected = linear(x), project(x, linear)[0]
+    for picture in range(3):
+        alone = linear(x[picture : picture + 1])
+        assert torch.equal(together[picture : picture + 1], alone)
+        assert torch.equal(projected[picture : picture + 1], alone)
 
 
 def test_a_hundredfold_outlier_row_does_not_blur_the_others():
@@ -169,6 +182,34 @@ def test_the_core_is_free_of_diffusers_and_comfyui():
         "heavy = {'diffusers', 'transformers', 'comfy'} & set(sys.modules); sys.exit(repr(heavy) if heavy else 0)"
     )
     succeeds_alone(code)
+
+
+class Counted(TorchDispatchMode):
+    """The names of all operations that are no views."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.append(function.overloadpacket.__name__)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_away_from_a_cpu_scale_and_bias_are_no_passes_of_their_own(dtype):
+    linear = make().to("meta").to(dtype)
+    with Counted() as counted:
+        assert linear(torch.empty(2, 5, 64, device="meta", dtype=dtype)).shape == (2, 5, 48)
+    assert "addmm" in counted.names and not {"mul_", "add_", "mul", "add"} & set(counted.names)
+    assert "_local_scalar_dense" not in counted.names, "reading the scale makes the computer wait for the GPU"
+
+
+def test_a_scale_a_row_and_half_floats_are_scaled_as_before():
+    for linear in make(by_row=True).to("meta"), make().to("meta").half():
+        with Counted() as counted:
+            linear(torch.empty(5, 64, device="meta", dtype=linear.bias.dtype))
+        assert {"mul_", "mul"} & set(counted.names)
 
 
 def test_weight_and_scale_must_belong_together():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, Role, Size, layers, norms
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
-from kontext_bridge.kontext.errors import BadRequest, MissingPackage, NonFinite, OutOfMemory
+from kontext_bridge.kontext.errors import BadRequest, MissingPackage, NonFinite, OutOfMemory, UnsupportedDevice
 from kontext_bridge.kontext.fp8.compute import Compute
 from kontext_bridge.kontext.fp8.formats import E4M3, FORMATS
 from kontext_bridge.kontext.latents import noise, pack, positions
@@ -163,6 +163,13 @@ def test_modulation_left_behind_needs_no_memory_on_the_device(write, monkeypatch
         needed.append(caught.value.needed)
     modulation = sum(w.weight.nbytes for w in checkpoint.linears.values() if w.role is Role.MODULATION)
     assert needed[0] - needed[1] == modulation > 0
+
+
+def test_fp8_weights_are_refused_before_a_device_without_8_bit_floats_is_given_any(write):
+    # No computer that runs this has such a device: it refuses everything, and FP8 among it.
+    for kind in "legacy", "per_row":
+        with pytest.raises(UnsupportedDevice, match="has no 8-bit floats"):
+            mount(read_checkpoint(write(kind)), device="mps")
 
 
 @pytest.mark.parametrize(

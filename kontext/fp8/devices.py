@@ -1,0 +1,218 @@
+"""Which FP8 product a device has: found out by multiplying, and given up where it fails later.
+
+torch offers two. Row-wise takes a scale for each row of both factors; builds for Windows and ROCm leave it out
+(aten/src/ATen/native/cuda/RowwiseScaledMM.cu is compiled under `!defined(USE_ROCM) && !defined(_WIN32)`). Tensor-wise
+takes one scale for each factor and is there wherever FP8 arithmetic is. Which is faster depends on the versions of
+CUDA and torch, so a GPU that has both is timed once.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import UnsupportedDevice
+from .formats import E4M3, FORMATS, Product, Rows, quantise_input
+from .products import scaled_mm, widened
+
+logger = logging.getLogger(__name__)
+
+# What torch raises, by version, for a product that it has not.
+_REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError)
+# A product that is right differs from the widened one by the rounding of its input, a few hundredths.
+_STRAYED = 0.1
+# Products that are nearly alike would be told apart by chance, and each rounds otherwise: then a seed would give
+# another picture after every start.
+_CLEARLY_FASTER = 0.85
+SINCE_ADA = "NVIDIA GPUs have it from the RTX 40 series on"
+
+
+@dataclass(frozen=True)
+class Ability:
+    """The FP8 product to take on a device, None without any, and why, as the end of a sentence."""
+
+    product: Product | None
+    why: str
+
+    def required(self) -> Product:
+        """The product. Raises UnsupportedDevice where there is none."""
+        if self.product is None:
+            raise UnsupportedDevice(f"FP8 arithmetic was asked for, and {self.why}. Set compute to auto or bf16.")
+        return self.product
+
+
+# A dictionary and no cached function: a compiler can look into it without leaving its graph.
+_KNOWN: dict[torch.device, Ability] = {}
+_HOLDS: dict[torch.device, bool] = {}
+
+
+def ability(device: torch.device) -> Ability:
+    """What the device can; found out when it is first asked, which cannot be inside a compiled graph."""
+    if device not in _KNOWN:
+        _KNOWN[device] = _find(device)
+        logger.info("FP8 products on %s: %s", device, _KNOWN[device].why)
+    return _KNOWN[device]
+
+
+def multiply(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    scale: torch.Tensor,
+    bias: torch.Tensor | None,
+    product: Product,
+    *,
+    centred: bool,
+    demanded: bool,
+    rows: tuple[Rows, ...] | None = None,
+    number: float | None = None,
+) -> torch.Tensor:
+    """The product in FP8; where that fails for the first time, the weight is widened from then on.
+
+    rows: x from `quantise_input`, where it has been quantised already. number: the scale as a number, where known.
+    Raises UnsupportedDevice instead of widening where FP8 is `demanded`.
+    """
+    if torch.compiler.is_compiling():
+        return scaled_mm(x, rows or quantise_input(x, product, centred=centred), weight, scale, bias, product)
+    try:
+        return scaled_mm(x, rows or quantise_input(x, product, centred=centred), weight, scale, bias, product)
+    except _REFUSALS as error:
+        if _is_about_the_machine(error):
+            raise
+        failure = error
+    # First of all, so that an input which fits no product is not taken for a failure of this one.
+    out = widened(x, weight, scale, bias, number=number)
+    _KNOWN[x.device] = Ability(None, f"on {name_of(x.device)} it has failed ({_first_line(failure)})")
+    if demanded:
+        ability(x.device).required()
+    logger.warning(
+        "An FP8 product failed on %s, so weights are only stored in FP8 there from now on, which is slower: %s",
+        name_of(x.device),
+        failure,
+    )
+    return out
+
+
+def holds_fp8(device: torch.device) -> bool:
+    """Whether the device has 8-bit floats at all, to keep and to widen; found out by trying."""
+    if device not in _HOLDS:
+        _HOLDS[device] = _try_to_hold(device)
+    return _HOLDS[device]
+
+
+def _try_to_hold(device: torch.device) -> bool:
+    if device.type == "meta":
+        return True
+    # 1 in e4m3 and 0.5 in e5m2.
+    byte = torch.tensor([0x38], dtype=torch.uint8)
+    try:
+        told = [float(byte.view(kind).to(device).to(torch.bfloat16).cpu()) for kind in FORMATS]
+    except (*_REFUSALS, AssertionError) as error:
+        if _is_about_the_machine(error):
+            raise
+        logger.info("%s has no 8-bit floats: %s", name_of(device), _first_line(error))
+        return False
+    return told == [1.0, 0.5]
+
+
+def no_fp8_there(device: torch.device, file: str) -> UnsupportedDevice:
+    """What to raise where FP8 weights cannot even be kept."""
+    return UnsupportedDevice(
+        f"{name_of(device)} has no 8-bit floats, so {file}, whose weights are FP8, cannot be used there. Use a 16-bit "
+        "file of Kontext, which stays as it is there and takes twice the memory, or a GGUF file with ComfyUI-GGUF, or "
+        "start ComfyUI with --cpu."
+    )
+
+
+def name_of(device: torch.device) -> str:
+    """A device's name as its owner knows it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device.type!r}"
+
+
+def _find(device: torch.device) -> Ability:
+    if device.type not in ("cuda", "cpu"):
+        return Ability(None, f"{name_of(device)} has none ({SINCE_ADA})")
+    nvidia = device.type == "cuda" and torch.version.hip is None
+    if nvidia and torch.cuda.get_device_capability(device) < (8, 9):
+        return Ability(None, f"{name_of(device)} has none ({SINCE_ADA})")
+    by_row = _refusal(device, Product.ROWS)
+    if by_row is None and device.type == "cpu":
+        return Ability(Product.ROWS, "row-wise")
+    by_tensor = _refusal(device, Product.TENSOR)
+    if by_tensor is not None:
+        if by_row is None:
+            return Ability(Product.ROWS, f"row-wise, for tensor-wise fails here ({by_tensor})")
+        return Ability(None, f"{name_of(device)} has none with torch {torch.__version__} ({by_tensor})")
+    if by_row is not None:
+        return Ability(
+            Product.TENSOR, f"tensor-wise, for torch {torch.__version__} has no row-wise one here ({by_row})"
+        )
+    if nvidia and torch.cuda.get_device_capability(device) == (8, 9) and _version() < (2, 12):
+        # https://github.com/pytorch/pytorch/issues/177651
+        return Ability(Product.TENSOR, "tensor-wise, for row-wise ones before torch 2.12 disregard the stream here")
+    return _faster(_seconds(device, Product.ROWS), _seconds(device, Product.TENSOR))
+
+
+def _faster(by_row: float, by_tensor: float) -> Ability:
+    times = f"a layer takes {by_row * 1e3:.2f} ms row-wise and {by_tensor * 1e3:.2f} ms tensor-wise"
+    if by_tensor < _CLEARLY_FASTER * by_row:
+        return Ability(Product.TENSOR, f"tensor-wise, the faster: {times}")
+    return Ability(Product.ROWS, f"row-wise: {times}")
+
+
+def _refusal(device: torch.device, product: Product) -> str | None:
+    """Why the device has not this product, found out by taking it in every form that layers do; None if it has."""
+    x = _waves(32, 512, device).to(torch.bfloat16).view(2, 16, 512)
+    weight, bias = (_waves(512, 512, device) * 16).to(E4M3), _waves(1, 512, device)[0].to(torch.bfloat16)
+    try:
+        for scale in torch.full((), 0.02, device=device), torch.full((512,), 0.02, device=device):
+            for centred in False, True:
+                rows = quantise_input(x, product, centred=centred)
+                out = scaled_mm(x, rows, weight, scale, bias, product).float()
+                truth = widened(x.float(), weight, scale, bias)
+                if not bool((out - truth).norm() < _STRAYED * truth.norm()):
+                    return "it gives wrong numbers"
+    except _REFUSALS as error:
+        if _is_about_the_machine(error):
+            raise
+        return _first_line(error)
+    return None
+
+
+def _seconds(device: torch.device, product: Product) -> float:
+    """How long one of FLUX's layers takes behind a layer norm and one elsewhere, the quantisation included."""
+    x = _waves(4096, 3072, device).to(torch.bfloat16).view(1, 4096, 3072)
+    weight, scale = (_waves(3072, 3072, device) * 16).to(E4M3), torch.full((), 0.02, device=device)
+    bias = _waves(1, 3072, device)[0].to(torch.bfloat16)
+    taken = []
+    # The first runs choose and load kernels.
+    for _ in range(8):
+        torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        for centred in False, True:
+            scaled_mm(x, quantise_input(x, product, centred=centred), weight, scale, bias, product)
+        torch.cuda.synchronize(device)
+        taken.append((time.perf_counter() - start) / 2)
+    return min(taken)
+
+
+def _waves(rows: int, columns: int, device: torch.device) -> torch.Tensor:
+    """Numbers [rows, columns] between -1 and 1 that are alike in every run."""
+    return torch.arange(rows * columns, device=device, dtype=torch.float32).mul_(math.e).sin_().view(rows, columns)
+
+
+def _is_about_the_machine(error: BaseException) -> bool:
+    """Whether it is no refusal: memory is full, or the GPU has failed as a whole."""
+    failed = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
+    return isinstance(error, failed) or "out of memory" in str(error).lower() or "ALLOC_FAILED" in str(error)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])

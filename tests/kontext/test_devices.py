@@ -1,0 +1,247 @@
+"""Which FP8 product a device has: both forms are right, the choice follows from trying, and a failure is survived."""
+
+import logging
+
+import pytest
+import torch
+from kontext_bridge.kontext.errors import UnsupportedDevice
+from kontext_bridge.kontext.fp8 import devices
+from kontext_bridge.kontext.fp8.compute import Compute, Linear, project
+from kontext_bridge.kontext.fp8.devices import Ability, ability
+from kontext_bridge.kontext.fp8.formats import E4M3, FORMATS, Product, dequantise, quantise_input
+from kontext_bridge.kontext.fp8.products import scaled_mm
+from torch.nn import functional
+
+CPU = torch.device("cpu")
+REAL = torch._scaled_mm
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_known():
+    devices._KNOWN.clear()
+    devices._HOLDS.clear()
+    yield
+    devices._KNOWN.clear()
+    devices._HOLDS.clear()
+
+
+def relative(one, other):
+    return ((one.double() - other.double()).norm() / other.double().norm()).item()
+
+
+def make(by_row=False, n=256, k=512, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    weight = (torch.randn(n, k, generator=g) * 40).to(E4M3)
+    scale = torch.rand(n, generator=g) * 0.01 + 1e-3 if by_row else torch.tensor(0.0037)
+    return weight, scale, torch.randn(n, generator=g)
+
+
+def even(rows=256, k=512):
+    return torch.randn(1, rows, k, generator=torch.Generator().manual_seed(1))
+
+
+def uneven(rows=256, k=512):
+    """Rows a thousand times as large as others, which one scale for all of them would round away."""
+    sizes = torch.logspace(-2, 2, rows)[None, :, None]
+    return even(rows, k) * sizes
+
+
+def without_row_wise(*arguments, scale_a, scale_b, **options):
+    if scale_a.numel() > 1 or scale_b.numel() > 1:
+        raise NotImplementedError("_scaled_mm: row-wise is not compiled\nsecond line")
+    return REAL(*arguments, scale_a=scale_a, scale_b=scale_b, **options)
+
+
+def none_at_all(kind):
+    def refuse(*_, **__):
+        raise kind("no FP8 here")
+
+    return refuse
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_tensor_wise_product_is_as_close_as_a_row_wise_one(by_row, centred, bias):
+    weight, scale, added = make(by_row)
+    added = added if bias else None
+    x = even() + 20 if centred else uneven()
+    truth = functional.linear(x, dequantise(weight, scale, torch.float32), added)
+    # Each row by itself, as an uneven one is seen by what follows.
+    strayed = {}
+    for product in Product:
+        out = scaled_mm(x, quantise_input(x, product, centred=centred), weight, scale, added, product)
+        strayed[product] = max(relative(out[0, i], truth[0, i]) for i in range(x.shape[1]))
+    assert strayed[Product.TENSOR] < 1.2 * strayed[Product.ROWS] + 2e-3
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_tensor_wise_a_picture_does_not_depend_on_which_others_are_in_its_batch(centred):
+    weight, scale, bias = make()
+    x = even(96).view(3, 32, 512) * torch.tensor([100.0, 1.0, 0.01])[:, None, None]
+
+    def multiplied(x):
+        return scaled_mm(x, quantise_input(x, Product.TENSOR, centred=centred), weight, scale, bias, Product.TENSOR)
+
+    for picture in range(3):
+        assert torch.equal(multiplied(x)[picture : picture + 1], multiplied(x[picture : picture + 1]))
+
+
+def test_where_row_wise_is_not_built_the_tensor_wise_product_is_taken(monkeypatch):
+    monkeypatch.setattr(torch, "_scaled_mm", without_row_wise)
+    found = ability(CPU)
+    assert found.product is Product.TENSOR
+    assert "row-wise is not compiled" in found.why and "second line" not in found.why
+    weight, scale, bias = make()
+    linear = Linear(weight, scale, bias, Compute.FP8, centred=True)
+    x = even()
+    assert relative(linear(x), functional.linear(x, dequantise(weight, scale, x.dtype), bias)) < 4e-2
+    assert torch.equal(project(x, linear)[0], linear(x))
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError])
+def test_a_device_whose_products_raise_anything_at_all_only_stores(monkeypatch, kind):
+    monkeypatch.setattr(torch, "_scaled_mm", none_at_all(kind))
+    found = ability(CPU)
+    assert found.product is None and "no FP8 here" in found.why
+    with pytest.raises(UnsupportedDevice, match=r"no FP8 here.*Set compute to auto or bf16"):
+        Linear(*make(), Compute.FP8)(even())
+
+
+def test_a_torch_without_any_fp8_product_only_stores(monkeypatch):
+    monkeypatch.delattr(torch, "_scaled_mm")
+    assert ability(CPU).product is None
+
+
+def test_a_product_that_gives_wrong_numbers_is_not_taken(monkeypatch):
+    monkeypatch.setattr(torch, "_scaled_mm", lambda *a, **o: REAL(*a, **o) * 1.5)
+    assert ability(CPU).product is None and "wrong numbers" in ability(CPU).why
+
+
+def test_the_forms_that_layers_take_are_tried_and_not_only_the_smallest(monkeypatch):
+    def picky(left, right, *, bias=None, **options):
+        if bias is not None and left.shape[1] >= 512:
+            raise RuntimeError("no bias")
+        return REAL(left, right, bias=bias, **options)
+
+    monkeypatch.setattr(torch, "_scaled_mm", picky)
+    assert ability(CPU).product is None
+
+
+def test_full_memory_is_not_taken_for_a_device_without_fp8(monkeypatch):
+    monkeypatch.setattr(torch, "_scaled_mm", none_at_all(torch.OutOfMemoryError))
+    with pytest.raises(torch.OutOfMemoryError):
+        ability(CPU)
+    monkeypatch.setattr(torch, "_scaled_mm", REAL)
+    assert ability(CPU).product is Product.ROWS
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, TypeError, NotImplementedError])
+def test_a_product_that_fails_later_costs_a_warning_and_not_the_edit(monkeypatch, caplog, kind):
+    weight, scale, bias = make()
+    arguments = {"centred": True, "demanded": False}
+    assert ability(CPU).product is Product.ROWS
+    monkeypatch.setattr(torch, "_scaled_mm", none_at_all(kind))
+    with caplog.at_level(logging.WARNING):
+        out = devices.multiply(even(), weight, scale, bias, Product.ROWS, **arguments)
+    assert relative(out, functional.linear(even(), dequantise(weight, scale, torch.float32), bias)) < 1e-5
+    assert len(caplog.records) == 1 and "no FP8 here" in caplog.text
+    assert ability(CPU).product is None and "has failed" in ability(CPU).why
+
+
+def test_a_product_that_fails_later_is_an_error_where_fp8_was_demanded(monkeypatch):
+    linear = Linear(*make(), Compute.FP8)
+    linear(even())
+    monkeypatch.setattr(torch, "_scaled_mm", none_at_all(RuntimeError))
+    with pytest.raises(UnsupportedDevice, match="has failed"):
+        linear(even())
+
+
+def test_full_memory_or_a_wrong_input_do_not_take_fp8_away(monkeypatch):
+    weight, scale, bias = make()
+    arguments = {"centred": False, "demanded": False}
+    monkeypatch.setattr(torch, "_scaled_mm", none_at_all(torch.OutOfMemoryError))
+    devices._KNOWN[CPU] = Ability(Product.ROWS, "row-wise")
+    with pytest.raises(torch.OutOfMemoryError):
+        devices.multiply(even(), weight, scale, bias, Product.ROWS, **arguments)
+    monkeypatch.setattr(torch, "_scaled_mm", REAL)
+    with pytest.raises(RuntimeError):
+        devices.multiply(even(k=256), weight, scale, bias, Product.ROWS, **arguments)
+    assert ability(CPU).product is Product.ROWS
+
+
+def test_a_clearly_faster_product_is_taken_and_a_nearly_alike_one_is_not():
+    assert devices._faster(1.0e-3, 0.5e-3).product is Product.TENSOR
+    assert devices._faster(1.0e-3, 0.95e-3).product is Product.ROWS
+    assert "1.00 ms" in devices._faster(1.0e-3, 0.5e-3).why
+
+
+def pretend(monkeypatch, capability, version="2.13.0", refused=(), seconds=(1.0, 0.5)):
+    """A CUDA device of this kind; gives what is chosen on it."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Pretended")
+    monkeypatch.setattr(torch, "__version__", version)
+    monkeypatch.setattr(devices, "_refusal", lambda _, product: "not built" if product in refused else None)
+    monkeypatch.setattr(devices, "_seconds", lambda _, product: seconds[product is Product.TENSOR])
+    return ability(torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize("capability", [(7, 5), (8, 6)])
+def test_gpus_before_ada_are_said_to_have_none_and_are_not_tried(monkeypatch, capability):
+    found = pretend(monkeypatch, capability)
+    assert found.product is None and "RTX 40" in found.why and "NVIDIA Pretended" in found.why
+
+
+@pytest.mark.parametrize("capability", [(8, 9), (9, 0), (12, 0)])
+def test_on_windows_an_rtx_40_is_not_said_to_lack_fp8(monkeypatch, capability):
+    found = pretend(monkeypatch, capability, refused=[Product.ROWS])
+    assert found.product is Product.TENSOR and "RTX 40" not in found.why
+
+
+def test_where_neither_product_works_the_text_does_not_blame_the_gpu(monkeypatch):
+    found = pretend(monkeypatch, (8, 9), refused=list(Product))
+    assert found.product is None and "RTX 40" not in found.why and "not built" in found.why
+
+
+def test_where_both_work_the_clock_decides_unless_row_wise_is_known_to_be_wrong(monkeypatch):
+    assert pretend(monkeypatch, (9, 0), seconds=(0.5, 1.0)).product is Product.ROWS
+    devices._KNOWN.clear()
+    assert pretend(monkeypatch, (9, 0)).product is Product.TENSOR
+    devices._KNOWN.clear()
+    assert pretend(monkeypatch, (8, 9), version="2.11.1+cu128", seconds=(0.5, 1.0)).product is Product.TENSOR
+    devices._KNOWN.clear()
+    assert pretend(monkeypatch, (8, 9), version="2.12.0a0+git1", seconds=(0.5, 1.0)).product is Product.ROWS
+
+
+def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
+    assert devices.holds_fp8(CPU)
+    # There is none in this computer, which is told in the same way as a Mac that has no 8-bit floats.
+    for kind in "mps", "xpu":
+        assert not devices.holds_fp8(torch.device(kind))
+    real = torch.Tensor.to
+
+    def as_a_mac(tensor, *arguments, **options):
+        if tensor.dtype in FORMATS:
+            raise TypeError("Trying to convert Float8_e4m3fn to the MPS backend but it has no support for that dtype.")
+        return real(tensor, *arguments, **options)
+
+    devices._HOLDS.clear()
+    monkeypatch.setattr(torch.Tensor, "to", as_a_mac)
+    assert not devices.holds_fp8(CPU)
+
+
+def test_a_refusal_for_want_of_8_bit_floats_says_what_to_use_instead():
+    told = str(devices.no_fp8_there(torch.device("mps"), "kontext.safetensors"))
+    assert "'mps'" in told and "kontext.safetensors" in told and "GGUF" in told and "--cpu" in told
+
+
+@pytest.mark.parametrize("product", Product)
+@pytest.mark.parametrize("by_row", [False, True])
+def test_a_compiler_follows_both_products_without_leaving_its_graph(product, by_row):
+    devices._KNOWN[CPU] = Ability(product, "as the test says")
+    torch.compiler.reset()
+    linear = Linear(*make(by_row), Compute.FP8, centred=True)
+    compiled = torch.compile(linear, fullgraph=True, backend="eager", dynamic=True)
+    for rows in 256, 96:
+        x = even(rows).view(2, rows // 2, 512)
+        assert torch.equal(compiled(x), linear(x))
