@@ -43,7 +43,7 @@ async def call(
             else:
                 results.append(function(**_nested(row, groups)))
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.gather(*tasks, return_exceptions=True)  # looked at each, so that none is told of again
     except BaseException:
         await cancelled(tasks)
         raise
