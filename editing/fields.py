@@ -56,8 +56,7 @@ class Field:
             return values.within(value, self.name, self.bounds)
         if self.kind is Kind.SWITCH:
             return values.switch(value, self.name)
-        # a member of an enum is its value
-        return values.one_of(list(self.choices), getattr(value, "value", value), self.name)
+        return values.one_of(self.choices, value, self.name)
 
     def sent(self, value: Any) -> Any:
         """A checked value as the service gets it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from enum import Enum
 from numbers import Integral, Real
 from typing import TypeVar
@@ -87,16 +88,14 @@ def switch(value: object, name: str) -> bool:
 
 def member(kind: type[Member], value: object, name: str) -> Member:
     """The member of an enum by its value; raises Unfit listing the choices."""
-    try:
-        return kind(value)
-    except ValueError:
-        return kind(one_of([str(one.value) for one in kind], value, name))
+    return kind(one_of([str(one.value) for one in kind], value, name))
 
 
-def one_of(choices: list[str], value: object, name: str) -> str:
-    """One of some texts; raises Unfit listing them."""
-    if isinstance(value, str) and value in choices:
-        return value
+def one_of(choices: Sequence[str], value: object, name: str) -> str:
+    """One of some texts, or the member of an enum that stands for it; raises Unfit listing them."""
+    text = value.value if isinstance(value, Enum) else value
+    if isinstance(text, str) and text in choices:
+        return text
     raise Unfit(f"{name} is {shown(value)}; it takes one of {', '.join(choices)}.")
 
 

@@ -13,7 +13,7 @@ from enum import Enum
 
 import torch
 
-from .lora_keys import BIAS, DIFF, DORA, DOWN, MAGNITUDE, SET, UP, UP_BIAS
+from .lora_keys import DIFF, DORA, DOWN, MAGNITUDE, SET, UP
 
 PartShapes = Mapping[str, tuple[int, ...]]
 
@@ -93,10 +93,6 @@ def kinds_of(parts: Mapping[str, object]) -> list[AdapterKind]:
         found.append(AdapterKind.GLORA)
     found += [kind for part, kind in ((DIFF, AdapterKind.DIFF), (SET, AdapterKind.SET)) if part in parts]
     return found or ([AdapterKind.DORA] if DORA in parts or MAGNITUDE in parts else [])
-
-
-def changes_bias(parts: Mapping[str, object]) -> bool:
-    return BIAS in parts or UP_BIAS in parts
 
 
 def is_whole(kind: AdapterKind, parts: Mapping[str, object]) -> bool:

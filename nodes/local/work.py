@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ...editing.words import AspectRatio
+from ...editing.words import SEEDS, AspectRatio
 from ...imaging import canvas as canvases
 from ...imaging.pixels import check_image
 from ...kontext.edit import LatentEdit
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _COMPUTE = {"auto": Compute.AUTO, "FP8": Compute.FP8, "bf16": Compute.STORAGE}
-_SEEDS = 2**64
 _PROMPTS_KEPT = 8
 
 
@@ -164,7 +163,7 @@ class _Run:
             reference = self._latent(canvas.prepared, number)
             for _ in range(self.variations):
                 since, done = time.monotonic(), len(pictures)
-                seed = (self.seed + done) % _SEEDS
+                seed = (self.seed + done) % SEEDS
                 picture = self._edited(canvas, reference, positive, seed, report(done * self.settings.steps))
                 pictures.append(picture)
                 told.append(

@@ -36,28 +36,27 @@ class Asked:
         """
         with self._guard:
             if self._answer is None:
-                several = len(self._orders) > 1
+                settings = session.settings
+                limited = settings.usd_per_run is not None or settings.usd_per_day is not None
                 decision = Decision(session.ledger.undecided_keys())
-                for_lost = several and self._is_for_lost(session, decision.told)
-                refusal = self._refusal(session, run_id, for_lost) if several else None
-                self._answer = for_lost, decision, refusal
+                matters = len(self._orders) > 1 and (limited or decision.told)
+                keys = list(self._keys(session)) if matters else []
+                for_lost = any(key in decision.told for order, key in keys if not order.terms.reuse)
+                self._answer = for_lost, decision, self._refusal(session, run_id, keys, for_lost) if limited else None
                 self._orders.clear()
             return self._answer
 
-    def _is_for_lost(self, session: Session, told: frozenset[str]) -> bool:
-        return bool(told) and any(key in told for order, key in self._keys(session) if not order.terms.reuse)
-
-    def _refusal(self, session: Session, run_id: str, for_lost: bool) -> SpendLimitReached | None:
-        settings = session.settings
-        if settings.usd_per_run is None and settings.usd_per_day is None:
-            return None
+    @staticmethod
+    def _refusal(
+        session: Session, run_id: str, keys: list[tuple[Order, str]], for_lost: bool
+    ) -> SpendLimitReached | None:
         new = []
-        for key, order in {key: order for order, key in self._keys(session)}.items():  # alike are paid once
+        for key, order in {key: order for order, key in keys}.items():  # alike are paid once
             lost = for_lost and not order.terms.reuse
             reuse = lost or order.terms.reuse
             if session.ledger.to_go_on_from(key, reuse=reuse, pays_for_lost=lost) is None:
                 new.append(order.parameters.model.id)
-        guard = SpendGuard(session.client, session.ledger, settings, run_id)
+        guard = SpendGuard(session.client, session.ledger, session.settings, run_id)
         try:
             for model in set(new):
                 guard.check(new.count(model), model, takes=False)

@@ -43,7 +43,7 @@ _TURNED_AWAY = frozenset(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     ]
 )
-_ANEW = "To have it made and paid anew, set result to always new."
+PAID_ANEW = "To have it made and paid anew, set result to always new."
 
 
 class Doubts:
@@ -156,19 +156,19 @@ def _in_words(record: Record, answer: Answer | None, failed: OxenError | None) -
     """What the lists say of a request that was not found in them, and the ways on."""
     looks = "It was not sent again; the next run looks it up once more before anything is sent."
     if answer is None:
-        return f"Oxen.ai could not be asked whether it was: {failed} {looks} {_ANEW}"
+        return f"Oxen.ai could not be asked whether it was: {failed} {looks} {PAID_ANEW}"
     if isinstance(answer, Perhaps):
         collect = ""
         if answer.ids:
             named = ", ".join(answer.ids[:3]) + (" and others" if len(answer.ids) > 3 else "")
             collect = f" Kontext Collect brings it without paying, by its id: {named}."
-        return f"Oxen.ai {answer.why}, so that it may be on your bill.{collect} {looks} {_ANEW}"
+        return f"Oxen.ai {answer.why}, so that it may be on your bill.{collect} {looks} {PAID_ANEW}"
     if record.blocking:
         return (
             "Oxen.ai lists no job for it, but may not list blocking edits at all, so that it may be on your bill. "
-            f"{looks} {_ANEW}"
+            f"{looks} {PAID_ANEW}"
         )
     return (
         f"Oxen.ai lists no job for it. It was not sent again; a run that looks it up {CERTAIN_SECONDS:g} s after it "
-        f"was sent, or later, and finds none sends it again by itself. {_ANEW}"
+        f"was sent, or later, and finds none sends it again by itself. {PAID_ANEW}"
     )

@@ -45,7 +45,7 @@ from .given_up import NO_PICTURE, Decision, is_gone, with_way_out
 from .lookup import Answer, Found, Perhaps, look_up
 from .progress import Progress, Stage
 from .record import Record, State, request_key
-from .results import Results, unreadable
+from .results import ANEW, Results, unreadable
 from .session import Session
 from .slots import slot
 from .spend import SpendGuard
@@ -282,8 +282,7 @@ class Editor(Generic[Picture]):
         if isinstance(answer, OxenError):
             raise answer.reworded(
                 f"Edit {record.id} of the history is paid for, its picture is not on this machine, and Oxen.ai could "
-                f"not be asked for it: {answer} Run again to ask once more, or set result to always new to pay for "
-                "another."
+                f"not be asked for it: {answer} Run again to ask once more, or {ANEW}."
             )
         if record.bytes is None:
             raise ResultUnavailable(
@@ -319,27 +318,26 @@ class Editor(Generic[Picture]):
 
     def _kept(self, record: Record) -> Picture | None:
         """The picture that this machine holds of a record."""
+        held = self._held(record)
+        if not isinstance(held, ResultUnreadable):
+            return held
+        logger.warning("The kept file of edit %d cannot be read (%s): %s", record.id, self._ledger.path(record), held)
+        return None
+
+    def _unread(self, record: Record) -> ResultUnreadable | None:
+        """What is wrong with the file that this machine holds of a record; None where there is none."""
+        held = self._held(record)
+        return held if isinstance(held, ResultUnreadable) else None
+
+    def _held(self, record: Record) -> Picture | ResultUnreadable | None:
+        """What this machine holds of a record: its picture, or what is wrong with its file."""
         data = self._ledger.picture(record) if record.state is State.DONE else None
         if data is None:
             return None
         try:
             return self._results.decode(data)
         except ValueError as error:
-            logger.warning(
-                "The kept file of edit %d cannot be read (%s): %s", record.id, self._ledger.path(record), error
-            )
-            return None
-
-    def _unread(self, record: Record) -> ResultUnreadable | None:
-        """What is wrong with the file that this machine holds of a record; None where there is none."""
-        data = self._ledger.picture(record) if record.state is State.DONE else None
-        if data is None:
-            return None
-        try:
-            self._results.decode(data)
-        except ValueError as error:
             return unreadable(str(error), data, record.generation_id)
-        return None
 
     @staticmethod
     def _has_no_address(record: Record) -> bool:

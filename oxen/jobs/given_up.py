@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from ..errors import ConnectionFailed, GenerationNotFound, OxenError, ReplyError, ResultUnavailable, TimedOut
+from .doubt import PAID_ANEW
 from .ledger import Ledger
 from .record import Record
 from .results import ANEW
@@ -56,7 +57,7 @@ def with_way_out(ledger: Ledger, record: Record, error: OxenError) -> OxenError:
     if ANEW in error.message:
         return error
     if isinstance(error, GenerationNotFound):
-        return error.reworded(f"{error.message} To have it made and paid anew, set result to always new.")
+        return error.reworded(f"{error.message} {PAID_ANEW}")
     if isinstance(error, ResultUnavailable | TimedOut):
         return error.reworded(f"{error.message.rstrip('. ')}, or {ANEW}.")
     key = ""

@@ -81,11 +81,6 @@ class Record:
         return str(self.parameters.get("output_format", "image"))
 
     @property
-    def was_pruned(self) -> bool:
-        """Whether its picture was here, was handed over, and was removed to make room."""
-        return self.file is None and self.bytes is not None
-
-    @property
     def is_retired(self) -> bool:
         """Whether only its number is left, so that no other request gets it."""
         return not self.key
