@@ -22,7 +22,7 @@ from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import Edit, Terms
+from kontext_bridge.oxen.jobs.order import Edit, Terms
 from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import Settings
 from kontext_bridge.standin.records import Timing

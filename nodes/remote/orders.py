@@ -19,7 +19,7 @@ from ...oxen.api.request import EditParameters
 from ...oxen.api.uploads import upload
 from ...oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ...oxen.errors import InvalidParameters
-from ...oxen.jobs.editor import Edit, Terms
+from ...oxen.jobs.order import Edit, Terms
 from ...oxen.jobs.session import Session
 from ..checks import member, number, text, whole
 

@@ -33,7 +33,7 @@ from ...oxen.errors import (
     Upstream,
 )
 from ...oxen.jobs.batch import Batch
-from ...oxen.jobs.editor import How, Outcome, Terms
+from ...oxen.jobs.order import How, Outcome, Terms
 from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
 from ...oxen.jobs.results import ANEW

@@ -13,7 +13,11 @@ slots.py      the cap on edits under way at once, over the whole process
 unread.py     what came and is no picture that can be read here, kept
 waiting.py    waiting for a job: the row is the truth, an event only says when to look
 results.py    a finished job's picture, however often it takes
-editor.py     one edit: asked for, waited for, fetched, kept
+order.py      one edit as it is asked for, and what became of it
+shelf.py      what this machine holds of a record, and writing down what a full disk must not stop
+sending.py    a request is sent, once, its record before it
+finishing.py  from a sent job to its picture
+editor.py     one edit through all of these
 progress.py   how far a run is
 parallel.py   side by side on daemon threads
 batch.py      many edits side by side, nothing lost when some fail

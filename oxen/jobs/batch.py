@@ -24,8 +24,9 @@ from ..errors import (
     SpendLimitReached,
     Unauthenticated,
 )
-from .editor import Edit, Editor, Outcome, Terms
+from .editor import Editor
 from .given_up import Decision
+from .order import Edit, Outcome, Terms
 from .parallel import for_each
 from .progress import Progress, Stage
 from .record import Record, State

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from ..errors import ConnectionFailed, GenerationNotFound, OxenError, ReplyError, ResultUnavailable, TimedOut
 from .doubt import PAID_ANEW
 from .ledger import Ledger
-from .record import Record
+from .record import Record, State
 from .results import ANEW
 
 # What a wait for a job may end in with the job's fate still open.
@@ -36,6 +36,39 @@ class Decision:
     def concerns(self, record: Record) -> bool:
         """Whether it is about this record, too."""
         return record.key not in self.sent and (not record.told or record.key in self.told)
+
+
+@dataclass(frozen=True)
+class Consent:
+    """To which new requests the artist agreed, by `decision` and by the terms of the run.
+
+    reuse: what is there is handed back. pays_for_lost: what may have been paid for and cannot be had is made anew all
+    the same.
+    """
+
+    decision: Decision
+    reuse: bool
+    pays_for_lost: bool
+
+    def is_asked_for(self, record: Record) -> bool:
+        """Whether a new picture is asked for on account of this record."""
+        return self.pays_for_lost and record.told and self.decision.concerns(record)
+
+    def is_decided(self, record: Record) -> bool:
+        """Whether the artist asks for a new picture, although this record may have one."""
+        return self.is_asked_for(record) or (not self.reuse and self.decision.concerns(record))
+
+    def gives_up(self, record: Record) -> bool:
+        """Whether the artist was told that a job's picture is not to be had, and asks for a new one."""
+        return record.state in (State.SENT, State.DONE) and record.told and self.is_decided(record)
+
+    def pays_after(self, record: Record, error: OxenError) -> bool:
+        """Whether a record that ended in this error is given up and the edit sent anew.
+
+        Only where the artist asks for a new picture, after having been told of this one, or where this one is
+        certainly gone.
+        """
+        return self.is_decided(record) and (record.told or is_gone(error))
 
 
 def is_gone(error: OxenError) -> bool:

@@ -27,7 +27,7 @@ from urllib.parse import unquote
 
 from ..api.client import Client
 from ..api.replies import Row
-from ..errors import OxenError, UnexpectedReply
+from ..errors import Interrupted, OxenError, UnexpectedReply
 from .ledger import Ledger
 from .record import Record, State, text_digest
 
@@ -87,6 +87,16 @@ def look_up(client: Client, ledger: Ledger, record: Record) -> Answer:
     search = _Search(client, ledger, record)
     search.run()
     return search.answer()
+
+
+def asked(client: Client, ledger: Ledger, record: Record) -> Answer | OxenError:
+    """What became of a request, or why the lists could not be asked."""
+    try:
+        return look_up(client, ledger, record)
+    except Interrupted:
+        raise
+    except OxenError as error:
+        return error
 
 
 class _Match(IntEnum):

@@ -26,7 +26,7 @@ from kontext_bridge.standin import Fault
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kontext_bridge.oxen.jobs.editor._LATE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.finishing._LATE_SECONDS", 0.0)
 
 
 def kept_file(said: str) -> Path:

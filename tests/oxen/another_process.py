@@ -13,9 +13,10 @@ import sys
 
 from kontext_bridge import host
 from kontext_bridge.oxen.api.request import EditParameters
+from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.credentials import find_account
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import Edit, Terms, WaitMode
+from kontext_bridge.oxen.jobs.order import Edit, Terms
 from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import load_settings
 from PIL import Image

@@ -25,7 +25,7 @@ from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account, find_account
 from kontext_bridge.oxen.http.transport import Transport
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import Edit, Outcome, Terms
+from kontext_bridge.oxen.jobs.order import Edit, Outcome, Terms
 from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import Settings
 from kontext_bridge.standin import Faults, StandIn, Timing
@@ -236,7 +236,7 @@ def scripted() -> Iterator[Callable[..., Scripted]]:
 @pytest.fixture
 def nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job is known, and its picture there, as soon as the service says so."""
-    monkeypatch.setattr("kontext_bridge.oxen.jobs.editor._LATE_SECONDS", 0.0)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.finishing._LATE_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kontext_bridge.oxen.jobs.editor import How, Outcome
+from kontext_bridge.oxen.jobs.order import How, Outcome
 
 
 def hows(outcomes: Sequence[Outcome[Any]]) -> list[How | None]:

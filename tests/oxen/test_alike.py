@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.jobs import doubt as doubt_module
-from kontext_bridge.oxen.jobs.editor import Terms
+from kontext_bridge.oxen.jobs.order import Terms
 from kontext_bridge.standin import Fault
 
 QUEUE = Terms(seconds=0.6)

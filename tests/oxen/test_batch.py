@@ -23,8 +23,8 @@ from kontext_bridge.oxen.errors import (
 )
 from kontext_bridge.oxen.http.transport import Transport
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import Edit, How, Terms
 from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.order import Edit, How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Faults
 from outcomes import errors, hows

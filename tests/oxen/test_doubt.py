@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,9 +13,10 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.errors import InvalidParameters, OutcomeUnknown, OxenError, UnexpectedReply
 from kontext_bridge.oxen.http import transport as transport_module
 from kontext_bridge.oxen.jobs import doubt as doubt_module
-from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs import finishing as finishing_module
 from kontext_bridge.oxen.jobs import ledger as ledger_module
-from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs import sending as sending_module
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Timing
 from outcomes import errors, hows
@@ -100,7 +102,7 @@ def test_a_clock_that_was_corrected_between_two_runs_makes_nothing_certain(
         localtime=time.localtime,
         strftime=time.strftime,
     )
-    for module in (edits_module, doubt_module, ledger_module, transport_module):
+    for module in (finishing_module, doubt_module, ledger_module, transport_module):
         monkeypatch.setattr(module, "time", wrong)
     assert hows(remote.run([edit], Terms(seconds=8.0))) == [How.FOUND]
     assert len(remote.server.billed) == 1
@@ -114,7 +116,7 @@ def test_what_a_gateway_says_of_a_paid_request_is_looked_up_first(serve: Any, st
 
 
 def test_a_gateway_that_turned_a_request_away_for_the_moment_is_tried_again(serve: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(edits_module, "_BUSY_PAUSE", 0.05)
+    monkeypatch.setattr(sending_module, "_BUSY_PAUSE", 0.05)
     remote = serve(server_error=Fault(429, times=2))
     assert hows(remote.run(remote.edits())) == [How.NEW]
     assert len(remote.server.billed) == 1 and remote.count("enqueue") == 3
@@ -163,15 +165,11 @@ def test_a_doubtful_job_is_named_and_collected_without_paying(serve: Any, monkey
     shown = {"input_image": "https://hub.oxen.ai/stored.png"}
 
     def altered(rows: Any) -> Any:
-        return tuple(edits_module.replace(row, parameters={**row.parameters, **shown}) for row in rows)
+        return tuple(replace(row, parameters={**row.parameters, **shown}) for row in rows)
 
-    monkeypatch.setattr(
-        Client, "history", lambda self, **k: edits_module.replace(h := real(self, **k), rows=altered(h.rows))
-    )
+    monkeypatch.setattr(Client, "history", lambda self, **k: replace(h := real(self, **k), rows=altered(h.rows)))
     active = Client.active
-    monkeypatch.setattr(
-        Client, "active", lambda self, **k: edits_module.replace(q := active(self, **k), rows=altered(q.rows))
-    )
+    monkeypatch.setattr(Client, "active", lambda self, **k: replace(q := active(self, **k), rows=altered(q.rows)))
     (outcome,) = remote.run(remote.edits())
     (job,) = remote.server.jobs
     assert isinstance(outcome.error, OutcomeUnknown) and job in str(outcome.error)

@@ -16,8 +16,8 @@ from kontext_bridge.oxen.errors import LocalTrouble, Misconfigured, OutcomeUnkno
 from kontext_bridge.oxen.jobs import ledger as ledger_module
 from kontext_bridge.oxen.jobs import store as store_module
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault
 from outcomes import errors, hows

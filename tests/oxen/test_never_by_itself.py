@@ -12,7 +12,7 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.errors import GenerationNotFound, OxenError, ResultUnavailable, TimedOut
 from kontext_bridge.oxen.jobs import doubt as doubt_module
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State
 from kontext_bridge.standin import Fault
 from kontext_bridge.standin.records import Status

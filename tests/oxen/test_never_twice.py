@@ -25,12 +25,12 @@ from kontext_bridge.oxen.errors import (
 )
 from kontext_bridge.oxen.http import transport as transport_module
 from kontext_bridge.oxen.jobs import doubt as doubt_module
-from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs import finishing as finishing_module
 from kontext_bridge.oxen.jobs import ledger as ledger_module
 from kontext_bridge.oxen.jobs import store as store_module
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.lookup import Found, look_up
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault, Timing
 from kontext_bridge.standin.records import Status
@@ -95,7 +95,7 @@ def test_a_lost_answer_is_found_by_a_machine_whose_clock_is_wrong(
     serve: Any, monkeypatch: pytest.MonkeyPatch, ahead: float
 ) -> None:
     wrong = SimpleNamespace(time=lambda: time.time() + ahead, monotonic=time.monotonic, sleep=time.sleep)
-    for module in (edits_module, ledger_module, transport_module):
+    for module in (finishing_module, ledger_module, transport_module):
         monkeypatch.setattr(module, "time", wrong)
     remote = serve(answer_dropped=Fault(times=1))
     assert hows(remote.run(remote.edits())) == [How.FOUND]

@@ -16,7 +16,7 @@ from kontext_bridge.oxen.http.envelope import parse_json
 from kontext_bridge.oxen.http.transport import Reply
 from kontext_bridge.oxen.jobs import editor as edits_module
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
 from kontext_bridge.standin import Fault
 from outcomes import errors, hows

@@ -8,7 +8,7 @@ import pytest
 from kontext_bridge.oxen.api.client import Client
 from kontext_bridge.oxen.errors import OutcomeUnknown
 from kontext_bridge.oxen.jobs import doubt as doubt_module
-from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.standin import Fault
 
 QUICKLY = Terms(seconds=0.6)

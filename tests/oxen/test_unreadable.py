@@ -15,7 +15,7 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.errors import ResultUnavailable
 from kontext_bridge.oxen.http import fetch as fetch_module
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.standin import Fault
 from PIL import Image
 

@@ -24,7 +24,7 @@ from kontext_bridge.oxen.errors import (
     Unauthenticated,
 )
 from kontext_bridge.oxen.jobs import waiting
-from kontext_bridge.oxen.jobs.editor import How, Terms
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.waiting import wait_for_row
 from kontext_bridge.standin import Fault, Timing
 from patience import PATIENCE, timed

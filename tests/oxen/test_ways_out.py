@@ -6,6 +6,7 @@ import base64
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,8 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.errors import GenerationNotFound, Interrupted, OutcomeUnknown, OxenError
 from kontext_bridge.oxen.http import transport as transport_module
-from kontext_bridge.oxen.jobs import editor as edits_module
-from kontext_bridge.oxen.jobs.editor import How, Terms
 from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.standin import Fault
 from outcomes import hows, without_files
 
@@ -133,7 +133,7 @@ def test_a_result_address_in_another_form_is_that_address(remote: Any, monkeypat
         url = row.result_url
         host = url.partition("://")[2].partition("/")[0]
         other = {"path": url.partition(host)[2], "no scheme": url.partition(":")[2], "spaces": f" {url}\n"}[form]
-        return edits_module.replace(row, result_url=other)
+        return replace(row, result_url=other)
 
     monkeypatch.setattr(Client, "_shown", shown)
     assert hows(remote.run(remote.edits(), Terms(wait=WaitMode.POLLING))) == [How.NEW]

@@ -28,13 +28,14 @@ from forking import serve
 from kontext_bridge.oxen.api import client
 from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.api.uploads import upload
+from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Interrupted, OxenError
 from kontext_bridge.oxen.http import fetch, transport
 from kontext_bridge.oxen.jobs import batch, waiting
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import Edit, Outcome, Terms, WaitMode
+from kontext_bridge.oxen.jobs.order import Edit, Outcome, Terms
 from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import Settings
 

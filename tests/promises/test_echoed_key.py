@@ -16,7 +16,7 @@ from fault_worker import png
 from kontext_bridge.headless.__main__ import main
 from kontext_bridge.nodes.remote import listing
 from kontext_bridge.oxen.jobs.batch import Batch
-from kontext_bridge.oxen.jobs.editor import Terms
+from kontext_bridge.oxen.jobs.order import Terms
 from matrix_runner import KEY, PIECE, files_with_a_piece
 
 # The middle of the key has the form of a generation id; the whole has not.
