@@ -21,7 +21,7 @@ def test_an_older_urllib3_is_named_before_anything_is_sent(
     remote: Any, monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
     (kept,) = remote.run(remote.edits())
-    asked = len(remote.server.requests)
+    asked = sum(one.route != "events" for one in remote.server.requests)  # a stream that broke is opened anew
     monkeypatch.setattr(urllib3, "__version__", version)
     (outcome,) = remote.run(remote.edits(seed=99))
     assert isinstance(outcome.error, Misconfigured)
@@ -29,7 +29,8 @@ def test_an_older_urllib3_is_named_before_anything_is_sent(
     assert "pip install --upgrade 'urllib3>=2.1'" in str(outcome.error)
     with pytest.raises(Misconfigured, match="urllib3"):
         Fetcher(Control()).fetch("https://example.com/a.png")
-    assert len(remote.server.requests) == asked and len(remote.server.billed) == 1
+    assert sum(one.route != "events" for one in remote.server.requests) == asked
+    assert len(remote.server.billed) == 1
     (again,) = remote.run(remote.edits())
     assert again.picture == kept.picture, "what is here needs no library for the network"
 

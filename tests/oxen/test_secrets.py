@@ -96,6 +96,6 @@ def test_an_address_fit_to_be_shown_has_no_user() -> None:
 
 
 def test_hiding_users_takes_no_longer_for_a_text_that_is_made_to_hold_it_up() -> None:
-    since = time.monotonic()
+    since = time.process_time()
     Redactor(None)("a" * 30_000 + ":" + "/" * 30_000 + "@ ")
-    assert time.monotonic() - since < 2.0
+    assert time.process_time() - since < 2.0

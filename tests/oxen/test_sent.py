@@ -24,6 +24,7 @@ from kontext_bridge.oxen.errors import (
 )
 from kontext_bridge.oxen.http import connections
 from kontext_bridge.oxen.http.transport import MAX_PAID_BYTES, Transport
+from patience import PATIENCE
 
 PATH = "/api/ai/queue"
 AWAY = "https://hub.example.invalid"
@@ -216,7 +217,7 @@ def test_what_the_caller_raises_then_is_raised_and_the_request_is_not_completed(
         transport.send("POST", PATH, json=body, paid=True, before_last=refuse)
     transport.close()
     assert raised.value is error
-    assert server.ended.acquire(timeout=5)
+    assert server.ended.acquire(timeout=PATIENCE)
     assert not (b"".join(server.heads) + taken).endswith(b"}")
 
 
