@@ -14,7 +14,7 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.errors import GenerationFailed, GenerationNotFound, ModerationBlocked, ResultUnavailable
 from kontext_bridge.oxen.http.envelope import parse_json
 from kontext_bridge.oxen.http.transport import Reply
-from kontext_bridge.oxen.jobs import editor as edits_module
+from kontext_bridge.oxen.jobs import finishing as finishing_module
 from kontext_bridge.oxen.jobs.batch import Batch
 from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State, request_key
@@ -129,7 +129,7 @@ def test_submit_with_always_new_makes_anew_what_collect_said_is_gone(serve: Any,
     submit = Terms(submit_only=True)
     (sent,) = remote.run(remote.edits(), submit)
     if gone == "row":
-        monkeypatch.setattr(edits_module, "wait_for_row", not_found)
+        monkeypatch.setattr(finishing_module, "wait_for_row", not_found)
     else:
         remote.server.set(**{gone: True})
     with remote.session() as session:
