@@ -89,7 +89,8 @@ class TensorFile(Mapping[str, torch.Tensor]):
     entries: dict[str, Entry]
     metadata: dict[str, str]
     _map: mmap.mmap = field(repr=False)
-    _writable: bool = field(default=True, repr=False)
+    _writable: bool = field(repr=False)
+    _stamp: tuple[int, ...] = field(repr=False)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         entry = self.entries[name]
@@ -116,6 +117,29 @@ class TensorFile(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def whole(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+        """Which of `tensors` are one of this file's, where it lies in the map and in full: their names, to the file's.
+
+        What was copied, cast, cut, joined or turned is none of the file's any more.
+        """
+        base = self._view(torch.uint8, 1, 0).data_ptr()
+        starts = {base + entry.start: name for name, entry in self.entries.items() if entry.stop > entry.start}
+        found = {}
+        for name, tensor in tensors.items():
+            inside = starts.get(tensor.data_ptr()) if tensor.device.type == "cpu" else None
+            if inside is not None and tensor.is_contiguous():
+                entry = self.entries[inside]
+                if tensor.dtype == entry.dtype and tensor.shape == entry.shape:
+                    found[name] = inside
+        return found
+
+    def is_unchanged(self) -> bool:
+        """Whether there is still the same file under this path as when it was opened."""
+        try:
+            return _stamp(self.path) == self._stamp
+        except OSError:
+            return False
+
     def release(self, name: str) -> None:
         """Give the pages of a tensor back to the system; they are read again if the tensor is used again."""
         entry = self.entries[name]
@@ -134,6 +158,7 @@ def open_tensors(path: Path) -> TensorFile:
     if not path.is_file():
         raise DamagedFile(f"There is no file at {path}.")
     with path.open("rb") as handle:
+        stamp = _stamp(path)
         size = path.stat().st_size
         header, data_start = _read_header(path, handle.read(32), handle, size)
         entries = _entries(path, header, data_start, size)
@@ -141,7 +166,12 @@ def open_tensors(path: Path) -> TensorFile:
     metadata = header.get("__metadata__") or {}
     if not isinstance(metadata, dict):
         raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
-    return TensorFile(path, entries, {str(k): str(v) for k, v in metadata.items()}, mapped, writable)
+    return TensorFile(path, entries, {str(k): str(v) for k, v in metadata.items()}, mapped, writable, stamp)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    told = path.stat()
+    return told.st_ino, told.st_size, told.st_mtime_ns
 
 
 def _mapped(path: Path, descriptor: int) -> tuple[mmap.mmap, bool]:

@@ -78,7 +78,7 @@ class Checkpoint:
     linears: dict[str, Weights]
     norms: dict[str, torch.Tensor]
     layout: str
-    _files: tuple[TensorFile, ...]
+    files: tuple[TensorFile, ...]
     _prefix: str
 
     @property
@@ -93,7 +93,7 @@ class Checkpoint:
 
     def release(self, layer: str) -> None:
         """Give the memory-mapped pages of a layer's weight back, once it has been copied elsewhere."""
-        for file in self._files:
+        for file in self.files:
             if f"{self._prefix}{layer}.weight" in file.entries:
                 file.release(f"{self._prefix}{layer}.weight")
 
@@ -129,7 +129,7 @@ def read_checkpoint(path: Path | str, *, pruned: bool = False) -> Checkpoint:
         linears=linears,
         norms=vectors,
         layout=reader.layout(linears),
-        _files=files,
+        files=files,
         _prefix=identity.prefix,
     )
 

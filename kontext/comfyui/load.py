@@ -29,6 +29,7 @@ from ..errors import CheckpointError
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
+from .disk import given_by_comfyui
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
 from .patches import follow_patches, layers_of
@@ -96,6 +97,8 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
         )
     for name, norm in bfl_norms(checkpoint):
         state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
+    if not disable_dynamic:
+        state = given_by_comfyui(state, checkpoint)
     options = {"custom_operations": Operations, "dtype": torch.bfloat16}
     patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, disable_dynamic=disable_dynamic)
     if patcher is None:
