@@ -106,14 +106,15 @@ class Checkpoint:
         )
 
 
-def read_checkpoint(path: Path | str, *, pruned: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path | str, *, pruned: bool = False, read_only: bool = False) -> Checkpoint:
     """The model in a .safetensors file or a diffusers folder; nothing but headers and scales is read yet.
 
-    pruned: also take models of FLUX.1's width with other block counts. Raises DamagedFile, UnknownLayout,
-    WrongModel or NonFinite (a scale), each naming the file and, where it is one tensor's fault, the tensor.
+    pruned: also take models of FLUX.1's width with other block counts. read_only: as for `open_tensors`.
+    Raises DamagedFile, UnknownLayout, WrongModel or NonFinite (a scale), each naming the file and, where it is one
+    tensor's fault, the tensor.
     """
     path = Path(path)
-    files = tuple(open_model(path))
+    files = tuple(open_model(path, read_only=read_only))
     shapes = {name: entry.shape for file in files for name, entry in file.entries.items()}
     metadata = {key: value for file in files for key, value in file.metadata.items()}
     identity = identify(shapes, metadata, path, pruned=pruned)

@@ -28,10 +28,15 @@ logger = logging.getLogger(__name__)
 _SUFFIXES = (".safetensors", ".sft")
 
 
+def comfyui_reads_files() -> bool:
+    """Whether dynamic VRAM is on."""
+    # Before there was any, there was no such module.
+    return bool(getattr(getattr(comfy, "memory_management", None), "aimdo_enabled", False))
+
+
 def given_by_comfyui(state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
     """The same tensors; with dynamic VRAM, those that the checkpoint's files hold as they are come from ComfyUI."""
-    # Before dynamic VRAM there was no such module.
-    if not getattr(getattr(comfy, "memory_management", None), "aimdo_enabled", False):
+    if not comfyui_reads_files():
         return state
     given = dict(state)
     for file in checkpoint.files:

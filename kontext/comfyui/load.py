@@ -29,7 +29,7 @@ from ..errors import CheckpointError
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
-from .disk import given_by_comfyui
+from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
 from .patches import follow_patches, layers_of
@@ -59,7 +59,7 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
     that is no Kontext model, NonFinite naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and
     there is none, and for an FP8 file where there are no 8-bit floats.
     """
-    checkpoint = read_checkpoint(path, pruned=pruned)
+    checkpoint = _checked(path, pruned, disable_dynamic=compiled)
     device = comfy.model_management.get_torch_device()
     if checkpoint.is_fp8 and not holds_fp8(device):
         raise no_fp8_there(device, checkpoint.path.name)
@@ -72,8 +72,14 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
 
 def _rebuild(path: Path | str, compute: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:
     """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
-    checkpoint = read_checkpoint(path, pruned=pruned)
-    return _build(checkpoint, compute, compiled=compiled, disable_dynamic=disable_dynamic or compiled)
+    disable_dynamic = disable_dynamic or compiled
+    checkpoint = _checked(path, pruned, disable_dynamic=disable_dynamic)
+    return _build(checkpoint, compute, compiled=compiled, disable_dynamic=disable_dynamic)
+
+
+def _checked(path: Path | str, pruned: bool, *, disable_dynamic: bool) -> Checkpoint:
+    # Dynamic VRAM pins copies, and not what is mapped.
+    return read_checkpoint(path, pruned=pruned, read_only=comfyui_reads_files() and not disable_dynamic)
 
 
 def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:

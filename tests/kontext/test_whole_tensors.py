@@ -74,6 +74,8 @@ def test_tensors_that_had_to_be_copied_out_of_the_file_are_not_taken_for_it(tmp_
     monkeypatch.setattr(files.mmap, "mmap", read_only)
     file = open_tensors(tmp_path / "some.safetensors")
     assert file.whole(dict(file)) == {"large": "large"}
+    in_place = open_tensors(tmp_path / "some.safetensors", read_only=True)
+    assert set(in_place.whole(dict(in_place))) == set(TENSORS) - {"empty"}
 
 
 def test_tensors_at_odd_addresses_are_not_taken_for_the_files(tmp_path):
