@@ -82,14 +82,15 @@ class TensorFile(Mapping[str, torch.Tensor]):
 
     The map is private, so writing to a tensor never reaches the file. It lives as long as any tensor does. Of a file
     that is too large for that the map is read only: its small tensors are copies, which may be changed, and the large
-    ones must not be written to.
+    ones must not be written to. A file that was opened to be read only has no copies either.
     """
 
     path: Path
     entries: dict[str, Entry]
     metadata: dict[str, str]
     _map: mmap.mmap = field(repr=False)
-    _writable: bool = field(default=True, repr=False)
+    _copies_small: bool = field(repr=False)
+    _stamp: tuple[int, ...] = field(repr=False)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         entry = self.entries[name]
@@ -102,7 +103,7 @@ class TensorFile(Mapping[str, torch.Tensor]):
             return data.view(entry.shape)
         tensor = self._view(entry.dtype, count, entry.start).view(entry.shape)
         is_small = entry.stop - entry.start <= _COPIED
-        return tensor.clone() if is_small and not self._writable else tensor
+        return tensor.clone() if is_small and self._copies_small else tensor
 
     def _view(self, dtype: torch.dtype, count: int, start: int) -> torch.Tensor:
         with warnings.catch_warnings():
@@ -116,6 +117,29 @@ class TensorFile(Mapping[str, torch.Tensor]):
     def __len__(self) -> int:
         return len(self.entries)
 
+    def whole(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+        """Which of `tensors` are one of this file's, where it lies in the map and in full: their names, to the file's.
+
+        What was copied, cast, cut, joined or turned is none of the file's any more.
+        """
+        base = self._view(torch.uint8, 1, 0).data_ptr()
+        starts = {base + entry.start: name for name, entry in self.entries.items() if entry.stop > entry.start}
+        found = {}
+        for name, tensor in tensors.items():
+            inside = starts.get(tensor.data_ptr()) if tensor.device.type == "cpu" else None
+            if inside is not None and tensor.is_contiguous():
+                entry = self.entries[inside]
+                if tensor.dtype == entry.dtype and tensor.shape == entry.shape:
+                    found[name] = inside
+        return found
+
+    def is_unchanged(self) -> bool:
+        """Whether there is still the same file under this path as when it was opened."""
+        try:
+            return _stamp(self.path) == self._stamp
+        except OSError:
+            return False
+
     def release(self, name: str) -> None:
         """Give the pages of a tensor back to the system; they are read again if the tensor is used again."""
         entry = self.entries[name]
@@ -126,29 +150,38 @@ class TensorFile(Mapping[str, torch.Tensor]):
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
-def open_tensors(path: Path) -> TensorFile:
+def open_tensors(path: Path, *, read_only: bool = False) -> TensorFile:
     """The file's tensors, memory-mapped.
 
+    read_only: nobody writes to them or pins them where they lie, so the system need not set memory aside for them.
     Raises DamagedFile if the file is missing, cut short, malformed or of another kind; the text says which.
     """
     if not path.is_file():
         raise DamagedFile(f"There is no file at {path}.")
     with path.open("rb") as handle:
+        stamp = _stamp(path)
         size = path.stat().st_size
         header, data_start = _read_header(path, handle.read(32), handle, size)
         entries = _entries(path, header, data_start, size)
-        mapped, writable = _mapped(path, handle.fileno())
+        mapped, is_writable = _mapped(path, handle.fileno(), read_only)
     metadata = header.get("__metadata__") or {}
     if not isinstance(metadata, dict):
         raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
-    return TensorFile(path, entries, {str(k): str(v) for k, v in metadata.items()}, mapped, writable)
+    told = {str(key): str(value) for key, value in metadata.items()}
+    return TensorFile(path, entries, told, mapped, not (is_writable or read_only), stamp)
 
 
-def _mapped(path: Path, descriptor: int) -> tuple[mmap.mmap, bool]:
+def _stamp(path: Path) -> tuple[int, ...]:
+    told = path.stat()
+    return told.st_ino, told.st_size, told.st_mtime_ns
+
+
+def _mapped(path: Path, descriptor: int, read_only: bool) -> tuple[mmap.mmap, bool]:
     """The file as memory, and whether that may be written to."""
     try:
-        # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them.
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY), True
+        if not read_only:
+            # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them.
+            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY), True
     except OSError as error:
         logger.warning(
             "%s is larger than the memory and swap that are left (%s), so it is read in place: bringing its weights "
@@ -220,15 +253,16 @@ def _entry(path: Path, name: str, value: Any, data_start: int) -> Entry:
 _INDEX = "diffusion_pytorch_model.safetensors.index.json"
 
 
-def open_model(path: Path) -> list[TensorFile]:
+def open_model(path: Path, *, read_only: bool = False) -> list[TensorFile]:
     """The files of a model: one file, or all shards of a diffusers folder (or of its `transformer` folder).
 
-    Raises DamagedFile if there is nothing to read, a shard is missing, or two shards hold the same tensor.
+    read_only: as for `open_tensors`. Raises DamagedFile if there is nothing to read, a shard is missing, or two shards
+    hold the same tensor.
     """
     if not path.is_dir():
-        return [open_tensors(path)]
+        return [open_tensors(path, read_only=read_only)]
     folder = path / "transformer" if (path / "transformer").is_dir() else path
-    files = [open_tensors(shard) for shard in _shards(folder)]
+    files = [open_tensors(shard, read_only=read_only) for shard in _shards(folder)]
     names = [name for file in files for name in file]
     if len(names) != len(set(names)):
         raise DamagedFile(f"Two shards in {folder.name} hold the same tensor. Download the folder again.")

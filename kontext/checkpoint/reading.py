@@ -78,7 +78,7 @@ class Checkpoint:
     linears: dict[str, Weights]
     norms: dict[str, torch.Tensor]
     layout: str
-    _files: tuple[TensorFile, ...]
+    files: tuple[TensorFile, ...]
     _prefix: str
 
     @property
@@ -93,7 +93,7 @@ class Checkpoint:
 
     def release(self, layer: str) -> None:
         """Give the memory-mapped pages of a layer's weight back, once it has been copied elsewhere."""
-        for file in self._files:
+        for file in self.files:
             if f"{self._prefix}{layer}.weight" in file.entries:
                 file.release(f"{self._prefix}{layer}.weight")
 
@@ -106,14 +106,15 @@ class Checkpoint:
         )
 
 
-def read_checkpoint(path: Path | str, *, pruned: bool = False) -> Checkpoint:
+def read_checkpoint(path: Path | str, *, pruned: bool = False, read_only: bool = False) -> Checkpoint:
     """The model in a .safetensors file or a diffusers folder; nothing but headers and scales is read yet.
 
-    pruned: also take models of FLUX.1's width with other block counts. Raises DamagedFile, UnknownLayout,
-    WrongModel or NonFinite (a scale), each naming the file and, where it is one tensor's fault, the tensor.
+    pruned: also take models of FLUX.1's width with other block counts. read_only: as for `open_tensors`.
+    Raises DamagedFile, UnknownLayout, WrongModel or NonFinite (a scale), each naming the file and, where it is one
+    tensor's fault, the tensor.
     """
     path = Path(path)
-    files = tuple(open_model(path))
+    files = tuple(open_model(path, read_only=read_only))
     shapes = {name: entry.shape for file in files for name, entry in file.entries.items()}
     metadata = {key: value for file in files for key, value in file.metadata.items()}
     identity = identify(shapes, metadata, path, pruned=pruned)
@@ -129,7 +130,7 @@ def read_checkpoint(path: Path | str, *, pruned: bool = False) -> Checkpoint:
         linears=linears,
         norms=vectors,
         layout=reader.layout(linears),
-        _files=files,
+        files=files,
         _prefix=identity.prefix,
     )
 

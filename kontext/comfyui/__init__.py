@@ -1,6 +1,7 @@
 """Kontext as an ordinary MODEL of ComfyUI. These files import ComfyUI.
 
 load.py      a checkpoint into a ModelPatcher
+disk.py      the file's tensors as ComfyUI's own loader gives them, for dynamic VRAM
 ops.py       the layers that ComfyUI builds its Flux from
 patches.py   ComfyUI's weight patches as branches beside the layers
 lora.py      a LoRA file put on a MODEL

@@ -29,6 +29,7 @@ from ..errors import CheckpointError
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
+from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
 from .patches import follow_patches, layers_of
@@ -58,7 +59,7 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
     that is no Kontext model, NonFinite naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and
     there is none, and for an FP8 file where there are no 8-bit floats.
     """
-    checkpoint = read_checkpoint(path, pruned=pruned)
+    checkpoint = _checked(path, pruned, disable_dynamic=compiled)
     device = comfy.model_management.get_torch_device()
     if checkpoint.is_fp8 and not holds_fp8(device):
         raise no_fp8_there(device, checkpoint.path.name)
@@ -71,8 +72,14 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
 
 def _rebuild(path: Path | str, compute: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:
     """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
-    checkpoint = read_checkpoint(path, pruned=pruned)
-    return _build(checkpoint, compute, compiled=compiled, disable_dynamic=disable_dynamic or compiled)
+    disable_dynamic = disable_dynamic or compiled
+    checkpoint = _checked(path, pruned, disable_dynamic=disable_dynamic)
+    return _build(checkpoint, compute, compiled=compiled, disable_dynamic=disable_dynamic)
+
+
+def _checked(path: Path | str, pruned: bool, *, disable_dynamic: bool) -> Checkpoint:
+    # Dynamic VRAM pins copies, and not what is mapped.
+    return read_checkpoint(path, pruned=pruned, read_only=comfyui_reads_files() and not disable_dynamic)
 
 
 def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_dynamic: bool) -> Any:
@@ -96,6 +103,8 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
         )
     for name, norm in bfl_norms(checkpoint):
         state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
+    if not disable_dynamic:
+        state = given_by_comfyui(state, checkpoint)
     options = {"custom_operations": Operations, "dtype": torch.bfloat16}
     patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, disable_dynamic=disable_dynamic)
     if patcher is None:
