@@ -110,7 +110,8 @@ def fault(layer: Any, *, pins: bool) -> dict[str, torch.Tensor]:
         (comfy.pinned_memory, "get_pin"): lambda *_, **__: held[0] if held else None,
         (comfy.pinned_memory, "pin_memory"): lambda *_, **__: held.append(pinned.memory) if pins else None,
         (comfy_aimdo.host_buffer, "read_file_to_device"): read_to_gpu,
-        (comfy_aimdo.model_vbar, "vbar_fault"): lambda _: "signature",
+        # Some versions pin only what the GPU has no room for.
+        (comfy_aimdo.model_vbar, "vbar_fault"): lambda _: None if pins else "signature",
         (comfy_aimdo.model_vbar, "vbar_signature_compare"): lambda *_: False,
         (comfy_aimdo.torch, "aimdo_to_tensor"): lambda allocated, _: allocated,
     }
