@@ -48,7 +48,7 @@ class Joined:
     offsets: tuple[int, ...]
 
     def __iter__(self) -> Iterator[Branch]:
-        downs = self.down.split([up.shape[1] for up in self.ups])
+        downs = self.down.split_with_sizes([up.shape[1] for up in self.ups])
         return (Branch(*parts) for parts in zip(downs, self.ups, self.offsets, strict=True))
 
     def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
@@ -124,14 +124,15 @@ def _balanced(down: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch
 
 @dataclass(frozen=True)
 class Shift:
-    """What a LoRA adds to a layer's bias: `values`, its strength in them, to as many outputs from `offset` on."""
+    """What a LoRA adds to a layer's bias: `values * strength`, to as many outputs from `offset` on."""
 
     values: torch.Tensor
     offset: int
+    strength: float = 1.0
 
     def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
         """Add it to `out`, in place, whatever the input `x` is."""
-        out[..., self.offset : self.offset + len(self.values)].add_(self.values.to(out))
+        out[..., self.offset : self.offset + len(self.values)].add_(self.values.to(out), alpha=self.strength)
 
     def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Shift:
-        return Shift(fn(self.values), self.offset)
+        return Shift(fn(self.values), self.offset, self.strength)
