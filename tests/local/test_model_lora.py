@@ -217,14 +217,14 @@ def memory_told() -> Any:
     told["clone"].append(model.model_size())
     model.load(cpu, full_load=True)
     told["size"].append(beside())
-    told["whole"] = [model.loaded_size(), model.model_size()]
+    told["whole"], there = [model.loaded_size(), model.model_size()], loaded()
     model.partially_unload(cpu, model.model_size() // 3)
-    told["given back"] = [model.loaded_size(), loaded()]
+    told["given back"] = [model.model_size() - model.loaded_size(), there - loaded()]
     model.unpatch_model(cpu)
-    budget = model.model_size() // 2
+    budget = int(model.model_size() * 0.9)
     model.load(cpu, lowvram_model_memory=budget)
-    told["half"] = [model.loaded_size(), loaded()]
-    told["is half"] = [beside(loaded_only=True) < beside(), loaded() <= budget]
+    told["in part"] = [model.loaded_size(), loaded()]
+    told["is part"] = [0 < beside(loaded_only=True) < beside(), loaded() <= budget]
     model.detach()
     told["let go"] = [beside(), 0]
     return told
@@ -232,13 +232,13 @@ def memory_told() -> Any:
 
 def test_lora_that_takes_memory_which_comfyui_does_not_know_of_is_noticed(ask: Ask) -> None:
     told = ask(memory_told)
-    assert told.pop("is half") == [True, True]
-    assert told["size"][0] > 0 and told["whole"][0] > told["half"][0] > 0
+    assert told.pop("is part") == [True, True]
+    assert told["size"][0] > 0 and told["given back"][0] > 0
     assert {what: both for what, both in told.items() if both[0] != both[1]} == {}
 
 
 class Moves(TorchDispatchMode):
-    """Whether each copy to the meta device would be waited for."""
+    """Whether each copy of a matrix to the meta device would be waited for."""
 
     def __init__(self):
         super().__init__()
@@ -247,7 +247,8 @@ class Moves(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
-        if function.overloadpacket.__name__ == "_to_copy" and out.is_meta and not args[0].is_meta:
+        # Scales are numbers, and ComfyUI itself brings the weights.
+        if function.overloadpacket.__name__ == "_to_copy" and out.is_meta and args[0].is_cpu and args[0].ndim == 2:
             self.waited_for.append(not kwargs.get("non_blocking"))
         return out
 
@@ -289,6 +290,9 @@ def under_dynamic_vram() -> Any:
     gpu, calls = torch.device("meta"), []
     stock = with_stock_lora(ours(), "kohya.safetensors", 0.7)
     vbar, pins = MagicMock(), MagicMock()
+    vbar.return_value = MagicMock(
+        alloc=lambda size: (0, 0, size), free_memory=lambda _: 0, loaded_size=lambda: 0, prioritize=lambda: None
+    )
     real = comfy.lora.calculate_weight
     comfy.lora.calculate_weight = lambda *others, **named: calls.append(1) or real(*others, **named)
     try:
