@@ -247,9 +247,15 @@ class Moves(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         out = function(*args, **kwargs)
-        # Scales are numbers, and ComfyUI itself brings the weights.
-        if function.overloadpacket.__name__ == "_to_copy" and out.is_meta and args[0].is_cpu and args[0].ndim == 2:
-            self.waited_for.append(not kwargs.get("non_blocking"))
+        # Scales are numbers, and ComfyUI itself brings the weights. In inference mode torch shows `to` by that name.
+        if (
+            function.overloadpacket.__name__ in ("to", "_to_copy")
+            and out.is_meta
+            and args[0].is_cpu
+            and args[0].ndim == 2
+        ):
+            named = dict(zip((argument.name for argument in function._schema.arguments), args, strict=False))
+            self.waited_for.append(not (named | kwargs).get("non_blocking"))
         return out
 
 
