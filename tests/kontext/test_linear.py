@@ -5,7 +5,8 @@ import torch
 from alone import succeeds_alone
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
 from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
-from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
+from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, dequantise, is_finite, quantise_rows, widen
+from kontext_bridge.kontext.fp8.quantising import MAX_E4M3
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
