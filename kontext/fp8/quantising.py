@@ -25,18 +25,18 @@ logger = logging.getLogger(__name__)
 
 MAX_E4M3 = 448.0
 _E4M3 = torch.float8_e4m3fn
-# The smallest scale given to a row: an all-zero row must not divide by zero.
-_TINY = 1e-12
 # A compiler rounds as torch does, number by number, only where it is told to; and no workers for three small kernels.
 _AS_TORCH_ROUNDS = {
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
     "compile_threads": 1,
 }
-# Rows and columns of what ways are compared on.
-_TRIED = ((2, 16), (96, 3072), (33, 15360))
+# Rows and columns of what ways are compared on. A compiler fits its kernels to the first that it sees.
+_TRIED = ((2, 16), (33, 15360))
+_USUAL = (4096, 3072)
 
 Quantised = tuple[torch.Tensor, torch.Tensor]
+_Way = Callable[[torch.Tensor, "torch.Tensor | None", bool], Quantised]
 
 # Dictionaries and no cached functions: a compiler can look into them without leaving its graph.
 _WRITES: dict[torch.device, bool] = {}
@@ -62,7 +62,7 @@ def quantised(rows: torch.Tensor, mean: torch.Tensor | None = None, *, together:
             _JOINS[device] = False
             logger.warning("Quantising in one kernel failed on %s, so it is done in several: %s", device, error)
     if device not in _WRITES:
-        _WRITES[device] = _compared(device, _written) is None
+        _WRITES[device] = _compared(device, _written, *_TRIED) is None
     return (_written if _WRITES[device] else _plain)(rows, mean, together)
 
 
@@ -74,29 +74,33 @@ def join_on(device: torch.device) -> None:
     if importlib.util.find_spec("triton") is not None:
         # As edits run: a compiler makes other kernels for tensors that could be differentiated.
         with torch.inference_mode():
-            why = _compared(device, _joined) or _slower(device)
+            why = _compared(device, _joined, _USUAL, *_TRIED) or _slower(device)
     _JOINS[device] = why is None
     logger.info("Quantising on %s: %s", device, "in one kernel" if why is None else f"in several kernels ({why})")
 
 
-def _largest(rows: torch.Tensor, together: bool) -> torch.Tensor:
-    # In one operation, which reads the rows once and writes nothing of their size.
-    dimensions = (0, 1) if together else (1,)
-    return torch.linalg.vector_norm(rows, torch.inf, dim=dimensions, keepdim=True, dtype=torch.float32)
-
-
 def _plain(rows: torch.Tensor, mean: torch.Tensor | None, together: bool) -> Quantised:
     rest = rows if mean is None else rows - mean
-    # Never without dimensions: torch would round such a scale to the rows' type before it divides.
-    scale = _largest(rest, together).div_(MAX_E4M3).clamp_(min=_TINY)
+    scale = _scale(rest, together)
     # The largest number of a row may come out one rounding above MAX_E4M3, which the cast takes down again.
     return (rest / scale).to(_E4M3), scale
 
 
 def _written(rows: torch.Tensor, mean: torch.Tensor | None, together: bool) -> Quantised:
     rest = rows if mean is None else rows - mean
-    scale = _largest(rest, together).div_(MAX_E4M3).clamp_(min=_TINY)
+    scale = _scale(rest, together)
     return torch.div(rest, scale, out=torch.empty_like(rest, dtype=_E4M3)), scale
+
+
+def _scale(rows: torch.Tensor, together: bool) -> torch.Tensor:
+    # In one operation, which reads the rows once and writes nothing of their size.
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
+    if together:
+        # Never without dimensions: torch would round such a scale to the rows' type before it divides.
+        largest = largest.amax(dim=0, keepdim=True)
+    # Asked for here and no constant of this file, which a compiler would take for one that changes.
+    # The smallest scale is for rows of zeros, by which must not be divided.
+    return (largest / torch.finfo(_E4M3).max).clamp(min=1e-12)
 
 
 # A compiler counts what it has compiled by the function.
@@ -123,14 +127,13 @@ def _joined(rows: torch.Tensor, mean: torch.Tensor | None, together: bool) -> Qu
     return found
 
 
-def _compared(device: torch.device, way: Callable[[torch.Tensor, torch.Tensor | None, bool], Quantised]) -> str | None:
+def _compared(device: torch.device, way: _Way, *shapes: tuple[int, int]) -> str | None:
     """Why a way cannot be taken on the device; None where its bits are the plain one's."""
     try:
-        for shape in _TRIED:
+        for shape in shapes:
             rows = _uneven(*shape, device)
-            mean = rows[1:2].clone()
-            for apart, together in (None, False), (mean, False), (mean, True):
-                one, other = way(rows, apart, together), _plain(rows, apart, together)
+            for mean, together in _forms(rows):
+                one, other = way(rows, mean, together), _plain(rows, mean, together)
                 if not all(torch.equal(_bits(a), _bits(b)) for a, b in zip(one, other, strict=True)):
                     return "it rounds otherwise"
     # A compiler raises anything.
@@ -139,6 +142,12 @@ def _compared(device: torch.device, way: Callable[[torch.Tensor, torch.Tensor | 
             raise
         return first_line(error)
     return None
+
+
+def _forms(rows: torch.Tensor) -> list[tuple[torch.Tensor | None, bool]]:
+    """With which mean, and whether together, a layer's rows may be quantised."""
+    mean = rows[1:2].clone()
+    return [(None, False), (mean, False), (mean, True)]
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -156,15 +165,15 @@ def _slower(device: torch.device) -> str | None:
     return None if joined < several else f"{joined * 1e3:.2f} ms, and {several * 1e3:.2f} ms in several kernels"
 
 
-def _seconds(device: torch.device, way: Callable[[torch.Tensor, torch.Tensor | None, bool], Quantised]) -> float:
-    rows = _uneven(4096, 3072, device)
+def _seconds(device: torch.device, way: _Way) -> float:
+    rows = _uneven(*_USUAL, device)
     taken = []
     # The first runs choose and load kernels.
     for _ in range(8):
         torch.cuda.synchronize(device)
         start = time.perf_counter()
-        for mean in None, rows[1:2].clone():
-            way(rows, mean, False)
+        for mean, together in _forms(rows):
+            way(rows, mean, together)
         torch.cuda.synchronize(device)
-        taken.append((time.perf_counter() - start) / 2)
+        taken.append(time.perf_counter() - start)
     return min(taken)

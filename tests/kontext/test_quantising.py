@@ -135,6 +135,7 @@ def triton(monkeypatch):
     counter, real = CompileCounter(), torch.compile
     torch.compiler.reset()
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(quantising, "_USUAL", (64, 48))
 
     def compiled(function, *, options, **others):
         assert options == quantising._AS_TORCH_ROUNDS
