@@ -53,10 +53,11 @@ def _install(patcher: Any) -> None:
         key: str, device_to: Any = None, inplace_update: bool = False, return_weight: bool = False, **others: Any
     ) -> Any:
         asked: Any = known()
-        if return_weight and key.endswith(_WEIGHT):
+        if key.endswith(_WEIGHT):
             layer = comfy.utils.get_attr(asked.model, key.removesuffix(_WEIGHT))
             if isinstance(layer, ComfyLinear):
-                return _patched(asked, key, layer)
+                # Asked to change the weight, there is nothing to work out: the patches are computed beside it.
+                return _patched(asked, key, layer) if return_weight else None
         return kind.patch_weight_to_device(asked, key, device_to, inplace_update, return_weight, **others)
 
     def model_state_dict(filter_prefix: str | None = None) -> _Numbers:

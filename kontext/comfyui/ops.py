@@ -9,9 +9,10 @@ Only for a running ComfyUI: importing this imports comfy.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.lora  # type: ignore[import-not-found]
@@ -23,11 +24,14 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import BadRequest
-from ..fp8.compute import Branch, Compute
+from ..fp8.branches import Branch, Joined
+from ..fp8.compute import Compute
 from ..fp8.devices import SINCE_ADA, Ability, ability, multiply, name_of
 from ..fp8.formats import FORMATS, dequantise
 from ..fp8.products import fits_fp8, rows_of, widened
 from .steps import Steps
+
+logger = logging.getLogger(__name__)
 
 _NAMES = ("weight", "weight_scale", "bias")
 
@@ -77,18 +81,40 @@ class Plan:
 
 @dataclass(frozen=True)
 class Patches:
-    """ComfyUI's patches of a layer's weight: all of them `branches` beside it, or else all of them `dense`.
+    """ComfyUI's patches of a layer's weight: all of them `beside` it, or else all of them `dense`.
 
     dense: at least one is no plain LoRA, and the weight is written out and patched at each use. made_for: what they
-    were made for.
+    were made for. settled: whether it has been tried to have `beside` lie where a GPU can fetch it by itself.
     """
 
-    branches: tuple[Branch, ...] = ()
+    beside: Joined | None = None
     dense: tuple[Any, ...] = ()
     made_for: object = None
+    settled: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.branches or self.dense)
+        return bool(self.beside or self.dense)
+
+    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Patches:
+        """The same with the matrices moved or cast."""
+        if self.beside is None:
+            return self
+        beside = self.beside.moved(fn)
+        # A model that is cast for good computes in another type than they were made for.
+        made_for = self.made_for if beside.down.dtype == self.beside.down.dtype else None
+        return Patches(beside, self.dense, made_for)
+
+
+def _fetchable(beside: Joined) -> Joined:
+    """The LoRA in memory that a GPU can read by itself, where ComfyUI has such for the weights."""
+    # torch gives it back when the last tensor is gone; what ComfyUI pins would have to be unpinned by hand.
+    if comfy.model_management.MAX_PINNED_MEMORY <= 0:
+        return beside
+    try:
+        return beside.moved(lambda tensor: tensor if tensor.is_pinned() else tensor.pin_memory())
+    except RuntimeError as error:
+        logger.info("A LoRA stays in ordinary memory, from where copies take longer: %s", error)
+        return beside
 
 
 class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
@@ -126,7 +152,7 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
 
     @property
     def branches(self) -> tuple[Branch, ...]:
-        return self.patches.branches
+        return tuple(self.patches.beside or ())
 
     @property
     def dense(self) -> tuple[Any, ...]:
@@ -160,8 +186,15 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             return tensor.to(fn(tensor.new_empty(0)).device) if is_kept else fn(tensor)
 
         super()._apply(careful, recurse)  # type: ignore[no-untyped-call]
-        self.patch(Patches(tuple(branch.moved(fn) for branch in self.branches), self.dense))
+        self.patch(self.patches.moved(fn))
         return self
+
+    def state_dict(self, *others: Any, destination: Any = None, **named_others: Any) -> Any:
+        """What the layer keeps. Asked by itself, as ComfyUI does to learn what it takes to move it, with its LoRA."""
+        kept = super().state_dict(*others, destination=destination, **named_others)
+        if self.patches.beside is not None and destination is None and not others:
+            kept.update({f"beside.{i}": tensor for i, tensor in enumerate(self.patches.beside.tensors)})
+        return kept
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output [..., N] for x [..., K], in x's type."""
@@ -181,9 +214,20 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
                 if wrappers or self.dense:
                     return functional.linear(x, self._written_out(weight, x, wrappers), bias)
                 out = self._product(x, weight, bias, rows)
-        for branch in self.branches:
-            branch.add_to(out, x)
+        if self.patches.beside is not None:
+            self._brought(self.patches.beside, x.device).add_to(out, x)
         return out
+
+    def _brought(self, beside: Joined, device: torch.device) -> Joined:
+        """The LoRA on the device, for one use where it lies beside a weight that had no room there."""
+        if beside.down.device == device:
+            return beside
+        if not (self.patches.settled or torch.compiler.is_compiling()):
+            beside = _fetchable(beside)
+            self.patch(replace(self.patches, beside=beside, settled=True))
+        # A copy that is waited for would have the GPU run dry at each of the layers.
+        non_blocking = comfy.model_management.device_supports_non_blocking(device)
+        return beside.moved(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def _is_settled(self, x: torch.Tensor) -> bool:
         """Whether the weights lie ready beside x, with nobody about to change or move them."""

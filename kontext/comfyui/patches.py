@@ -5,19 +5,23 @@ layers here refuse that (ops.py); instead, each time a patcher has loaded the mo
 to the layers. The patcher calls back for it, its clones inherit the callback, and it holds under every kind of
 memory management, since all of them end in the same call.
 
+What is beside the layers takes memory, and ComfyUI makes room before it loads. So where it divides the memory itself,
+the layers have their patches first, and count them with their weights.
+
 Only for a running ComfyUI: importing this imports comfy.
 """
 
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any
 
 import comfy.weight_adapter  # type: ignore[import-not-found]
 import torch
 from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 
-from ..fp8.compute import Branch
+from ..fp8.branches import Branch, join
 from .ops import ComfyLinear, Patches
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,36 @@ def follow_patches(patcher: Any) -> None:
     """Keep the layers' branches those of this ModelPatcher, or of the clone of it that was loaded last."""
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     patcher.add_callback_with_key(CallbacksMP.ON_DETACH, _KEY, _detached)
+    patcher.add_callback_with_key(CallbacksMP.ON_CLONE, _KEY, _cloned)
+    # ComfyUI measures a model once and tells its clones.
+    patcher.model_size()
+    _count(patcher)
+
+
+def _cloned(original: Any, clone: Any) -> None:
+    # It has been told the size with the original's LoRA.
+    clone.size = original.size
+    _count(clone)
+
+
+def _count(patcher: Any) -> None:
+    """Have ComfyUI count the LoRA when it makes room for the model and shares out what there is."""
+    # The patcher holds these functions: a plain reference back would keep it alive until the next garbage collection.
+    known, kind = weakref.ref(patcher), type(patcher)
+
+    def model_size() -> int:
+        asked: Any = known()
+        size: int = kind.model_size(asked)
+        return size if asked.is_dynamic() else size + _size_beside(asked)
+
+    def load(device_to: Any = None, *others: Any, **named_others: Any) -> Any:
+        asked: Any = known()
+        if not asked.is_dynamic():
+            _hand_over(asked, device_to)
+        return kind.load(asked, device_to, *others, **named_others)
+
+    patcher.model_size = model_size
+    patcher.load = load
 
 
 def layers_of(patcher: Any) -> list[tuple[str, ComfyLinear]]:
@@ -37,18 +71,11 @@ def layers_of(patcher: Any) -> list[tuple[str, ComfyLinear]]:
 
 
 def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
-    dtype = patcher.model.get_dtype_inference()
-    # Dynamic VRAM brings every weight to the device for its use. Otherwise room was made for the weights that are
-    # there and no others, and a branch is brought along like its weight.
-    dynamic = patcher.is_dynamic()
+    _hand_over(patcher, device)
     slow = 0
-    for name, layer in layers_of(patcher):
-        place = device if dynamic else layer.weight.device
-        made_for = (patcher.patches_uuid, place, dtype)
+    for _name, layer in layers_of(patcher):
         # Dynamic VRAM patches while it faults weights in, unless it finds nothing to do.
         layer.weight_lowvram_function = None
-        if layer.patches.made_for != made_for:
-            layer.patch(_patches(patcher.patches.get(f"{name}.weight", []), made_for))
         slow += bool(layer.dense)
     if slow:
         logger.warning(
@@ -58,6 +85,28 @@ def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
         )
 
 
+def _hand_over(patcher: Any, device: torch.device) -> None:
+    """Give the layers this ModelPatcher's patches, each beside its weight."""
+    made_for = (patcher.patches_uuid, patcher.model.get_dtype_inference())
+    # Dynamic VRAM brings every weight to the device for its use, and gives way to whatever else is there.
+    dynamic = patcher.is_dynamic()
+    for name, layer in layers_of(patcher):
+        place = device if dynamic else layer.weight.device
+        if layer.patches.made_for != made_for:
+            layer.patch(_patches(patcher.patches.get(f"{name}.weight", []), place, made_for))
+        elif layer.patches.beside is not None and layer.patches.beside.down.device != place:
+            layer.patch(layer.patches.moved(lambda tensor, place=place: tensor.to(place)))  # type: ignore[misc]
+
+
+def _size_beside(patcher: Any) -> int:
+    """How many bytes this ModelPatcher's patches take beside the layers."""
+    numbers = 0
+    for name, _ in layers_of(patcher) if patcher.patches else []:
+        for branch in _plain(patcher.patches.get(f"{name}.weight", [])) or []:
+            numbers += branch.down.numel() + branch.up.numel()
+    return numbers * int(patcher.model.get_dtype_inference().itemsize)
+
+
 def _detached(patcher: Any, unpatch_all: bool) -> None:
     # A clone that is thrown away detaches too, without meaning the model; the others may be at work.
     if unpatch_all:
@@ -65,15 +114,21 @@ def _detached(patcher: Any, unpatch_all: bool) -> None:
             layer.patch(Patches())
 
 
-def _patches(patches: list[Any], made_for: tuple[Any, torch.device, torch.dtype]) -> Patches:
-    branches = [_branch(patch, *made_for[1:]) for patch in patches]
-    plain = [branch for branch in branches if branch is not None]
-    if len(plain) < len(patches):
+def _patches(patches: list[Any], place: torch.device, made_for: tuple[Any, torch.dtype]) -> Patches:
+    plain = _plain(patches)
+    if plain is None:
         return Patches(dense=tuple(patches), made_for=made_for)
-    return Patches(tuple(branch for branch in plain if branch.strength), made_for=made_for)
+    return Patches(join(plain, place, made_for[1]), made_for=made_for)
 
 
-def _branch(patch: Any, device: torch.device, dtype: torch.dtype) -> Branch | None:
+def _plain(patches: list[Any]) -> list[Branch] | None:
+    """A layer's patches as branches, less those without effect; None if one of them is no plain LoRA."""
+    branches = [_branch(patch) for patch in patches]
+    plain = [branch for branch in branches if branch is not None]
+    return [branch for branch in plain if branch.strength] if len(plain) == len(patches) else None
+
+
+def _branch(patch: Any) -> Branch | None:
     """A patch of ComfyUI's as a branch; None for what is no plain LoRA of whole rows."""
     strength, adapter, model_strength, place, function = patch
     if not isinstance(adapter, comfy.weight_adapter.LoRAAdapter) or function is not None or model_strength != 1:
@@ -85,4 +140,4 @@ def _branch(patch: Any, device: torch.device, dtype: torch.dtype) -> Branch | No
     if dimension != 0:
         return None
     scale = 1.0 if alpha is None else alpha / down.shape[0]
-    return Branch(down.to(device, dtype), up.to(device, dtype), start, float(strength * scale))
+    return Branch(down, up, start, float(strength * scale))

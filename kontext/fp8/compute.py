@@ -14,7 +14,6 @@ There is neither diffusers nor ComfyUI in here, so either can mount it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -22,6 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..errors import NonFinite
+from .branches import Branch, Shift
 from .devices import ability, multiply
 from .formats import FORMATS, Product, Rows, is_finite, quantise_input, widen
 from .products import fits_fp8, widened
@@ -37,49 +37,6 @@ class Compute(Enum):
     FP8 = "fp8"
     STORAGE = "storage"
     REFERENCE = "reference"
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One LoRA beside a layer: `x @ down.T @ up.T * strength`, added to `up.shape[0]` outputs from `offset` on.
-
-    down: [rank, inputs]. up: [rows, rank]. Both in the model's compute type.
-    """
-
-    down: torch.Tensor
-    up: torch.Tensor
-    offset: int
-    strength: float
-
-    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
-        """Add this branch's output for the input `x` to `out`, in place; computed where and in what type `out` is."""
-        delta = functional.linear(functional.linear(x.to(out), self.down.to(out)), self.up.to(out))
-        out[..., self.offset : self.offset + self.up.shape[0]].add_(delta, alpha=self.strength)
-
-    def add_to_weight(self, weight: torch.Tensor) -> None:
-        """Add to a layer's written-out `weight`, in place, what this branch does to its outputs."""
-        rows = weight[self.offset : self.offset + self.up.shape[0]]
-        rows.addmm_(self.up.to(weight), self.down.to(weight), alpha=self.strength)
-
-    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Branch:
-        """The same with its matrices moved or cast."""
-        return Branch(fn(self.down), fn(self.up), self.offset, self.strength)
-
-
-@dataclass(frozen=True)
-class Shift:
-    """What a LoRA adds to a layer's bias: `values * strength`, to as many outputs from `offset` on."""
-
-    values: torch.Tensor
-    offset: int
-    strength: float
-
-    def add_to(self, out: torch.Tensor, x: torch.Tensor) -> None:
-        """Add it to `out`, in place, whatever the input `x` is."""
-        out[..., self.offset : self.offset + len(self.values)].add_(self.values.to(out), alpha=self.strength)
-
-    def moved(self, fn: Callable[[torch.Tensor], torch.Tensor]) -> Shift:
-        return Shift(fn(self.values), self.offset, self.strength)
 
 
 class Linear(nn.Module):

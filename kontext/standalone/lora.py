@@ -15,7 +15,8 @@ from ..checkpoint.layers import Layer, Naming, layers
 from ..checkpoint.lora import Lora
 from ..checkpoint.lora_keys import BIAS
 from ..errors import BadRequest
-from ..fp8.compute import Branch, Linear, Shift
+from ..fp8.branches import Branch, Shift, join
+from ..fp8.compute import Linear
 
 
 def attach(linears: Mapping[str, Linear], naming: Naming, lora: Lora, strength: float) -> None:
@@ -28,15 +29,19 @@ def attach(linears: Mapping[str, Linear], naming: Naming, lora: Lora, strength: 
         raise BadRequest(f"The strength of the LoRA {lora.name!r} is {strength}; it must be a number.")
     detach(linears, lora.name)
     parts = {layer.bfl: layer for layer in layers(lora.size)}
+    placed: dict[str, list[Branch]] = {}
     for patch in lora.patches:
         for name, offset, rows in _placed(parts[patch.layer], naming, patch.offset, patch.up.shape[0]):
-            linear = linears[name]
-            down, up = (_like_bias(tensor, linear) for tensor in (patch.down, patch.up[rows]))
-            linear.branches.setdefault(lora.name, []).append(Branch(down, up, offset, patch.scale * strength))
+            placed.setdefault(name, []).append(Branch(patch.down, patch.up[rows], offset, patch.scale * strength))
+    for name, branches in placed.items():
+        linear = linears[name]
+        linear.branches[lora.name] = [*(join(branches, linear.weight.device, _type_of(linear)) or ())]
     for change in lora.changes:
         for name, offset, rows in _placed(parts[change.layer], naming, change.offset, change.rows):
-            values = _like_bias(change.tensors[BIAS][rows], linears[name])
-            linears[name].branches.setdefault(lora.name, []).append(Shift(values, offset, change.scale * strength))
+            linear = linears[name]
+            values = change.tensors[BIAS][rows].to(torch.float32) * (change.scale * strength)
+            shift = Shift(values.to(linear.weight.device, _type_of(linear)), offset)
+            linear.branches.setdefault(lora.name, []).append(shift)
 
 
 def detach(linears: Mapping[str, Linear], name: str) -> None:
@@ -50,8 +55,9 @@ def linears_of(model: torch.nn.Module) -> dict[str, Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Linear)}
 
 
-def _like_bias(tensor: torch.Tensor, linear: Linear) -> torch.Tensor:
-    return tensor.to(linear.weight.device, torch.bfloat16 if linear.bias is None else linear.bias.dtype)
+def _type_of(linear: Linear) -> torch.dtype:
+    """The type that a layer's model computes in."""
+    return torch.bfloat16 if linear.bias is None else linear.bias.dtype
 
 
 def _placed(layer: Layer, naming: Naming, offset: int, rows: int) -> Iterator[tuple[str, int, slice]]:
