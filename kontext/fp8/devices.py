@@ -118,18 +118,31 @@ def _try_to_hold(device: torch.device) -> bool:
     return told == [1.0, 0.5]
 
 
-def no_fp8_there(device: torch.device, file: str) -> UnsupportedDevice:
-    """What to raise where FP8 weights cannot even be kept."""
+def require_fp8_there(device: torch.device) -> None:
+    """Raises UnsupportedDevice where a loaded model's FP8 weights are sent to a device that cannot keep them."""
+    if not holds_fp8(device):
+        raise no_fp8_there(device, "this model", "Choose another device for it (Select Model Device), or use")
+
+
+def no_fp8_there(device: torch.device, what: str, instead: str = "Use") -> UnsupportedDevice:
+    """What to raise where FP8 weights cannot even be kept: `what` has them."""
+    name = name_of(device)
     return UnsupportedDevice(
-        f"{name_of(device)} has no 8-bit floats, so {file}, whose weights are FP8, cannot be used there. Use a 16-bit "
-        "file of Kontext, which stays as it is there and takes twice the memory, or a GGUF file with ComfyUI-GGUF, or "
-        "start ComfyUI with --cpu."
+        f"{name[0].upper()}{name[1:]} has no 8-bit floats, so {what}, whose weights are FP8, cannot be used there. "
+        f"{instead} a 16-bit file of Kontext, which stays as it is there and takes twice the memory, or a GGUF file "
+        "with ComfyUI-GGUF, or start ComfyUI with --cpu."
     )
+
+
+# What torch calls devices, and what their owners do.
+_CALLED = {"mps": "the Apple GPU", "xpu": "the Intel GPU", "privateuseone": "DirectML"}
 
 
 def name_of(device: torch.device) -> str:
     """A device's name as its owner knows it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device.type!r}"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_CALLED.get(device.type, 'the device')} {device.type!r}"
 
 
 def _find(device: torch.device) -> Ability:

@@ -15,4 +15,6 @@ def is_about_the_machine(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
+    """What an error says first, without a full stop; of one that a compiler has wrapped, what is inside."""
+    error = getattr(error, "inner_exception", None) or error
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
