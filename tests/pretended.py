@@ -312,6 +312,9 @@ def _one_kernel(gpu: Gpu, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     return out
 
 
+_NUMBERS: dict[str, Callable[[Any], Any]] = {"__int__": int, "__index__": int, "__float__": float, "__bool__": bool}
+
+
 class _Methods(TorchFunctionMode):
     """What torch's Python methods would ask of a device before any operation is seen: said here in operations."""
 
@@ -330,6 +333,8 @@ class _Methods(TorchFunctionMode):
                 return _item(first, args[1])
             if name == "__setitem__":
                 return _set_item(first, *args[1:])
+            if name in _NUMBERS:
+                return _NUMBERS[name](first.item())
             if name == "copy_":
                 return aten.copy_.default(*args, **kwargs)
             if name == "contiguous":
