@@ -3,6 +3,7 @@
 load.py      a checkpoint into a ModelPatcher
 ops.py       the layers that ComfyUI builds its Flux from
 patches.py   ComfyUI's weight patches as branches beside the layers
+mixing.py    methods of this pack in place of ComfyUI's own, for a ModelPatcher and its clones
 lora.py      a LoRA file put on a MODEL
 numbers.py   the numbers that FP8 bytes stand for, for merging and other nodes that read weights
 saving.py    what leaves the MODEL when ComfyUI saves it

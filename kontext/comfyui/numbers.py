@@ -22,12 +22,11 @@ from typing import Any
 import comfy.lora  # type: ignore[import-not-found]
 import comfy.utils  # type: ignore[import-not-found]
 import torch
-from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 from torch import nn
 
+from .mixing import mix_in
 from .ops import ComfyLinear
 
-_KEY = "kontext_bridge_numbers"
 _WEIGHT = ".weight"
 
 
@@ -37,44 +36,38 @@ def answer_with_numbers(patcher: Any) -> None:
     patcher.model_size()
     for module in (patcher.model, patcher.model.diffusion_model):
         _answer(module)
-    _install(patcher)
-    patcher.add_callback_with_key(CallbacksMP.ON_CLONE, _KEY, _cloned)
+    mix_in(patcher, _Reading)
 
 
-def _cloned(_: Any, clone: Any) -> None:
-    _install(clone)
-
-
-def _install(patcher: Any) -> None:
-    # The patcher holds these functions: a plain reference back would keep it alive until the next garbage collection.
-    known, kind = weakref.ref(patcher), type(patcher)
+class _Reading:
+    """A ModelPatcher that answers with the numbers."""
 
     def patch_weight_to_device(
-        key: str, device_to: Any = None, inplace_update: bool = False, return_weight: bool = False, **others: Any
+        self: Any,
+        key: str,
+        device_to: Any = None,
+        inplace_update: bool = False,
+        return_weight: bool = False,
+        **others: Any,
     ) -> Any:
-        asked: Any = known()
         if key.endswith(_WEIGHT):
-            layer = comfy.utils.get_attr(asked.model, key.removesuffix(_WEIGHT))
+            layer = comfy.utils.get_attr(self.model, key.removesuffix(_WEIGHT))
             if isinstance(layer, ComfyLinear):
                 # Asked to change the weight, there is nothing to work out: the patches are computed beside it.
-                return _patched(asked, key, layer) if return_weight else None
-        return kind.patch_weight_to_device(asked, key, device_to, inplace_update, return_weight, **others)
+                return _patched(self, key, layer) if return_weight else None
+        comfyuis: Any = super()
+        return comfyuis.patch_weight_to_device(key, device_to, inplace_update, return_weight, **others)
 
-    def model_state_dict(filter_prefix: str | None = None) -> _Numbers:
-        asked: Any = known()
-        with asked.use_ejected():
-            kept = type(asked.model).state_dict(asked.model)
-        table = _table(asked.model, kept, lambda key, layer: lambda: _patched(asked, key, layer))
+    def model_state_dict(self: Any, filter_prefix: str | None = None) -> _Numbers:
+        with self.use_ejected():
+            kept = type(self.model).state_dict(self.model)
+        table = _table(self.model, kept, lambda key, layer: lambda: _patched(self, key, layer))
         return _Numbers(item for item in table.kept() if item[0].startswith(filter_prefix or ""))
 
-    def state_dict_for_saving(*others: Any, **named_others: Any) -> Any:
-        asked: Any = known()
-        with _as_kept(asked.model.diffusion_model):
-            return kind.state_dict_for_saving(asked, *others, **named_others)
-
-    patcher.patch_weight_to_device = patch_weight_to_device
-    patcher.model_state_dict = model_state_dict
-    patcher.state_dict_for_saving = state_dict_for_saving
+    def state_dict_for_saving(self: Any, *others: Any, **named_others: Any) -> Any:
+        with _as_kept(self.model.diffusion_model):
+            comfyuis: Any = super()
+            return comfyuis.state_dict_for_saving(*others, **named_others)
 
 
 def _patched(patcher: Any, key: str, layer: ComfyLinear) -> torch.Tensor:

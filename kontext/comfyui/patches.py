@@ -14,7 +14,6 @@ Only for a running ComfyUI: importing this imports comfy.
 from __future__ import annotations
 
 import logging
-import weakref
 from typing import Any
 
 import comfy.weight_adapter  # type: ignore[import-not-found]
@@ -22,6 +21,7 @@ import torch
 from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 
 from ..fp8.branches import Branch, join
+from .mixing import mix_in
 from .ops import ComfyLinear, Patches
 
 logger = logging.getLogger(__name__)
@@ -34,35 +34,28 @@ def follow_patches(patcher: Any) -> None:
     patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     patcher.add_callback_with_key(CallbacksMP.ON_DETACH, _KEY, _detached)
     patcher.add_callback_with_key(CallbacksMP.ON_CLONE, _KEY, _cloned)
-    # ComfyUI measures a model once and tells its clones.
-    patcher.model_size()
-    _count(patcher)
+    mix_in(patcher, _Counted)
+
+
+class _Counted:
+    """A ModelPatcher that counts the LoRA when ComfyUI makes room for the model and shares out what there is."""
+
+    def model_size(self: Any) -> int:
+        # Asked for the first time, it measures what the layers keep by themselves, which is without LoRA.
+        comfyuis: Any = super()
+        size: int = comfyuis.model_size()
+        return size if self.is_dynamic() else size + _size_beside(self)
+
+    def load(self: Any, device_to: Any = None, *others: Any, **named_others: Any) -> None:
+        if not self.is_dynamic():
+            _hand_over(self, device_to)
+        comfyuis: Any = super()
+        comfyuis.load(device_to, *others, **named_others)
 
 
 def _cloned(original: Any, clone: Any) -> None:
-    # It has been told the size with the original's LoRA.
+    # It has been told the size with the original's LoRA, and adds its own.
     clone.size = original.size
-    _count(clone)
-
-
-def _count(patcher: Any) -> None:
-    """Have ComfyUI count the LoRA when it makes room for the model and shares out what there is."""
-    # The patcher holds these functions: a plain reference back would keep it alive until the next garbage collection.
-    known, kind = weakref.ref(patcher), type(patcher)
-
-    def model_size() -> int:
-        asked: Any = known()
-        size: int = kind.model_size(asked)
-        return size if asked.is_dynamic() else size + _size_beside(asked)
-
-    def load(device_to: Any = None, *others: Any, **named_others: Any) -> Any:
-        asked: Any = known()
-        if not asked.is_dynamic():
-            _hand_over(asked, device_to)
-        return kind.load(asked, device_to, *others, **named_others)
-
-    patcher.model_size = model_size
-    patcher.load = load
 
 
 def layers_of(patcher: Any) -> list[tuple[str, ComfyLinear]]:

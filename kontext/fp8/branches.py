@@ -70,7 +70,8 @@ def _add(out: torch.Tensor, x: torch.Tensor, down: torch.Tensor, branches: tuple
     Each picture of a batch [B, ..., K] is computed by itself, as in `quantise_input`.
     """
     down, ups = down.to(out), [branch.up.to(out) for branch in branches]
-    for picture, rows in zip(out.unbind(), x.unbind(), strict=True) if x.ndim > 2 else ((out, x),):
+    pictures = [(out[i], x[i]) for i in range(len(x))] if x.ndim > 2 else [(out, x)]
+    for picture, rows in pictures:
         narrow, first = functional.linear(rows.reshape(-1, x.shape[-1]).to(out), down), 0
         for branch, up in zip(branches, ups, strict=True):
             # Written into its outputs by the product itself: another pass over them, and a rounding, less.

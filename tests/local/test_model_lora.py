@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 from typing import Any
+from unittest.mock import MagicMock, patch
 
 import pytest
 import torch
 from questions import INSIDE, SAME, Ask, question
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 if INSIDE:
     import comfy.hooks
     import comfy.lora
     import comfy.lora_convert
     import comfy.model_management
+    import comfy.model_patcher
     import comfy.sd
     import comfy.utils
-    from inside import POSITIVE, apart, dense, folder, fp8_bytes, ours, random, refusal, run, with_stock_lora
+    from inside import POSITIVE, apart, dense, folder, forward, fp8_bytes, ours, random, refusal, run, with_stock_lora
     from kontext_bridge.kontext.comfyui import lora as comfyui_lora
+    from kontext_bridge.kontext.comfyui import numbers as comfyui_numbers
     from kontext_bridge.kontext.comfyui import patches as comfyui_patches
 
 pytestmark = pytest.mark.comfyui
@@ -152,6 +156,187 @@ def branches_stay_beside_their_weights() -> Any:
 
 def test_lora_that_takes_the_gpus_memory_for_layers_that_are_not_there_is_noticed(ask: Ask) -> None:
     assert ask(branches_stay_beside_their_weights) == {"held": ["cpu"], "moved": ["meta"]}
+
+
+@question
+def merges_at_load() -> Any:
+    """How often ComfyUI works out a patched weight while it loads, and how far the result is from its own model's."""
+    calls = []
+    real = comfy.lora.calculate_weight
+    cpu = torch.device("cpu")
+    ways = {
+        "as a run does": lambda model: comfy.model_management.load_models_gpu([model]),
+        "whole": lambda model: model.load(cpu, full_load=True),
+        "half": lambda model: model.load(cpu, lowvram_model_memory=model.model_size() // 2),
+        "half, all patched at once": lambda model: model.load(
+            cpu, lowvram_model_memory=model.model_size() // 2, force_patch_weights=True
+        ),
+    }
+    told = {}
+    for name in ("kohya.safetensors", "diffusers.safetensors", "lokr.safetensors"):
+        truth = with_stock_lora(dense(), name, 0.7)
+        comfy.model_management.load_models_gpu([truth])
+        expected = forward(truth)
+        for way, load in ways.items():
+            model = with_stock_lora(ours(), name, 0.7).clone()
+            comfy.lora.calculate_weight = lambda *others, **named: calls.append(1) or real(*others, **named)
+            try:
+                load(model)
+            finally:
+                comfy.lora.calculate_weight = real
+            told[f"{name} {way}"] = [len(calls), apart(forward(model), expected)]
+            calls.clear()
+            model.detach()
+    return told
+
+
+def test_a_merge_that_is_worked_out_at_load_and_thrown_away_is_noticed(ask: Ask) -> None:
+    told = ask(merges_at_load)
+    assert {way: calls for way, (calls, _) in told.items() if calls} == {}
+    assert all(figure < SAME for _, figure in told.values()), told
+
+
+@question
+def memory_told() -> Any:
+    """What ComfyUI counts for a model with LoRA, and what its tensors take, in bytes."""
+    plain = ours()
+    model = with_stock_lora(with_stock_lora(plain, "kohya.safetensors", 0.5), "diffusers.safetensors", -0.4)
+    cpu = torch.device("cpu")
+
+    def beside(loaded_only=False):
+        layers = [layer for _, layer in comfyui_patches.layers_of(model)]
+        some = [layer for layer in layers if not loaded_only or getattr(layer, "comfy_patched_weights", False)]
+        return sum(tensor.nbytes for layer in some if layer.patches.beside for tensor in layer.patches.beside.tensors)
+
+    def loaded():
+        modules = [m for m in model.model.modules() if getattr(m, "comfy_patched_weights", False)]
+        kept = sum(parameter.nbytes for m in modules for parameter in m.parameters(recurse=False))
+        return kept + beside(loaded_only=True)
+
+    told = {"size": [model.model_size() - plain.model_size()], "clone": [model.clone().clone().model_size()]}
+    told["clone"].append(model.model_size())
+    model.load(cpu, full_load=True)
+    told["size"].append(beside())
+    told["whole"], there = [model.loaded_size(), model.model_size()], loaded()
+    model.partially_unload(cpu, model.model_size() // 3)
+    told["given back"] = [model.model_size() - model.loaded_size(), there - loaded()]
+    model.unpatch_model(cpu)
+    budget = int(model.model_size() * 0.9)
+    model.load(cpu, lowvram_model_memory=budget)
+    told["in part"] = [model.loaded_size(), loaded()]
+    told["is part"] = [0 < beside(loaded_only=True) < beside(), loaded() <= budget]
+    model.detach()
+    told["let go"] = [beside(), 0]
+    return told
+
+
+def test_lora_that_takes_memory_which_comfyui_does_not_know_of_is_noticed(ask: Ask) -> None:
+    told = ask(memory_told)
+    assert told.pop("is part") == [True, True]
+    assert told["size"][0] > 0 and told["given back"][0] > 0
+    assert {what: both for what, both in told.items() if both[0] != both[1]} == {}
+
+
+class Moves(TorchDispatchMode):
+    """Whether each copy of a matrix to the meta device would be waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.waited_for = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = function(*args, **kwargs)
+        # Scales are numbers, and ComfyUI itself brings the weights.
+        if function.overloadpacket.__name__ == "_to_copy" and out.is_meta and args[0].is_cpu and args[0].ndim == 2:
+            self.waited_for.append(not kwargs.get("non_blocking"))
+        return out
+
+
+@question
+def lora_without_room_on_the_gpu() -> Any:
+    model = with_stock_lora(ours(), "kohya.safetensors")
+    comfy.model_management.load_models_gpu([model])
+    layer = dict(comfyui_patches.layers_of(model))["diffusion_model.single_blocks.0.linear1"]
+    pinned, told = [], {}
+    real = comfy.model_management.MAX_PINNED_MEMORY, torch.Tensor.pin_memory
+    torch.Tensor.pin_memory = lambda tensor: pinned.append(tensor.nbytes) or tensor.clone()
+    try:
+        for most in 0, 2**40:
+            comfy.model_management.MAX_PINNED_MEMORY = most
+            layer.patch(layer.patches.moved(torch.clone))
+            with Moves() as moves:
+                for _ in range(3):
+                    # A second device that every machine has, in place of a GPU.
+                    layer(torch.empty(1, 9, layer.in_features, device="meta"))
+            told[str(most > 0)] = [len(pinned), len(moves.waited_for), sum(moves.waited_for)]
+    finally:
+        comfy.model_management.MAX_PINNED_MEMORY, torch.Tensor.pin_memory = real
+    return told
+
+
+def test_lora_in_the_computers_memory_that_the_gpu_waits_for_is_noticed(ask: Ask) -> None:
+    pinned, copies, waited_for = ask(lora_without_room_on_the_gpu)["True"]
+    assert pinned > 0, "from ordinary memory the driver copies twice, and may wait"
+    assert copies == 3 * pinned, "laid into such memory once, not for every step"
+    assert waited_for == 0
+    assert ask(lora_without_room_on_the_gpu)["False"] == [0, copies, 0]
+
+
+@question
+def under_dynamic_vram() -> Any:
+    """Where things lie when ComfyUI's dynamic VRAM has loaded a model, its allocator being a stub."""
+    # A second device that every machine has, in place of a GPU.
+    gpu, calls = torch.device("meta"), []
+    stock = with_stock_lora(ours(), "kohya.safetensors", 0.7)
+    vbar, pins = MagicMock(), MagicMock()
+    vbar.return_value = MagicMock(
+        alloc=lambda size: (0, 0, size), free_memory=lambda _: 0, loaded_size=lambda: 0, prioritize=lambda: None
+    )
+    real = comfy.lora.calculate_weight
+    comfy.lora.calculate_weight = lambda *others, **named: calls.append(1) or real(*others, **named)
+    try:
+        with (
+            patch.object(comfy.model_patcher.comfy_aimdo.model_vbar, "ModelVBAR", vbar, create=True),
+            patch.object(comfy.model_patcher.comfy_aimdo.host_buffer, "HostBuffer", pins, create=True),
+        ):
+            model = comfy.model_patcher.ModelPatcherDynamic(stock.model, gpu, torch.device("cpu"))
+            comfyui_patches.follow_patches(model)
+            comfyui_numbers.answer_with_numbers(model)
+            size = model.model_size()
+            model.patches, model.patches_uuid = stock.patches, stock.patches_uuid
+            changed = model.clone()
+            told = {"same size": changed.model_size() - size}
+            changed.load(gpu)
+            layers = [layer for _, layer in comfyui_patches.layers_of(changed)]
+            faulted = [layer for layer in layers if hasattr(layer, "_v")]
+            told["faulted"] = len(faulted)
+            told["weights"] = sorted({layer.weight.device.type for layer in faulted})
+            told["scales"] = sorted(
+                {layer.weight_scale.device.type for layer in layers if layer.weight_scale is not None}
+            )
+            told["lora"] = sorted({one.up.device.type for layer in layers for one in layer.branches})
+            told["patched when faulted"] = sum(layer.weight_lowvram_function is not None for layer in layers)
+            told["merges"] = len(calls)
+            changed.detach()
+            told["let go"] = sum(bool(layer.patches) for layer in layers)
+    finally:
+        comfy.lora.calculate_weight = real
+    return told
+
+
+def test_lora_and_scales_that_are_not_where_dynamic_vram_brings_their_weights_are_noticed(ask: Ask) -> None:
+    told = ask(under_dynamic_vram)
+    assert told.pop("faulted") > 5
+    assert told == {
+        "same size": 0,
+        "weights": ["cpu"],
+        "scales": ["meta"],
+        "lora": ["meta"],
+        "patched when faulted": 0,
+        "merges": 0,
+        "let go": 0,
+    }
 
 
 @question
