@@ -95,6 +95,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
             centred=weights.role is Role.NORMED,
             number=None if weights.scale is None or weights.scale.ndim else weights.scale.item(),
             among_fp8=compute is not Compute.STORAGE,
+            compiled=compiled,
             always_read=always_read.get(name),
         )
     for name, norm in bfl_norms(checkpoint):

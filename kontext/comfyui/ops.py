@@ -69,7 +69,7 @@ class Plan:
     compute: Compute.FP8 where it is demanded, AUTO where each device is to do what it can, or STORAGE. full_precision:
     whether the file asks for the latter. centred: whether the input comes from a layer norm. number: the scale of the
     whole weight as a number, for reading it from a GPU would make the computer wait. among_fp8: whether other layers of
-    the model may multiply in FP8. always_read: where some rows' outputs are not all read, how many first outputs are
+    the model may multiply in FP8. compiled: whether the model's blocks are. always_read: where some rows' outputs are not all read, how many first outputs are
     read of every row; the others come out as zeros.
     """
 
@@ -78,6 +78,7 @@ class Plan:
     centred: bool = False
     number: float | None = None
     among_fp8: bool = False
+    compiled: bool = False
     always_read: int | None = None
 
 
@@ -151,6 +152,11 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     def patch(self, patches: Patches) -> None:
         """Have these patches, and no others, change what the layer computes."""
         self.patches = patches
+        if self.plan.compiled and patches.beside is not None:
+            # To a compiler the rank of a LoRA is one of many, and another one no reason to compile again.
+            torch._dynamo.maybe_mark_dynamic(patches.beside.down, 0)
+            for up in patches.beside.ups:
+                torch._dynamo.maybe_mark_dynamic(up, 1)
 
     @property
     def branches(self) -> tuple[Branch, ...]:

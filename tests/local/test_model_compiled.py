@@ -12,6 +12,7 @@ from kontext_bridge.kontext.fp8 import compilers
 from questions import FP8, INSIDE, Ask, question
 
 if INSIDE:
+    import comfy.sd
     from inside import REFERENCE, apart, conditioning, folder, ours, random, refusal, run, with_stock_lora
     from kontext_bridge.kontext.comfyui import load as comfyui
     from torch._dynamo.testing import CompileCounter
@@ -33,11 +34,12 @@ def graphs() -> Any:
             layer = model.model.diffusion_model.get_submodule(block)
             state[f"diffusion_model.{block}.lora_A.weight"] = random(rank, layer.in_features, seed=rank)
             state[f"diffusion_model.{block}.lora_B.weight"] = 0.1 * random(layer.out_features, rank, seed=outputs)
-        import comfy.sd
-
         return comfy.sd.load_lora_for_models(model, None, state, strength, 0)[0]
 
-    with mock.patch.object(torch, "compile", compiled), mock.patch.dict(compilers._MISSING, {torch.device("cpu"): None}):
+    with (
+        mock.patch.object(torch, "compile", compiled),
+        mock.patch.dict(compilers._MISSING, {torch.device("cpu"): None}),
+    ):
         torch.compiler.reset()
         path = folder / "ours" / "kontext_legacy.safetensors"
         models = {"plain": ours(), "compiled": comfyui.load(path, compiled=True).model}
@@ -65,9 +67,32 @@ def graphs() -> Any:
         }
 
 
+SEEN = ("again", "third size", "another strength", "a third strength", "another rank", "a third rank", "without")
+
+
 @pytest.mark.parametrize("options", [(), (FP8,)], ids=["stored", "multiplied"])
-def test_graphs(options: tuple[str, ...], ask: Ask) -> None:
+@pytest.mark.parametrize("what", SEEN)
+def test_what_compiles_again_though_its_kind_has_been_seen_is_noticed(
+    what: str, options: tuple[str, ...], ask: Ask
+) -> None:
+    assert ask(graphs, *options)[what]["graphs"] == 0
+
+
+@pytest.mark.parametrize("options", [(), (FP8,)], ids=["stored", "multiplied"])
+def test_a_compiled_model_that_gives_another_picture_is_noticed(options: tuple[str, ...], ask: Ask) -> None:
     told = ask(graphs, *options)
-    for k, v in told.items():
-        print(k, v)
-    assert 0
+    assert told["first"]["graphs"] > 0
+    # Rounding to FP8 makes much of little.
+    assert {what: one["apart"] for what, one in told.items() if one["apart"] > (1e-2 if options else 1e-5)} == {}
+
+
+@question
+def without_a_compiler() -> Any:
+    with mock.patch.dict(compilers._MISSING, {torch.device("cpu"): "there is no g++"}):
+        path = folder / "ours" / "kontext_legacy.safetensors"
+        return refusal(lambda: comfyui.load(path, compiled=True))
+
+
+def test_compiling_where_nothing_compiles_is_refused_before_the_model_is_loaded(ask: Ask) -> None:
+    told = ask(without_a_compiler)
+    assert "there is no g++" in told and "switch compile off" in told
