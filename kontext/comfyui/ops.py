@@ -69,8 +69,8 @@ class Plan:
     compute: Compute.FP8 where it is demanded, AUTO where each device is to do what it can, or STORAGE. full_precision:
     whether the file asks for the latter. centred: whether the input comes from a layer norm. number: the scale of the
     whole weight as a number, for reading it from a GPU would make the computer wait. among_fp8: whether other layers of
-    the model may multiply in FP8. compiled: whether the model's blocks are. always_read: where some rows' outputs are not all read, how many first outputs are
-    read of every row; the others come out as zeros.
+    the model may multiply in FP8. compiled: whether the model's blocks are. always_read: where some rows' outputs are
+    not all read, how many first outputs are read of every row; the others come out as zeros.
     """
 
     compute: Compute = Compute.STORAGE
@@ -153,10 +153,13 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         """Have these patches, and no others, change what the layer computes."""
         self.patches = patches
         if self.plan.compiled and patches.beside is not None:
-            # To a compiler the rank of a LoRA is one of many, and another one no reason to compile again.
-            torch._dynamo.maybe_mark_dynamic(patches.beside.down, 0)
+            # Only here, for it takes seconds.
+            from torch._dynamo import maybe_mark_dynamic
+
+            # To a compiler the rank of a LoRA is one of many then, and another one no reason to compile again.
+            maybe_mark_dynamic(patches.beside.down, 0)
             for up in patches.beside.ups:
-                torch._dynamo.maybe_mark_dynamic(up, 1)
+                maybe_mark_dynamic(up, 1)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
