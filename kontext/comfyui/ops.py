@@ -195,7 +195,7 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         def careful(tensor: torch.Tensor) -> torch.Tensor:
             if tensor.dtype not in FORMATS and tensor is not self.weight_scale:
                 return fn(tensor)
-            device = fn(self.weight_scale.new_empty(0)).device
+            device = fn(tensor.new_empty(0, dtype=torch.float32)).device
             if tensor.dtype in FORMATS:
                 require_fp8_there(device)
             return tensor.to(device)

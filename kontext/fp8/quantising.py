@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 MAX_E4M3 = 448.0
 _E4M3 = torch.float8_e4m3fn
 # A compiler rounds as torch does, number by number, only where it is told to; and no workers for three small kernels.
-_AS_TORCH_ROUNDS = {
+_AS_TORCH_ROUNDS: dict[str, Any] = {
     "emulate_precision_casts": True,
     "eager_numerics.division_rounding": True,
     "compile_threads": 1,
@@ -94,7 +94,7 @@ def _written(rows: torch.Tensor, mean: torch.Tensor | None, together: bool) -> Q
 
 def _scale(rows: torch.Tensor, together: bool) -> torch.Tensor:
     # In one operation, which reads the rows once and writes nothing of their size.
-    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
+    largest: torch.Tensor = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True, dtype=torch.float32)
     if together:
         # Never without dimensions: torch would round such a scale to the rows' type before it divides.
         largest = largest.amax(dim=0, keepdim=True)
