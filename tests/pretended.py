@@ -28,7 +28,7 @@ from unittest import mock
 
 import torch
 from cards import Card, check_scaled_mm, require
-from kontext_bridge.kontext.fp8 import devices
+from kontext_bridge.kontext.fp8 import devices, quantising
 from kontext_bridge.kontext.fp8.formats import FORMATS
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -183,11 +183,13 @@ def _cuda(card: Card) -> dict[str, Callable[..., Any]]:
 @contextmanager
 def _nothing_known(gpu: Gpu) -> Iterator[None]:
     """Within the block what the pack knows of devices is what it finds out of this one."""
-    # Numbers tell whether a device keeps FP8, and a stopwatch which product is faster; here there is neither.
+    # Numbers tell whether a device keeps FP8 and writes it, and a stopwatch what is faster; here there is neither.
     holds = {gpu.device: True} if gpu.card.holds_fp8 else {}
     seconds = mock.patch.object(devices, "_seconds", lambda _, product: 0.5 if product is gpu.card.faster else 1.0)
     known = mock.patch.dict(devices._KNOWN, clear=True), mock.patch.dict(devices._HOLDS, holds, clear=True)
-    with seconds, known[0], known[1]:
+    writes = mock.patch.dict(quantising._WRITES, {gpu.device: True}, clear=True)
+    joins = mock.patch.dict(quantising._JOINS, {gpu.device: False}, clear=True)
+    with seconds, known[0], known[1], writes, joins:
         yield
 
 
@@ -312,6 +314,9 @@ def _one_kernel(gpu: Gpu, name: str, args: Any, kwargs: Any) -> torch.Tensor:
     return out
 
 
+_NUMBERS: dict[str, Callable[[Any], Any]] = {"__int__": int, "__index__": int, "__float__": float, "__bool__": bool}
+
+
 class _Methods(TorchFunctionMode):
     """What torch's Python methods would ask of a device before any operation is seen: said here in operations."""
 
@@ -330,6 +335,8 @@ class _Methods(TorchFunctionMode):
                 return _item(first, args[1])
             if name == "__setitem__":
                 return _set_item(first, *args[1:])
+            if name in _NUMBERS:
+                return _NUMBERS[name](first.item())
             if name == "copy_":
                 return aten.copy_.default(*args, **kwargs)
             if name == "contiguous":

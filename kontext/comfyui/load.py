@@ -26,6 +26,7 @@ from ..checkpoint.bfl import bfl_layers, bfl_norms
 from ..checkpoint.layers import Role, Size, layers
 from ..checkpoint.reading import Checkpoint, Weights, read_checkpoint
 from ..errors import CheckpointError
+from ..fp8.compilers import require_compiler
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
@@ -57,12 +58,14 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
     compiled: each block goes through torch.compile, without dynamic VRAM, which a compiler cannot follow. 16- and
     32-bit files become FP8 with a scale a row, where the device has 8-bit floats. Raises CheckpointError for a file
     that is no Kontext model, NonFinite naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and
-    there is none, and for an FP8 file where there are no 8-bit floats.
+    there is none, and for an FP8 file where there are no 8-bit floats; BadRequest where it cannot be compiled.
     """
     checkpoint = _checked(path, pruned, disable_dynamic=compiled)
     device = comfy.model_management.get_torch_device()
     if checkpoint.is_fp8 and not holds_fp8(device):
         raise no_fp8_there(device, checkpoint.path.name)
+    if compiled:
+        require_compiler(device)
     if compute is Compute.FP8:
         fp8_on(device).required()
     patcher = _build(checkpoint, compute, compiled=compiled, disable_dynamic=compiled)
@@ -99,6 +102,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
             centred=weights.role is Role.NORMED,
             number=None if weights.scale is None or weights.scale.ndim else weights.scale.item(),
             among_fp8=compute is not Compute.STORAGE,
+            compiled=compiled,
             always_read=always_read.get(name),
         )
     for name, norm in bfl_norms(checkpoint):

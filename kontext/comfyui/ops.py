@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import comfy.cli_args  # type: ignore[import-not-found]
 import comfy.lora  # type: ignore[import-not-found]
 import comfy.model_management  # type: ignore[import-not-found]
 import comfy.model_patcher  # type: ignore[import-not-found]
@@ -26,7 +27,7 @@ from torch.nn import functional
 from ..errors import BadRequest
 from ..fp8.branches import Branch, Joined
 from ..fp8.compute import Compute
-from ..fp8.devices import SINCE_ADA, Ability, ability, multiply, name_of
+from ..fp8.devices import SINCE_ADA, Ability, ability, multiply, name_of, require_fp8_there
 from ..fp8.formats import FORMATS, dequantise
 from ..fp8.products import fits_fp8, rows_of, widened
 from .steps import Steps
@@ -56,8 +57,9 @@ def fp8_on(device: torch.device) -> Ability:
 def _comfyui_allows(device: torch.device) -> bool:
     if device.type == "cuda" and torch.version.hip is None:
         return bool(comfy.model_management.supports_fp8_compute(device))
-    # It knows NVIDIA's GPUs only. AMD's are tried; on a CPU it would be slower than widening.
-    return device.type == "cuda" or bool(comfy.model_management.SUPPORT_FP8_OPS)
+    # It knows NVIDIA's GPUs only, so AMD's are tried. What it has found out of those says nothing of a CPU beside them,
+    # where FP8 is slower than widening: there it must have been told so.
+    return device.type == "cuda" or bool(comfy.cli_args.args.supports_fp8_compute)
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ class Plan:
     compute: Compute.FP8 where it is demanded, AUTO where each device is to do what it can, or STORAGE. full_precision:
     whether the file asks for the latter. centred: whether the input comes from a layer norm. number: the scale of the
     whole weight as a number, for reading it from a GPU would make the computer wait. among_fp8: whether other layers of
-    the model may multiply in FP8. always_read: where some rows' outputs are not all read, how many first outputs are
-    read of every row; the others come out as zeros.
+    the model may multiply in FP8. compiled: whether the model's blocks are. always_read: where some rows' outputs are
+    not all read, how many first outputs are read of every row; the others come out as zeros.
     """
 
     compute: Compute = Compute.STORAGE
@@ -76,6 +78,7 @@ class Plan:
     centred: bool = False
     number: float | None = None
     among_fp8: bool = False
+    compiled: bool = False
     always_read: int | None = None
 
 
@@ -149,6 +152,14 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     def patch(self, patches: Patches) -> None:
         """Have these patches, and no others, change what the layer computes."""
         self.patches = patches
+        if self.plan.compiled and patches.beside is not None:
+            # Only here, for it takes seconds.
+            from torch._dynamo import maybe_mark_dynamic
+
+            # To a compiler the rank of a LoRA is one of many then, and another one no reason to compile again.
+            maybe_mark_dynamic(patches.beside.down, 0)
+            for up in patches.beside.ups:
+                maybe_mark_dynamic(up, 1)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
@@ -182,8 +193,12 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         """Move or cast the layer; `.to(dtype)` must neither widen FP8 bytes nor round their scales."""
 
         def careful(tensor: torch.Tensor) -> torch.Tensor:
-            is_kept = tensor.dtype in FORMATS or tensor is self.weight_scale
-            return tensor.to(fn(tensor.new_empty(0)).device) if is_kept else fn(tensor)
+            if tensor.dtype not in FORMATS and tensor is not self.weight_scale:
+                return fn(tensor)
+            device = fn(tensor.new_empty(0, dtype=torch.float32)).device
+            if tensor.dtype in FORMATS:
+                require_fp8_there(device)
+            return tensor.to(device)
 
         super()._apply(careful, recurse)  # type: ignore[no-untyped-call]
         self.patch(self.patches.moved(fn))
@@ -271,6 +286,8 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
     @contextmanager
     def _resident(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
         """The weight as it is stored and the bias in x's type, both where x is, for as long as the block lasts."""
+        if self.weight.dtype in FORMATS:
+            require_fp8_there(x.device)
         # ComfyUI would call these on FP8 numbers without their scale.
         functions, self.weight_function = self.weight_function, []
         try:

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from ..errors import NonFinite
 from .branches import Branch, Shift
-from .devices import ability, multiply
+from .devices import ability, multiply, require_fp8_there
 from .formats import FORMATS, Product, Rows, is_finite, quantise_input, widen
 from .products import fits_fp8, widened
 
@@ -92,6 +92,7 @@ class Linear(nn.Module):
         kept = {}
         if self.scale is not None:
             device = fn(self.scale.new_empty(0)).device
+            require_fp8_there(device)
             kept = {name: self._buffers.pop(name) for name in ("weight", "scale")}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, tensor in kept.items():

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UnsupportedDevice
+from .failures import REFUSALS, first_line, is_about_the_machine
 from .formats import E4M3, FORMATS, Product, Rows, quantise_input
 from .products import scaled_mm, widened
+from .quantising import join_on
 
 logger = logging.getLogger(__name__)
 
-# What torch raises, by version, for a product that it has not.
-_REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError, AttributeError)
 # A product that is right differs from the widened one by the rounding of its input, a few hundredths.
 _STRAYED = 0.1
 # Products that are nearly alike would be told apart by chance, and each rounds otherwise: then a seed would give
@@ -79,13 +79,13 @@ def multiply(
         return scaled_mm(x, rows or quantise_input(x, product, centred=centred), weight, scale, bias, product)
     try:
         return scaled_mm(x, rows or quantise_input(x, product, centred=centred), weight, scale, bias, product)
-    except _REFUSALS as error:
-        if _is_about_the_machine(error):
+    except REFUSALS as error:
+        if is_about_the_machine(error):
             raise
         failure = error
     # First of all, so that an input which fits no product is not taken for a failure of this one.
     out = widened(x, weight, scale, bias, number=number)
-    _KNOWN[x.device] = Ability(None, f"on {name_of(x.device)} it has failed ({_first_line(failure)})")
+    _KNOWN[x.device] = Ability(None, f"on {name_of(x.device)} it has failed ({first_line(failure)})")
     if demanded:
         ability(x.device).required()
     logger.warning(
@@ -110,26 +110,39 @@ def _try_to_hold(device: torch.device) -> bool:
     byte = torch.tensor([0x38], dtype=torch.uint8)
     try:
         told = [float(byte.view(kind).to(device).to(torch.bfloat16).cpu()) for kind in FORMATS]
-    except (*_REFUSALS, AssertionError) as error:
-        if _is_about_the_machine(error):
+    except (*REFUSALS, AssertionError) as error:
+        if is_about_the_machine(error):
             raise
-        logger.info("%s has no 8-bit floats: %s", name_of(device), _first_line(error))
+        logger.info("%s has no 8-bit floats: %s", name_of(device), first_line(error))
         return False
     return told == [1.0, 0.5]
 
 
-def no_fp8_there(device: torch.device, file: str) -> UnsupportedDevice:
-    """What to raise where FP8 weights cannot even be kept."""
+def require_fp8_there(device: torch.device) -> None:
+    """Raises UnsupportedDevice where a loaded model's FP8 weights are sent to a device that cannot keep them."""
+    if not holds_fp8(device):
+        raise no_fp8_there(device, "this model", "Choose another device for it (Select Model Device), or use")
+
+
+def no_fp8_there(device: torch.device, what: str, instead: str = "Use") -> UnsupportedDevice:
+    """What to raise where FP8 weights cannot even be kept: `what` has them."""
+    name = name_of(device)
     return UnsupportedDevice(
-        f"{name_of(device)} has no 8-bit floats, so {file}, whose weights are FP8, cannot be used there. Use a 16-bit "
-        "file of Kontext, which stays as it is there and takes twice the memory, or a GGUF file with ComfyUI-GGUF, or "
-        "start ComfyUI with --cpu."
+        f"{name[0].upper()}{name[1:]} has no 8-bit floats, so {what}, whose weights are FP8, cannot be used there. "
+        f"{instead} a 16-bit file of Kontext, which stays as it is there and takes twice the memory, or a GGUF file "
+        "with ComfyUI-GGUF, or start ComfyUI with --cpu."
     )
+
+
+# What torch calls devices, and what their owners do.
+_CALLED = {"mps": "the Apple GPU", "xpu": "the Intel GPU", "privateuseone": "DirectML"}
 
 
 def name_of(device: torch.device) -> str:
     """A device's name as its owner knows it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"the device {device.type!r}"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_CALLED.get(device.type, 'the device')} {device.type!r}"
 
 
 def _find(device: torch.device) -> Ability:
@@ -142,10 +155,11 @@ def _find(device: torch.device) -> Ability:
     if by_row is None and device.type == "cpu":
         return Ability(Product.ROWS, "row-wise")
     by_tensor = _refusal(device, Product.TENSOR)
-    if by_tensor is not None:
-        if by_row is None:
-            return Ability(Product.ROWS, f"row-wise, for tensor-wise fails here ({by_tensor})")
+    if by_row is not None and by_tensor is not None:
         return Ability(None, f"{name_of(device)} has none with torch {torch.__version__} ({by_tensor})")
+    join_on(device)
+    if by_tensor is not None:
+        return Ability(Product.ROWS, f"row-wise, for tensor-wise fails here ({by_tensor})")
     if by_row is not None:
         return Ability(
             Product.TENSOR, f"tensor-wise, for torch {torch.__version__} has no row-wise one here ({by_row})"
@@ -175,10 +189,10 @@ def _refusal(device: torch.device, product: Product) -> str | None:
                 truth = widened(x.float(), weight, scale, bias)
                 if not bool((out - truth).norm() < _STRAYED * truth.norm()):
                     return "it gives wrong numbers"
-    except _REFUSALS as error:
-        if _is_about_the_machine(error):
+    except REFUSALS as error:
+        if is_about_the_machine(error):
             raise
-        return _first_line(error)
+        return first_line(error)
     return None
 
 
@@ -202,16 +216,6 @@ def _seconds(device: torch.device, product: Product) -> float:
 def _waves(rows: int, columns: int, device: torch.device) -> torch.Tensor:
     """Numbers [rows, columns] between -1 and 1 that are alike in every run."""
     return torch.arange(rows * columns, device=device, dtype=torch.float32).mul_(math.e).sin_().view(rows, columns)
-
-
-def _is_about_the_machine(error: BaseException) -> bool:
-    """Whether it is no refusal: memory is full, or the GPU has failed as a whole."""
-    failed = (torch.OutOfMemoryError, getattr(torch, "AcceleratorError", torch.OutOfMemoryError))
-    return isinstance(error, failed) or "out of memory" in str(error).lower() or "ALLOC_FAILED" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _version() -> tuple[int, ...]:

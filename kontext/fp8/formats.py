@@ -1,4 +1,4 @@
-"""The two 8-bit float formats: telling them from others, finding NaN in them, and quantising rows into them."""
+"""The two 8-bit float formats: telling them from others, finding NaN in them, and what an input becomes in them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from enum import Enum
 
 import torch
 
+from .quantising import quantised
+
 E4M3 = torch.float8_e4m3fn
 E5M2 = torch.float8_e5m2
 FORMATS = {E4M3: "float8_e4m3fn", E5M2: "float8_e5m2"}
-MAX_E4M3 = 448.0
-# The smallest scale given to a row: an all-zero row must not divide by zero.
-_TINY = 1e-12
 # Widening a signed byte copies its sign bit into bit 14 after the shift.
 _WITHOUT_SIGN_COPY = ~(1 << 14)
 # The smallest bit pattern, sign apart, that is no finite number.
@@ -45,14 +44,7 @@ def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     rows: [M, K] in any float type. Gives [M, K] e4m3 and [M, 1] float32.
     """
-    # Written so that a GPU reads and writes the rows as seldom as it can.
-    return _quantised(rows, torch.linalg.vector_norm(rows, torch.inf, dim=-1, keepdim=True, dtype=torch.float32))
-
-
-def _quantised(rows: torch.Tensor, largest: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = largest.div_(MAX_E4M3).clamp_(min=_TINY)
-    # The largest number of a row may come out one rounding above MAX_E4M3, which the cast takes down again.
-    return (rows / scale).to(E4M3), scale
+    return quantised(rows)
 
 
 @dataclass(frozen=True)
@@ -93,11 +85,10 @@ def _centred(rows: torch.Tensor, product: Product) -> Rows:
     none = torch.zeros(14, rows.shape[1], dtype=torch.uint8, device=rows.device)
     both = torch.cat([first.view(torch.uint8), second.view(torch.uint8), none]).view(E4M3)
     scales = torch.cat([first_scale, second_scale, first_scale.new_ones(14, 1)])
-    rest = rows - mean
     if product is Product.ROWS:
-        return Rows(*quantise_rows(rest), both, scales)
-    largest = torch.linalg.vector_norm(rest, torch.inf, dtype=torch.float32)
-    return Rows(*_quantised(rest, largest), both, scales)
+        return Rows(*quantised(rows, mean), both, scales)
+    rest, scale = quantised(rows, mean, together=True)
+    return Rows(rest, scale.view(()), both, scales)
 
 
 def widen_apart(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:

@@ -71,10 +71,19 @@ def _tensor_wise(
         return _product(rows.quantised, weight, rows.scale, fixed, bias)
     # bfloat16 reaches as far as float32, so that what is not scaled yet cannot overflow.
     out = _product(rows.quantised, weight, one if rows.scale.ndim else rows.scale, fixed, dtype=dtype)
-    for by_row in (rows.scale, scale):
-        if by_row.ndim:
-            out.mul_(by_row)
-    return out if bias is None else out.add_(bias)
+    return _scaled(out, [by_row for by_row in (rows.scale, scale) if by_row.ndim], bias)
+
+
+def _scaled(out: torch.Tensor, scales: list[torch.Tensor], bias: torch.Tensor | None) -> torch.Tensor:
+    """`out` times all the scales, which must have dimensions, plus the bias; in place, the last two in one pass."""
+    # A CPU would make 32-bit copies of it all, and a compiler joins passes by itself.
+    if bias is None or not scales or out.is_cpu or torch.compiler.is_compiling():
+        for scale in scales:
+            out.mul_(scale)
+        return out if bias is None else out.add_(bias)
+    for scale in scales[:-1]:
+        out.mul_(scale)
+    return torch.addcmul(bias, out, scales[-1], out=out)
 
 
 def _product(
@@ -105,10 +114,14 @@ def widened(
     number: the scale of a whole weight as a number, where known without asking a device.
     """
     bias = None if bias is None else bias.to(x.dtype)
-    # Half floats end at 65504, which unscaled FP8 products pass easily: there the weight is scaled first.
-    if reference or x.dtype == torch.float16:
+    if reference:
         return functional.linear(x, dequantise(weight, scale, x.dtype), bias)
     wide, factor = widen_apart(weight, x.dtype)
+    # Without dimensions a scale would be rounded to the other factor's type first.
+    by_row = (scale if factor == 1 else scale * factor).reshape(-1)
+    if x.dtype == torch.float16:
+        # Half floats end at 65504, which unscaled products pass easily: the weight is scaled first, where it lies.
+        return functional.linear(x, wide.mul_(by_row[:, None]), bias)
     # A compiler would make a new graph for every layer's number.
     if bias is not None and scale.ndim == 0 and not torch.compiler.is_compiling():
         # On a CPU reading the scale waits for nothing.
@@ -117,5 +130,4 @@ def widened(
             # The product applies scale and bias on its way out: two passes over the output less, and rounded once.
             flat = torch.addmm(bias, x.reshape(-1, x.shape[-1]), wide.t(), alpha=number * factor)
             return flat.view(*x.shape[:-1], weight.shape[0])
-    out = functional.linear(x, wide).mul_(scale if factor == 1 else scale * factor)
-    return out if bias is None else out.add_(bias)
+    return _scaled(functional.linear(x, wide), [by_row], bias)

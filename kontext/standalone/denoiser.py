@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ..fp8.compilers import require_compiler
 from ..fp8.compute import Linear, multiplies_fp8_rows
 from ..latents import ReferenceMethod, pack, positions
 from . import blocks
@@ -84,6 +85,7 @@ class Denoiser:
         self._sigmas = sigmas[:-1]
         self._guidance = guidance
         if compiled:
+            require_compiler(self.device)
             multiplies_fp8_rows(self.device)  # found out here, for it cannot be inside a graph
         self._double: Any = _compiled(blocks.double_block) if compiled else blocks.double_block
         self._single: Any = _compiled(blocks.single_block) if compiled else blocks.single_block

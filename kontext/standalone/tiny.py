@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from ..checkpoint.layers import HEAD, LATENT_CHANNELS, Naming, Role, Size, layers, norms, roles_by_name
-from ..fp8.formats import E4M3, MAX_E4M3
+from ..fp8.formats import E4M3
+from ..fp8.quantising import MAX_E4M3
 from . import optional
 
 TINY = Size(hidden=128, doubles=2, singles=2, context=64, pooled=32)

@@ -234,6 +234,18 @@ def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
 def test_a_refusal_for_want_of_8_bit_floats_says_what_to_use_instead():
     told = str(devices.no_fp8_there(torch.device("mps"), "kontext.safetensors"))
     assert "'mps'" in told and "kontext.safetensors" in told and "GGUF" in told and "--cpu" in told
+    assert told.startswith("The Apple GPU")
+    assert str(devices.no_fp8_there(torch.device("privateuseone"), "x")).startswith("DirectML")
+    assert str(devices.no_fp8_there(torch.device("hpu"), "x")).startswith("The device 'hpu'")
+
+
+def test_fp8_weights_that_are_sent_later_to_a_device_without_8_bit_floats_are_refused_and_stay_whole():
+    devices._HOLDS[torch.device("meta")] = False
+    linear = Linear(*make())
+    with pytest.raises(UnsupportedDevice, match="Select Model Device"):
+        torch.nn.Sequential(linear).to("meta")
+    assert linear.weight.device == linear.scale.device == CPU
+    Linear(torch.zeros(4, 4), None, torch.zeros(4)).to("meta")
 
 
 @pytest.mark.parametrize("product", Product)

@@ -5,7 +5,18 @@ import torch
 from alone import succeeds_alone
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
 from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
-from kontext_bridge.kontext.fp8.formats import E4M3, E5M2, MAX_E4M3, dequantise, is_finite, quantise_rows, widen
+from kontext_bridge.kontext.fp8.formats import (
+    E4M3,
+    E5M2,
+    Product,
+    dequantise,
+    is_finite,
+    quantise_input,
+    quantise_rows,
+    widen,
+)
+from kontext_bridge.kontext.fp8.products import scaled_mm, widened
+from kontext_bridge.kontext.fp8.quantising import MAX_E4M3
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -185,15 +196,23 @@ def test_the_core_is_free_of_diffusers_and_comfyui():
 
 
 class Counted(TorchDispatchMode):
-    """The names of all operations that are no views."""
+    """The names of all operations, the bytes of the largest result, and which of them round a scale to 16 bits."""
 
     def __init__(self):
         super().__init__()
         self.names = []
+        self.most = 0
+        self.rounds = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.names.append(function.overloadpacket.__name__)
-        return function(*args, **(kwargs or {}))
+        name = function.overloadpacket.__name__
+        self.names.append(name)
+        out = function(*args, **(kwargs or {}))
+        self.most = max(self.most, out.nbytes)
+        numbers = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.dtype == torch.float32 and not arg.ndim]
+        if name in ("mul", "mul_", "div", "addcmul") and numbers and out.itemsize == 2:
+            self.rounds.append(name)
+        return out
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -205,11 +224,55 @@ def test_away_from_a_cpu_scale_and_bias_are_no_passes_of_their_own(dtype):
     assert "_local_scalar_dense" not in counted.names, "reading the scale makes the computer wait for the GPU"
 
 
-def test_a_scale_a_row_and_half_floats_are_scaled_as_before():
-    for linear in make(by_row=True).to("meta"), make().to("meta").half():
-        with Counted() as counted:
-            linear(torch.empty(5, 64, device="meta", dtype=linear.bias.dtype))
-        assert {"mul_", "mul"} & set(counted.names)
+def test_away_from_a_cpu_a_scale_a_row_and_the_bias_are_one_pass():
+    linear = make(by_row=True).to("meta").to(torch.bfloat16)
+    with Counted() as counted:
+        linear(torch.empty(5, 64, device="meta", dtype=torch.bfloat16))
+    assert counted.names.count("addcmul") == 1 and not {"mul_", "add_", "mul", "add"} & set(counted.names)
+
+
+@pytest.mark.parametrize("product", Product)
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_is_computed_away_from_a_cpu_is_the_same(monkeypatch, product, by_row, bias, dtype):
+    linear = make(by_row=by_row, bias=bias)
+    x = torch.randn(32, 64).to(dtype)
+    inputs = (linear.weight, linear.scale, linear.bias)
+    rows = quantise_input(x, product, centred=True)
+    stored, multiplied = widened(x, *inputs), scaled_mm(x, rows, *inputs, product)
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+    assert relative(widened(x, *inputs, number=linear.number).float(), stored.float()) < 4e-3
+    assert relative(scaled_mm(x, rows, *inputs, product).float(), multiplied.float()) < 4e-3
+
+
+@pytest.mark.parametrize("fp8", [E4M3, E5M2])
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_half_floats_are_what_the_weight_in_32_bits_would_give(monkeypatch, fp8, by_row, on_cpu):
+    linear = make(by_row=by_row, dtype=fp8)
+    x = torch.randn(3, 64).half()
+    full = functional.linear(x, dequantise(linear.weight, linear.scale, torch.float16), linear.bias.half())
+    if not on_cpu:
+        monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda _: False))
+    assert torch.equal(linear(x), full)
+
+
+def test_half_floats_take_no_more_than_two_bytes_a_number_of_a_weight():
+    linear = make(n=64, k=512).to("meta").half()
+    with Counted() as counted:
+        linear(torch.empty(5, 512, device="meta", dtype=torch.float16))
+    assert counted.most <= 2 * 64 * 512
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_scale_without_dimensions_that_a_gpu_would_round_is_noticed(dtype, bias):
+    linear = make(bias=bias).to("meta").to(dtype)
+    x = torch.empty(5, 64, device="meta", dtype=dtype)
+    with Counted() as counted:
+        widened(x, linear.weight, linear.scale, linear.bias)
+    assert not counted.rounds
 
 
 def test_weight_and_scale_must_belong_together():

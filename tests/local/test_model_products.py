@@ -13,9 +13,11 @@ from questions import FP8, INSIDE, SAME, Ask, question
 from tiny_models import LAYOUTS
 
 if INSIDE:
+    import comfy.model_management
     import comfy.sd
     from inside import REFERENCE, apart, conditioning, dense, folder, ours, random, refusal, run
     from kontext_bridge.kontext.comfyui import load as comfyui
+    from kontext_bridge.kontext.comfyui import ops
     from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler
 
 pytestmark = pytest.mark.comfyui
@@ -96,7 +98,11 @@ def without_8_bit_floats() -> Any:
         truth = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float32})
         kept = {str(p.dtype) for p in loaded.model.model.parameters() if p.ndim == 2}
         told = {"apart": apart(run(loaded.model), run(truth)), "kept": sorted(kept), "info": loaded.description}
-        return told | {"refused": refusal(ours)}
+        told |= {"refused": refusal(ours)}
+        del devices._HOLDS[torch.device("cpu")]
+        model = ours()
+        devices._HOLDS[torch.device("cpu")] = False
+        return told | {"sent later": refusal(lambda: run(model))}
     finally:
         del devices._HOLDS[torch.device("cpu")]
 
@@ -106,6 +112,26 @@ def test_fp8_on_a_device_without_8_bit_floats_is_noticed(ask: Ask) -> None:
     assert "has no 8-bit floats" in told["refused"] and "16-bit file" in told["refused"]
     assert told["apart"] < SAME and told["kept"] == ["torch.bfloat16"]
     assert "no 8-bit floats" in told["info"]
+    assert "has no 8-bit floats" in told["sent later"] and "Select Model Device" in told["sent later"]
+
+
+@question
+def a_cpu_beside_an_amd_gpu() -> Any:
+    """The product of a CPU where ComfyUI has found by itself that the GPU multiplies FP8."""
+    real, refused = comfy.model_management.SUPPORT_FP8_OPS, dict(ops._REFUSED)
+    ops._REFUSED.clear()
+    comfy.model_management.SUPPORT_FP8_OPS = True
+    try:
+        return ops.fp8_on(torch.device("cpu")).product is not None
+    finally:
+        comfy.model_management.SUPPORT_FP8_OPS = real
+        ops._REFUSED.clear()
+        ops._REFUSED.update(refused)
+
+
+def test_a_cpu_that_multiplies_fp8_for_the_gpu_beside_it_can_is_noticed(ask: Ask) -> None:
+    assert ask(a_cpu_beside_an_amd_gpu) is False
+    assert ask(a_cpu_beside_an_amd_gpu, FP8) is True
 
 
 @question
