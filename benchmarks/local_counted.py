@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -89,7 +90,7 @@ def main() -> None:
             if not path.exists():
                 full_size.write_sparse(path, size=size)
             card, kernels = settings[setting]
-            with comfyui.comfyui_on(card, kernels=kernels) as gpu, contextlib.redirect_stderr(None):
+            with comfyui.comfyui_on(card, kernels=kernels) as gpu, contextlib.redirect_stderr(io.StringIO()):
                 model = loaders[loader](path)
                 options: dict[str, Any] = {"references": chosen.references, "side": chosen.side // 8}
                 last = comfyui.steps_of(gpu, model, **options)[-1]
