@@ -29,6 +29,7 @@ from kontext_bridge.kontext.checkpoint.layers import KONTEXT
 from kontext_bridge.kontext.comfyui import load as comfyui
 from kontext_bridge.kontext.comfyui import ops
 from pretended import Counted, Gpu, pretended
+from torch.utils._python_dispatch import _disable_current_modes
 
 import nodes  # isort: skip
 
@@ -65,7 +66,9 @@ def ours(path: Path, **options: Any) -> Any:
 
 
 def stock(path: Path) -> Any:
-    return comfy.sd.load_diffusion_model(str(path))
+    # Its descriptions of layers are read out of tensors, which must have numbers then.
+    with _disable_current_modes():
+        return comfy.sd.load_diffusion_model(str(path))
 
 
 def with_lora(model: Any, rank: int = 16) -> Any:
