@@ -24,7 +24,7 @@ def make(compute):
 
 
 def graphs(linear, changes, rows=(48,)):
-    """How many graphs a compiler makes of a layer for these LoRA, each of a strength and a rank, and numbers of rows."""
+    """How many graphs a compiler makes of a layer for these strengths and ranks of LoRA and numbers of rows."""
     counter = CompileCounter()
     compiled = torch.compile(linear, backend=counter, dynamic=True)
     for strength, rank in changes:
