@@ -89,10 +89,11 @@ def conditioning(references: int = 1, side: int = 128) -> list[Any]:
 
 def steps_of(gpu: Gpu, model: Any, *, steps: int = 3, references: int = 1, side: int = 128) -> list[Counted]:
     """What each step of an edit takes, from ComfyUI's own KSampler."""
-    kind, counted = type(model.model), []
-    real = kind.apply_model
+    # ComfyUI itself brings the conditioning to the GPU at every step, just before.
+    kind, counted = type(model.model.diffusion_model), []
+    real = kind.forward
 
-    def apply_model(self: Any, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+    def forward(self: Any, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         with gpu.counting() as step:
             out = real(self, x, *arguments, **options)
         assert out.shape == x.shape and out.device == gpu.device, (out.shape, out.device)
@@ -100,7 +101,7 @@ def steps_of(gpu: Gpu, model: Any, *, steps: int = 3, references: int = 1, side:
         return out
 
     positive, latent = conditioning(references, side), {"samples": torch.zeros(1, 16, side, side)}
-    with mock.patch.object(kind, "apply_model", apply_model):
+    with mock.patch.object(kind, "forward", forward):
         nodes.KSampler().sample(model, 7, steps, 1.0, "euler", "simple", positive, positive, latent)
     assert len(counted) == steps
     return counted
