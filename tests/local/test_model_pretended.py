@@ -198,6 +198,7 @@ CEILINGS = {
     "multiplied row-wise": (5926, 314.5),
     "multiplied row-wise, LoRA": (7180, 443.9),
     "stored": (1676, 216.1),
+    "stored, LoRA": (2930, 345.4),
 }
 
 
