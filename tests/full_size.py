@@ -69,6 +69,11 @@ def write_sparse_lora(path: Path, rank: int = 16, size: Size = KONTEXT) -> Path:
     return _write(path, _lora(rank, size))
 
 
+def lora_tensors(rank: int = 16, size: Size = KONTEXT) -> dict[str, torch.Tensor]:
+    """What such a file holds, of tensors that take no room where fake ones are made."""
+    return {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in _lora(rank, size)}
+
+
 def _model(size: Size, scaled: bool) -> Iterator[_Entry]:
     if scaled:
         yield "scaled_fp8", E4M3, (0,)

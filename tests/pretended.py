@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -162,6 +163,7 @@ def pretended(card: Card) -> Iterator[Gpu]:
         for name, answer in _cuda(card).items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
         stack.enter_context(_nothing_known(gpu))
+        stack.enter_context(mock.patch.object(torch.nn.Module, "_apply", _apply))
         stack.enter_context(mock.patch.object(FakeTensor, "tolist", gpu.to_list))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(_Operations(gpu))
@@ -175,9 +177,28 @@ def _cuda(card: Card) -> dict[str, Callable[..., Any]]:
     return {
         "get_device_capability": lambda *_: card.capability,
         "get_device_name": lambda *_: f"NVIDIA {card.name}",
+        "get_device_properties": lambda *_: SimpleNamespace(
+            name=card.name, major=card.capability[0], minor=card.capability[1], total_memory=card.memory
+        ),
+        "current_device": lambda: 0,
+        "set_device": lambda _: None,
         "synchronize": lambda *_: None,
+        "is_bf16_supported": lambda *_: True,
+        "memory_stats": lambda *_: Counter(),
         "mem_get_info": lambda *_: (card.memory, card.memory),
     }
+
+
+def _apply(module: torch.nn.Module, function: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+    """What moves and casts modules, without torch's way for fake tensors, which takes none that anyone looks at."""
+    for child in module.children() if recurse else ():
+        child._apply(function)
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            module._parameters[name] = torch.nn.Parameter(function(parameter), requires_grad=False)
+    for name, buffer in module._buffers.items():
+        module._buffers[name] = None if buffer is None else function(buffer)
+    return module
 
 
 @contextmanager
@@ -217,6 +238,10 @@ class _Operations(TorchDispatchMode):
             # Tensors made of tensors come back with those.
             return NotImplemented
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        for tensor in inputs:
+            if isinstance(tensor, FakeTensor):
+                # Numbers that torch remembers of some; it would compute with them where they are said to be.
+                tensor.constant = None
         name = function.overloadpacket.__name__
         if name in ("_local_scalar_dense", "equal"):
             return self._read(function, name, inputs, args)

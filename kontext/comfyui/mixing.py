@@ -24,7 +24,8 @@ def mix_in(patcher: Any, methods: type) -> None:
 
 def _mix_in(methods: type, _: Any, patcher: Any) -> None:
     if not isinstance(patcher, methods):
-        patcher.__class__ = _mixed(methods, type(patcher))
+        kind: Any = type(patcher)
+        patcher.__class__ = _mixed(methods, kind)
 
 
 @cache

@@ -17,6 +17,8 @@ TREE, *OPTIONS = sys.argv[1:]
 sys.argv = ["main.py", "--cpu", *OPTIONS]
 sys.path.insert(0, TREE)
 REPOSITORY = Path(__file__).resolve().parents[2]
+# For the modules that tests of all folders share.
+sys.path.append(str(REPOSITORY / "tests"))
 
 # Answers alone go to standard output: whatever else is printed joins the log.
 answers = os.fdopen(os.dup(1), "w")
