@@ -36,7 +36,7 @@ def checkpoint(dtype: torch.dtype = E4M3, *, by_row: bool = False, size: Size = 
         linears={layer.bfl: weights(layer) for layer in layers(size)},
         norms={norm.bfl: torch.empty(HEAD, dtype=torch.bfloat16) for norm in norms(size)},
         layout="float8_e4m3fn with a scale per layer",
-        _files=(),
+        files=(),
         _prefix="",
     )
 
