@@ -25,7 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "saved"), [("remote_edit", 1), ("submit_and_collect", 1), ("batch_edit", 6), ("uri_round_trip", 2)]
+    ("name", "saved"),
+    [
+        ("remote_edit", 1),
+        ("submit_and_collect", 1),
+        ("batch_edit", 6),
+        ("uri_round_trip", 2),
+        ("edit_and_keep", 2),
+        ("edits_in_a_row", 2),
+    ],
 )
 def test_a_workflow_that_fails_in_comfyui_is_noticed(
     name: str, saved: int, server: ComfyServer, comfy_service: StandIn
