@@ -74,7 +74,9 @@ def _kept_or_none(source: Tensor, edit: Tensor, check: Callable[[], None]) -> tu
         check()
     try:
         check()
-        kept = keep(source.cpu(), edit.cpu(), check=check)
+        # as the host runs nodes: what it gives may not be changed outside that mode, and this may be another thread
+        with torch.inference_mode():
+            kept = keep(source.cpu(), edit.cpu(), check=check)
         told = kept.report.numbers()
     except Exception as error:
         check()  # raises again where the run was stopped

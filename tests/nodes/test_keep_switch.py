@@ -224,3 +224,10 @@ def test_another_word_for_keep_is_refused(bench: Any, node: str) -> None:
     with pytest.raises(Exception, match="keep"):
         bench.run(node, keep=["always"], **given)
     assert bench.paid == []
+
+
+def test_pictures_that_the_host_made_in_inference_mode_are_kept_like_others(bench: Any) -> None:
+    with torch.inference_mode():
+        source = sources()
+    kept, info, _ = edit(bench, source)
+    assert is_kept(kept[0], source[0]) and info["edits"][0]["keep"]["verdict"] == "local"
