@@ -25,14 +25,14 @@ class Keeping:
 
     def keep(self, outcomes: Sequence[Outcome[DecodedImage]], stacked: Stacked, progress: Progress) -> KeptEdits:
         """The pictures that came laid back onto theirs. stacked: the same pictures as one IMAGE."""
-        came = [index for index, outcome in enumerate(outcomes) if outcome.picture is not None]
+        came = [(index, o.picture) for index, o in enumerate(outcomes) if o.picture is not None]
         edited = [
-            # One that was brought to the first one's size is kept from what came, not from that.
-            to_tensors([outcomes[index].picture]).image[0] if place in stacked.resized else stacked.image[place]  # type: ignore[list-item]
-            for place, index in enumerate(came)
+            # one that was brought to the first one's size is kept from what came, not from that
+            to_tensors([picture]).image[0] if place in stacked.resized else stacked.image[place]
+            for place, (_, picture) in enumerate(came)
         ]
-        sources = [self.source[index * len(self.source) // self.edits] for index in came]
-        return keep_edits(sources, edited, stacked.image, self.check, lambda place: progress.kept(came[place]))
+        sources = [self.source[index * len(self.source) // self.edits] for index, _ in came]
+        return keep_edits(sources, edited, stacked.image, self.check, lambda place: progress.kept(came[place][0]))
 
 
 def checked_source(source: object, edits: int) -> torch.Tensor:
@@ -44,8 +44,9 @@ def checked_source(source: object, edits: int) -> torch.Tensor:
         )
     image = check_image(source)  # type: ignore[arg-type]
     if edits % len(image):
+        many = "1 edit" if edits == 1 else f"{edits} edits"
         raise InvalidParameters(
-            f"keep is auto, and source has {len(image)} pictures for {edits} {'edit' if edits == 1 else 'edits'}. Connect one for all of them, one "
-            "for each, or those that were submitted, where each has as many variations. Nothing was fetched."
+            f"keep is auto, and source has {len(image)} pictures for {many}. Connect one for all of them, one for each, or "
+            "those that were submitted, where each has as many variations. Nothing was fetched."
         )
     return image

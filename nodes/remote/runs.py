@@ -81,9 +81,8 @@ def gather(
 ) -> Gathered:
     """The pictures that came, stacked at the first one's size, and what there is to know about them.
 
-    keeping: lays them back onto the pictures that they were made from.
-
-    From here they go to a graph, which is noted once nothing can go wrong any more.
+    keeping: lays them back onto the pictures that they were made from. From here they go to a graph, which is noted
+    once nothing can go wrong any more.
     Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
     something to go on with. What succeeded is in the ledger either way.
     """

@@ -81,6 +81,9 @@ def test_help_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> Non
     for id in INFO:
         with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/{id}.md") as page:
             assert page.read() == (DOCS / f"{id}.md").read_bytes()
+    for path in (DOCS / "pictures").iterdir():
+        with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/pictures/{path.name}") as picture:
+            assert picture.read() == path.read_bytes()
 
 
 def test_a_translation_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:
