@@ -46,7 +46,7 @@ def checked_source(source: object, edits: int) -> torch.Tensor:
     if edits % len(image):
         many = "1 edit" if edits == 1 else f"{edits} edits"
         raise InvalidParameters(
-            f"keep is auto, and source has {len(image)} pictures for {many}. Connect one for all of them, one for each, or "
-            "those that were submitted, where each has as many variations. Nothing was fetched."
+            f"keep is auto, and source has {len(image)} pictures for {many}. Connect one for all of them, one "
+            "for each, or those that were submitted, where each has as many variations. Nothing was fetched."
         )
     return image
