@@ -14,11 +14,11 @@ from kontext_bridge.imaging.pixels import to_uint8
 from torch import Tensor
 
 HAT, NIGHT = "a hat", "night"
-SIZE = (120, 160)
+SIZE = (160, 200)
 
 
 def sources(count: int = 1) -> Tensor:
-    """[count,120,160,3]: different pictures."""
+    """[count,160,200,3]: different pictures."""
     return torch.stack([scene(*SIZE, seed) for seed in range(count)])
 
 

@@ -4,6 +4,7 @@ for is lost over it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -21,7 +22,7 @@ from kontext_bridge.oxen.errors import InvalidParameters
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from patience import PATIENCE, timed
 
-BIG = (150, 200)
+BIG = (200, 250)
 
 
 @pytest.fixture(autouse=True)
@@ -136,7 +137,7 @@ def test_the_raw_picture_is_stored_before_keep_runs_and_is_owed_until_it_was_han
     found = []
 
     def keep(*_: Any, **__: Any) -> Any:
-        with Ledger(home / "ledger.sqlite") as ledger:
+        with contextlib.closing(Ledger(home)) as ledger:
             (record,) = ledger.recent(5)
         found.append((record.state.value, (home / "results" / record.file).is_file(), record.collected_at))
         raise RuntimeError("the power went")
