@@ -89,7 +89,7 @@ def cancel(session: Session, generation_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class History:
+class PastEdits:
     """The picture of one line, IMAGE [1,H,W,C] or blocked with the reason; the table; the same as JSON.
 
     raw: the picture as it came. says: what Keep says of it.
@@ -104,15 +104,15 @@ class History:
 
 async def history(
     pick: int, search: str, count: int, source: torch.Tensor | None, node_id: str | None, *, keeps: bool
-) -> History:
+) -> PastEdits:
     """What was made, and the picture of one line. source: the picture before that edit, where it is to be kept."""
     progress = Progress(1, keeps=keeps)
 
-    def work(session: Session) -> History:
+    def work(session: Session) -> PastEdits:
         found = _picture(session, pick, search, progress, source, keeps=keeps)
         records = session.ledger.recent(count, contains=search)
         table, as_json = _history_table(session, records, search), _history_json(session, records)
-        return History(found.image, table, as_json, found.raw, found.says)
+        return PastEdits(found.image, table, as_json, found.raw, found.says)
 
     return await in_session(work, progress=progress, node_id=node_id)
 
