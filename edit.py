@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 
-from .commands.console import is_terminal, open_console, parsed, say, typed
+from .commands.console import is_terminal, open_console, parsed, say, tell, typed
 from .commands.named import WrongName, in_words, path_of, shown, source, target
 from .imaging.canvas import pick_size, prepare, restore
 from .imaging.codec import DecodedImage, decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
+from .imaging.keep.switch import keep_edits
 from .imaging.pixels import to_uint8, with_alpha
 from .kontext.checkpoint.layers import Naming, Size
 from .kontext.checkpoint.lora import Lora, read_lora
@@ -43,6 +44,8 @@ _FORMATS = {
     ".jpeg": ImageFormat.JPEG,
 }
 _MATCH = "match_input_image"
+# What the name of the edit as it came ends in, where what is kept of it has the name that was asked for.
+_RAW = "_raw"
 # The tiny model's pictures are noise whatever their size.
 _TINY_MEGAPIXELS = 0.02
 # Kontext was made for one megapixel; far from it pictures fall apart, and no side may pass the model's 4096.
@@ -77,7 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
         say(str(error), sys.stderr)
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped; nothing was written.\n")
+        written = f"the edit as it came is {options.raw}" if options.made else "nothing was written"
+        sys.stderr.write(f"\nStopped; {written}.\n")
         return 130
     return 0
 
@@ -106,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--negative-prompt", help="what to move away from; needs --true-cfg above 1")
     parser.add_argument("--true-cfg", type=float, default=1.0, help="how strongly; every step takes twice as long")
     parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="change only what was edited: OUT has the picture's own pixels everywhere else, and the edit as it came "
+        f"is written beside it, with {_RAW} at the end of its name",
+    )
+    parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="cuda, cuda:1, cpu ... (default here: %(default)s)",
@@ -118,6 +128,8 @@ def _parser() -> argparse.ArgumentParser:
         "fastest; storage: FP8 only saves memory, and products are exact; reference: every weight written out in full "
         "first, slowest, to compare with",
     )
+    # raw: the file for the edit as it came, where there is one beside OUT; made: whether it was written
+    parser.set_defaults(raw=None, made=False)
     return parser
 
 
@@ -180,8 +192,12 @@ def _check_files(options: argparse.Namespace) -> None:
         raise BadRequest(f"{shown(options.out.name)} ends in none of {', '.join(_FORMATS)}.")
     target(str(options.out), "--out")
     options.picture = source(options.picture, "PICTURE", "picture file")
-    if options.out.exists() and options.out.samefile(options.picture):
-        raise BadRequest(f"{options.out} is the picture itself, which the edit would replace. Name another file.")
+    if options.keep:
+        options.raw = options.out.with_stem(options.out.stem + _RAW)
+        target(str(options.raw), "--keep")
+    for out in (options.out, options.raw):
+        if out is not None and out.exists() and out.samefile(options.picture):
+            raise BadRequest(f"{out} is the picture itself, which the edit would replace. Name another file.")
     options.model, options.text_encoders, options.vae = (
         None if text is None else _file_or_folder(text, name)
         for name, text in (
@@ -212,7 +228,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     picture = to_tensors([_decoded(options.picture)])
     image = with_alpha(picture.image, picture.mask)
     output_format = _FORMATS[options.out.suffix.lower()]
-    if output_format is ImageFormat.JPEG and image.shape[3] == 4 and options.aspect_ratio == _MATCH:
+    if output_format is ImageFormat.JPEG and image.shape[3] == 4 and (options.aspect_ratio == _MATCH or options.keep):
         raise BadRequest(f"{options.picture.name} has transparency, and JPEG cannot hold it. Write a .png or .webp.")
     height, width = image.shape[1:3]
     canvas = prepare(image, size=pick_size(_MATCH, width, height, options.megapixels))
@@ -239,7 +255,21 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     edited = autoencoder.decode(latent)
     if options.aspect_ratio == _MATCH:
         edited = restore(edited, canvas)
-    options.out.write_bytes(encode(to_uint8(edited[0]), output_format).data)
+    _write(options, image, edited, output_format)
+
+
+def _write(options: argparse.Namespace, image: torch.Tensor, edited: torch.Tensor, output_format: ImageFormat) -> None:
+    """Write the edit; with --keep it is written first as it came, whatever then becomes of what is kept of it."""
+    raw = encode(to_uint8(edited[0]), output_format).data
+    if options.raw is None:
+        options.out.write_bytes(raw)
+        return
+    options.raw.write_bytes(raw)
+    options.made = True
+    kept = keep_edits([image[0]], [edited[0]], edited, check=lambda: None)
+    data = raw if kept.image is edited else encode(to_uint8(kept.image[0]), output_format).data
+    options.out.write_bytes(data)
+    tell(f"{kept.says}\nThe edit as it came: {options.raw}")
 
 
 def _decoded(path: Path) -> DecodedImage:

@@ -31,6 +31,13 @@ class AspectRatio(str, Enum):
     TALL_9_21 = "9:21"
 
 
+class Keep(str, Enum):
+    """Whether an edit is laid back onto its picture, so that only what was edited differs."""
+
+    OFF = "off"
+    AUTO = "auto"
+
+
 PROMPT = Field(
     "prompt",
     "prompt",

@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,6 +71,12 @@ def interrupted() -> bool:
     """Whether the artist has asked the current run to stop."""
     management = sys.modules.get("comfy.model_management")
     return _local_interrupt.is_set() or (management is not None and bool(management.processing_interrupted()))
+
+
+def check() -> None:
+    """Raise what stands for Cancel where the artist has asked the current run to stop."""
+    if interrupted():
+        raise interruption()
 
 
 def interruption() -> BaseException:
@@ -153,6 +160,18 @@ def executing_node() -> str | None:
     """The id in the graph of the node that is being run; None where nobody tells."""
     context = _context()
     return None if context is None else str(context.node_id)
+
+
+def bar(total: int) -> Callable[[int], None]:
+    """Moves the bar of the node that is being run, by telling how many of `total` steps are done; off ComfyUI nothing.
+
+    For work that blocks ComfyUI's own thread; what runs beside the event loop has `show`.
+    """
+    utils = sys.modules.get("comfy.utils")
+    if utils is None:
+        return lambda _: None
+    moved: Callable[[int], None] = utils.ProgressBar(total).update_absolute
+    return moved
 
 
 async def show(node_id: str | None, fraction: float, text: str) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..editing.fields import Field, Kind
-from ..editing.words import SEED, VARIATIONS, wrong_with_prompt
+from ..editing.words import SEED, VARIATIONS, Keep, wrong_with_prompt
 from ..imaging.formats import DEFAULT_FORMAT, ImageFormat
 from ..oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 
@@ -152,6 +152,29 @@ def generation_ids_input() -> io.Input:
         placeholder="generation_ids: one a line",
         tooltip="Generation ids, one a line, for jobs that were submitted another day.",
     )
+
+
+def keep_input() -> io.Input:
+    return io.Combo.Input(
+        "keep",
+        options=choice(Keep),
+        default=Keep.OFF.value,
+        optional=True,
+        tooltip="auto: only what was edited changes, as with Kontext Keep, and image has the picture's own size; raw "
+        "is the edit as it came. off: image is the edit as it came.",
+    )
+
+
+def source_input() -> io.Input:
+    return io.Image.Input(
+        "source",
+        optional=True,
+        tooltip="The pictures as they were before the edit. Needed where keep is auto: the records hold none.",
+    )
+
+
+def raw_output() -> io.Output:
+    return io.Image.Output(display_name="raw", tooltip="The edits as they came, whatever keep is set to.")
 
 
 def format_input() -> io.Input:

@@ -17,4 +17,5 @@ blend.py        the edited parts laid into the source
 measures.py     how far two pictures are apart
 report.py       what was found and done, in numbers and a line
 pairs.py        pair by pair, or one source for many edits
+switch.py       for edit nodes and commands: pair by pair, and where a pair fails, the edit as it came
 """

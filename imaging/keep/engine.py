@@ -8,6 +8,7 @@ on, aligned if that can be trusted, and the report says why.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -49,11 +50,18 @@ class Kept:
     mapping: Mapping
 
 
-def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Options | None = None) -> Kept:
+def keep(
+    source: Tensor,
+    edited: Tensor,
+    mask: Tensor | None = None,
+    options: Options | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> Kept:
     """One source [H,W,C] and its edit [h,w,C], C 1, 3 or 4, floating point, finite, usually 0..1.
 
-    mask [H,W], 1 = may change: nothing outside it and the feather changes. Raises ImageError for a mask of another
-    size, and where the scope asks for a mask and there is none.
+    mask [H,W], 1 = may change: nothing outside it and the feather changes. check: called between the steps; what it
+    raises ends the work. Raises ImageError for a mask of another size, and where the scope asks for a mask and there is
+    none.
     """
     options = options or Options()
     mask = _checked(mask, source, options)
@@ -61,9 +69,12 @@ def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Op
     bench, sharp = _bench(base, edited)
     if bench.size == bench.edit and torch.equal(colour_of(source[None])[0], colour_of(edited[None])[0]):
         return _untouched(base, bench)
+    check()
     alignment = Alignment(bench)
+    check()
     allowed = None if mask is None else mask > 0
-    seen, found = _second_look(bench, alignment, allowed, options)
+    seen, found = _second_look(bench, alignment, allowed, options, check)
+    check()
     signs = signs_of(bench.source, seen.aligned, seen.corrected, found.likeness, seen.mask, seen.covered)
     why = signs.against(allowed is not None) if options.scope is Scope.AUTO else None
     if options.scope is Scope.WHOLE or why is not None:
@@ -71,9 +82,11 @@ def keep(source: Tensor, edited: Tensor, mask: Tensor | None = None, options: Op
     change = _mask_of(bench, seen, found.mapping, mask, options)
     if not (change > 0).any():
         return _untouched(base, bench, found.mapping, seen)
+    check()
     rim = rim_of(bench.source, seen.corrected, seen.mask, seen.covered)
     patch = LaidPart(sharp, found.mapping, seen.drift, rim, options.strength)
     picture, weight = blended(base, patch, change)
+    check()
     report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", weight, picture)
     return Kept(picture, weight, report, found.mapping)
 
@@ -100,13 +113,17 @@ def _bench(source: Tensor, edited: Tensor) -> tuple[Bench, Tensor]:
     return bench, sharpest(new, bench)
 
 
-def _second_look(bench: Bench, alignment: Alignment, allowed: Tensor | None, options: Options) -> tuple[Look, Refined]:
+def _second_look(
+    bench: Bench, alignment: Alignment, allowed: Tensor | None, options: Options, check: Callable[[], None]
+) -> tuple[Look, Refined]:
     """What was edited is found twice: roughly, and again without it in the way."""
     first = look(half(bench), alignment.found.mapping, alignment.found.likeness, None, allowed)
     told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
     # Where nearly all of it seems to be edited, that says nothing of where it lies.
     free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
+    check()
     found = alignment.again(free)
+    check()
     return look(bench, found.mapping, found.likeness, told, allowed), found
 
 

@@ -29,11 +29,12 @@ def keep_batch(
     mask: Tensor | None = None,
     options: Options | None = None,
     progress: Callable[[int, int], None] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> KeptBatch:
     """IMAGEs [B,H,W,C] and a MASK [B,H,W] for the sources: one of each for each edit, or one for all of them.
 
-    progress: told how many of how many are done. Raises ImageError where counts or sizes do not go together, and for
-    NaN and infinity.
+    progress: told how many of how many are done. check: see `keep`. Raises ImageError where counts or sizes do not go
+    together, and for NaN and infinity.
     """
     source, edited = check_image(source), check_image(edited)
     count = len(edited)
@@ -45,7 +46,8 @@ def keep_batch(
     kept = []
     for number in range(count):
         one = source[number if len(source) > 1 else 0]
-        kept.append(keep(one.cpu(), edited[number].cpu(), None if masks is None else masks[number].cpu(), options))
+        bound = None if masks is None else masks[number].cpu()
+        kept.append(keep(one.cpu(), edited[number].cpu(), bound, options, check))
         if progress is not None:
             progress(number + 1, count)
     images = torch.stack([one.picture for one in kept]).to(source.device)

@@ -206,12 +206,14 @@ class KontextEditLocal(io.ComfyNode):
                 io.Vae.Input("vae", tooltip="FLUX's VAE: Load VAE with ae.safetensors."),
                 *inputs.edit_inputs(EDIT),
                 inputs.variations_input(),
+                inputs.keep_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
                 io.String.Output(
                     display_name="info", tooltip="JSON: for each edit its picture, seed, sizes and seconds."
                 ),
+                inputs.raw_output(),
             ],
         )
 
@@ -224,4 +226,5 @@ class KontextEditLocal(io.ComfyNode):
         from . import work as edits
 
         edited = edits.edit(model, clip, vae, image, **widgets)
-        return io.NodeOutput(edited.image, edited.info)
+        says = None if edited.says is None else ui.PreviewText(edited.says)
+        return io.NodeOutput(edited.image, edited.info, edited.raw, ui=says)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from ...editing.words import SEEDS, AspectRatio
+from ... import host
+from ...editing.words import SEEDS, AspectRatio, Keep
 from ...imaging import canvas as canvases
+from ...imaging.keep.switch import KeptEdits, keep_edits
 from ...imaging.pixels import check_image
 from ...kontext.edit import LatentEdit
 from ...kontext.errors import BadRequest, KontextError, NonFinite
@@ -31,10 +33,15 @@ _PROMPTS_KEPT = 8
 
 @dataclass(frozen=True)
 class Edited:
-    """The result of a node's edits: IMAGE [B,H,W,C] and the info text."""
+    """The result of a node's edits: IMAGE [B,H,W,C] and the info text.
+
+    raw: the edits as they were decoded. says: what Keep says of each, a line each; None where it was not asked.
+    """
 
     image: torch.Tensor
     info: str
+    raw: torch.Tensor
+    says: str | None = None
 
 
 def load(name: str, compute: str, *, compiled: bool) -> Loaded:
@@ -117,6 +124,7 @@ def edit(
     guidance: float,
     seed: int,
     variations: int = 1,
+    keep: str = Keep.OFF.value,
 ) -> Edited:
     """Kontext Edit (Local FP8): every picture of an IMAGE [B,H,W,C] edited by itself.
 
@@ -127,13 +135,14 @@ def edit(
     steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
     variations, guidance = checks.whole(variations, "variations"), checks.number(guidance, "guidance")
     aspect_ratio = checks.member(AspectRatio, aspect_ratio, "aspect_ratio").value
+    keeps = checks.member(Keep, keep, "keep") is Keep.AUTO
     if not prompt.strip():
         raise BadRequest("The prompt is empty: say in a sentence what to change.")
     if variations < 1:
         raise BadRequest(f"variations is {variations}; at least one result must be made.")
     return _inside_comfyui(
         lambda: _Run(
-            model, clip, vae, prompt, aspect_ratio, LatentEdit(16, 16, steps, guidance), seed, variations
+            model, clip, vae, prompt, aspect_ratio, LatentEdit(16, 16, steps, guidance), seed, variations, keeps
         ).edit(image)
     )
 
@@ -150,6 +159,7 @@ class _Run:
     settings: LatentEdit
     seed: int
     variations: int
+    keeps: bool
 
     def edit(self, image: torch.Tensor) -> Edited:
         began = time.monotonic()
@@ -176,8 +186,17 @@ class _Run:
                         "seconds": round(time.monotonic() - since, 2),
                     }
                 )
-        info = {"edits": told, "seconds": round(time.monotonic() - began, 2)}
-        return Edited(torch.cat(pictures), json.dumps(info, indent=2))
+        raw = torch.cat(pictures)
+        kept = self._kept(image, raw) if self.keeps else None
+        if kept is not None:
+            told = [{**about, "keep": found} for about, found in zip(told, kept.told, strict=True)]
+        info = json.dumps({"edits": told, "seconds": round(time.monotonic() - began, 2)}, indent=2)
+        return Edited(raw, info, raw) if kept is None else Edited(kept.image, info, raw, kept.says)
+
+    def _kept(self, image: torch.Tensor, raw: torch.Tensor) -> KeptEdits:
+        bar = host.bar(len(raw))
+        sources = [image[place // self.variations] for place in range(len(raw))]
+        return keep_edits(sources, list(raw), raw, host.check, lambda place: bar(place + 1))
 
     def _latent(self, prepared: torch.Tensor, number: int) -> torch.Tensor:
         latent: torch.Tensor = self.vae.encode(prepared[..., :3])

@@ -94,10 +94,13 @@ class KontextKeep(io.ComfyNode):
         strength: float = 1.0,
         feather: int = 4,
     ) -> io.NodeOutput:
+        from ... import host
         from ...imaging.keep.engine import Options
         from ...imaging.keep.pairs import keep_batch
 
-        kept = keep_batch(source, edited, mask, Options(Scope(change), strength, feather))
+        bar = host.bar(len(edited))
+        options = Options(Scope(change), strength, feather)
+        kept = keep_batch(source, edited, mask, options, lambda done, _: bar(done), host.check)
         said = "\n".join(report.line for report in kept.reports)
         info = json.dumps({"edits": [report.numbers() for report in kept.reports]}, indent=2)
         return io.NodeOutput(kept.images, kept.masks, info, ui=ui.PreviewText(said))

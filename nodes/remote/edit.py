@@ -15,6 +15,8 @@ from .. import inputs
 if TYPE_CHECKING:
     import torch
 
+    from .runs import Gathered
+
 
 class KontextEdit(io.ComfyNode):
     @classmethod
@@ -37,14 +39,16 @@ class KontextEdit(io.ComfyNode):
                     "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next "
                     "time; or go on with what succeeded, and info names the failed ones."
                 ),
+                inputs.keep_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
                 io.String.Output(
                     display_name="info",
                     tooltip="JSON: for each edit its generation id, the seed sent, sizes, seconds, and the cost "
-                    "where the service tells it.",
+                    "where the service tells it; and what Keep found, where it was asked.",
                 ),
+                inputs.raw_output(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -62,7 +66,7 @@ class KontextEdit(io.ComfyNode):
         from . import runs
 
         gathered = await runs.edit(image, widgets, cls.hidden.unique_id)
-        return io.NodeOutput(gathered.image, gathered.info)
+        return shown(gathered)
 
 
 class KontextModelInfo(io.ComfyNode):
@@ -98,6 +102,12 @@ class KontextModelInfo(io.ComfyNode):
         schema = json.dumps(found.schema or {}, indent=2)
         description = f"{found.name}\n{found.description}".strip()
         return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))
+
+
+def shown(gathered: Gathered) -> io.NodeOutput:
+    """Image, info and raw picture, and on the node what Keep says, where it was asked."""
+    says = None if gathered.says is None else ui.PreviewText(gathered.says)
+    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, ui=says)
 
 
 def fingerprint(widgets: dict[str, Any]) -> Any:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
+from ...editing.words import Keep
 from .. import inputs
+
+if TYPE_CHECKING:
+    import torch
 
 _LINES = 1000
 
@@ -37,11 +41,14 @@ class KontextHistory(io.ComfyNode):
                     tooltip="Only what has this in its prompt or generation id.",
                 ),
                 io.Int.Input("count", default=20, min=1, max=_LINES, tooltip="How many lines the table has."),
+                inputs.source_input(),
+                inputs.keep_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The picture of the chosen line."),
                 io.String.Output(display_name="table", tooltip="One edit a line, and the total."),
                 io.String.Output(display_name="json", tooltip="The same as JSON."),
+                inputs.raw_output(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -51,11 +58,20 @@ class KontextHistory(io.ComfyNode):
         return float("nan")
 
     @classmethod
-    async def execute(cls, pick: int, search: str = "", count: int = 20) -> io.NodeOutput:
-        from ..checks import text, whole
+    async def execute(
+        cls,
+        pick: int,
+        search: str = "",
+        count: int = 20,
+        source: torch.Tensor | None = None,
+        keep: str = Keep.OFF.value,
+    ) -> io.NodeOutput:
+        from ..checks import member, text, whole
         from . import listing
 
         pick, count = whole(pick, "pick", (1, _LINES)), whole(count, "count", (1, _LINES))
         search = text(search, "search").strip()
-        image, table, as_json = await listing.history(pick, search, count, cls.hidden.unique_id)
-        return io.NodeOutput(image, table, as_json, ui=ui.PreviewText(table))
+        keeps = member(Keep, keep, "keep") is Keep.AUTO
+        found = await listing.history(pick, search, count, source, cls.hidden.unique_id, keeps=keeps)
+        said = "\n".join(text for text in (found.table, found.says) if text)
+        return io.NodeOutput(found.image, found.table, found.as_json, found.raw, ui=ui.PreviewText(said))

@@ -6,20 +6,32 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
+import torch
+
 from ... import host
 from ...imaging.codec import decode
+from ...imaging.errors import ImageError
 from ...oxen.api.replies import JobStatus, Row
-from ...oxen.errors import GenerationFailed, GenerationNotFound, Interrupted, Misconfigured, OxenError
+from ...oxen.errors import (
+    GenerationFailed,
+    GenerationNotFound,
+    Interrupted,
+    InvalidParameters,
+    Misconfigured,
+    OxenError,
+)
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.progress import Progress, Stage
 from ...oxen.jobs.record import Record, State
 from ...oxen.jobs.session import Session
 from ...oxen.secrets import without_query
 from ..sessions import in_session
-from .runs import as_collected, gather
+from .keeping import Keeping, checked_source
+from .runs import Gathered, as_collected, gather
 
 _PROMPT_SHOWN = 60
 _LINES = 1000
@@ -76,33 +88,60 @@ def cancel(session: Session, generation_id: str) -> str:
     return f"{generation_id}: {row.status.value}"
 
 
-async def history(pick: int, search: str, count: int, node_id: str | None) -> tuple[Any, str, str]:
-    """The picture of one line of the history, the table and the same as JSON.
+@dataclass(frozen=True)
+class PastEdits:
+    """The picture of one line, IMAGE [1,H,W,C] or blocked with the reason; the table; the same as JSON.
 
-    The picture is an IMAGE [1,H,W,3], or blocked with the reason where there is none to bring back.
+    raw: the picture as it came. says: what Keep says of it.
     """
-    progress = Progress(1)
 
-    def work(session: Session) -> tuple[Any, str, str]:
-        image = _picture(session, pick, search, progress)
+    image: Any
+    table: str
+    as_json: str
+    raw: Any
+    says: str | None
+
+
+async def history(
+    pick: int, search: str, count: int, source: torch.Tensor | None, node_id: str | None, *, keeps: bool
+) -> PastEdits:
+    """What was made, and the picture of one line. source: the picture before that edit, where it is to be kept."""
+    progress = Progress(1, keeps=keeps)
+
+    def work(session: Session) -> PastEdits:
+        found = _picture(session, pick, search, progress, source, keeps=keeps)
         records = session.ledger.recent(count, contains=search)
-        return image, _history_table(session, records, search), _history_json(session, records)
+        table, as_json = _history_table(session, records, search), _history_json(session, records)
+        return PastEdits(found.image, table, as_json, found.raw, found.says)
 
     return await in_session(work, progress=progress, node_id=node_id)
 
 
-def _picture(session: Session, pick: int, search: str, progress: Progress) -> Any:
+def _picture(
+    session: Session, pick: int, search: str, progress: Progress, source: torch.Tensor | None, *, keeps: bool
+) -> Gathered:
     records = [record for record in session.ledger.recent(_LINES, contains=search) if _has_picture(record)]
     if len(records) < pick:
         progress.at(0, Stage.FAILED)
-        return host.blocked(_no_number(pick, len(records), search))
+        return _without(_no_number(pick, len(records), search))
     picked = records[pick - 1]
     batch = Batch(session, decode)
     outcomes = tuple(map(as_collected, batch.collect([picked], progress)))
     error = outcomes[0].error
     if error is not None:
-        return host.blocked(_not_brought(pick, picked, error))
-    return gather(batch, outcomes, progress).image
+        return _without(_not_brought(pick, picked, error))
+    try:
+        keeping = Keeping(checked_source(source, 1), 1, session.control.check) if keeps else None
+    except (InvalidParameters, ImageError) as wrong:
+        # the picture is there all the same
+        progress.kept(0)
+        return replace(gather(batch, outcomes, progress), image=host.blocked(str(wrong)))
+    return gather(batch, outcomes, progress, keeping=keeping)
+
+
+def _without(why: str) -> Gathered:
+    blocked = host.blocked(why)
+    return Gathered(blocked, "", blocked)
 
 
 def _no_number(pick: int, found: int, search: str) -> str:

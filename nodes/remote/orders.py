@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...editing.words import VARIATIONS
+from ...editing.words import VARIATIONS, Keep
 from ...imaging.codec import encode
 from ...imaging.pixels import UInt8, check_image, digest, to_uint8
 from ...imaging.uri import to_data_uri
@@ -35,6 +35,7 @@ class Order:
     terms: Terms
     send_as: SendAs
     if_some_fail: IfSomeFail
+    keep: Keep
 
     @classmethod
     def read(
@@ -48,6 +49,7 @@ class Order:
         namespace: str = "",
         result: str = Result.REUSE.value,
         if_some_fail: str = IfSomeFail.STOP.value,
+        keep: str = Keep.OFF.value,
         submit_only: bool = False,
         **fields: Any,
     ) -> Order:
@@ -64,6 +66,7 @@ class Order:
             terms,
             member(SendAs, send_as, "send_as"),
             member(IfSomeFail, if_some_fail, "if_some_fail"),
+            member(Keep, keep, "keep"),
         )
 
     def count(self, image: torch.Tensor) -> int:

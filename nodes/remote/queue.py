@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
+from ...editing.words import Keep
 from ...oxen.api.models import DEFAULT
 from ...oxen.choices import IfSomeFail, WaitMode
 from .. import inputs
 from ..types import JobHandle, KontextJob
-from .edit import fingerprint
+from .edit import fingerprint, shown
 
 if TYPE_CHECKING:
     import torch
@@ -83,10 +84,13 @@ class KontextCollect(io.ComfyNode):
                     "Where some of several jobs fail: stop with the error; or go on with the pictures that came, and "
                     "info names the failed ones. What came is kept either way; nothing is paid here."
                 ),
+                inputs.source_input(),
+                inputs.keep_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in the order of the ids."),
                 io.String.Output(display_name="info", tooltip="JSON, as Kontext Edit gives it."),
+                inputs.raw_output(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -99,11 +103,13 @@ class KontextCollect(io.ComfyNode):
         wait: str = WaitMode.EVENTS.value,
         timeout: int = 300,
         if_some_fail: str = IfSomeFail.STOP.value,
+        source: torch.Tensor | None = None,
+        keep: str = Keep.OFF.value,
     ) -> io.NodeOutput:
         from . import runs
 
-        gathered = await runs.collect(job, generation_ids, wait, timeout, if_some_fail, cls.hidden.unique_id)
-        return io.NodeOutput(gathered.image, gathered.info)
+        node_id = cls.hidden.unique_id
+        return shown(await runs.collect(job, generation_ids, wait, timeout, if_some_fail, source, keep, node_id))
 
 
 class KontextQueueStatus(io.ComfyNode):

@@ -15,6 +15,7 @@ import torch
 
 from ... import host
 from ...editing.values import shown as shown_value
+from ...editing.words import Keep
 from ...host.turns import EACH
 from ...imaging.codec import DecodedImage, decode, to_tensors
 from ...imaging.errors import ImageError
@@ -42,6 +43,7 @@ from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
 from . import lists
+from .keeping import Keeping, checked_source
 from .lists import Failure, Item
 from .orders import Order, is_batch
 
@@ -56,10 +58,15 @@ _MADE_ANEW = "To have it made, and paid, anew use Kontext Edit or Kontext Submit
 
 @dataclass(frozen=True)
 class Gathered:
-    """What came of a run, as the nodes hand it on: IMAGE [B,H,W,3], or one that is blocked, and the info text."""
+    """What came of a run, as the nodes hand it on: IMAGE [B,H,W,C], or one that is blocked, and the info text.
+
+    raw: the pictures as they came. says: what Keep says of each, a line each; None where it was not asked.
+    """
 
     image: Any
     info: str
+    raw: Any
+    says: str | None = None
 
 
 def gather(
@@ -70,10 +77,12 @@ def gather(
     if_some_fail: IfSomeFail = IfSomeFail.STOP,
     size_sent: str | None = None,
     send_as: SendAs | None = None,
+    keeping: Keeping | None = None,
 ) -> Gathered:
     """The pictures that came, stacked at the first one's size, and what there is to know about them.
 
-    From here they go to a graph, which is noted once nothing can go wrong any more.
+    keeping: lays them back onto the pictures that they were made from. From here they go to a graph, which is noted
+    once nothing can go wrong any more.
     Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
     something to go on with. What succeeded is in the ledger either way.
     """
@@ -82,11 +91,14 @@ def gather(
     if failed and (not pictures or if_some_fail is IfSomeFail.STOP):
         raise failure(failed, len(outcomes), send_as)
     stacked = to_tensors(pictures)
+    kept = None if keeping is None else keeping.keep(outcomes, stacked, progress)
     succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
     edits = []
     for place, number in enumerate(succeeded):
         outcome = outcomes[number - 1]
         edits.append(_told(number, outcome, size_sent, resized=place in stacked.resized))
+        if kept is not None:
+            edits[-1]["keep"] = kept.told[place]
     info: dict[str, Any] = {"edits": edits, "seconds": round(progress.seconds, 2)}
     # what is reused was paid for in an earlier run
     new = [o.record for o in outcomes if o.record is not None and o.how is not How.REUSED]
@@ -99,7 +111,8 @@ def gather(
         height, width = stacked.image.shape[1:3]
         which = ", ".join(str(succeeded[place]) for place in stacked.resized)
         info["note"] = f"The results differ in size; number {which} brought to {width}x{height}, the first one's size."
-    gathered = Gathered(stacked.image, json.dumps(info, indent=2))
+    image, says = (stacked.image, None) if kept is None else (kept.image, kept.says)
+    gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says)
     batch.handed_over(outcomes)
     return gathered
 
@@ -167,15 +180,23 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
 
     async def of(item: Item) -> Gathered:
         order = Order.read(**widgets)
-        progress = Progress(order.count(image), item.progress)
+        count, keeps = order.count(image), order.keep is Keep.AUTO
+        progress = Progress(count, item.progress, keeps=keeps)
         run_id = host.run_id()
         await _noted(order, image, item)
 
         def work(session: Session) -> Gathered:
             batch = _batch(order, item, session, run_id)
             outcomes = batch.edit(order.edits(session, image), progress)
-            size, policy = _size(image), order.if_some_fail
-            return gather(batch, outcomes, progress, if_some_fail=policy, size_sent=size, send_as=order.send_as)
+            return gather(
+                batch,
+                outcomes,
+                progress,
+                if_some_fail=order.if_some_fail,
+                size_sent=_size(image),
+                send_as=order.send_as,
+                keeping=Keeping(image, count, session.control.check) if keeps else None,
+            )
 
         return await _in_turn(work, item, progress, node_id)
 
@@ -228,11 +249,19 @@ def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submi
 
 
 async def collect(
-    job: JobHandle | None, text: str, wait: str, timeout: float, if_some_fail: str, node_id: str | None
+    job: JobHandle | None,
+    text: str,
+    wait: str,
+    timeout: float,
+    if_some_fail: str,
+    source: torch.Tensor | None,
+    keep: str,
+    node_id: str | None,
 ) -> Gathered:
-    """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError.
+    """Kontext Collect: the pictures of a job and of the generation ids in a text; raises OxenError or ImageError.
 
-    For an item of a list the picture may be blocked instead, as with `edit`.
+    source: the pictures before the edits, where `keep` asks for them. For an item of a list the picture may be blocked
+    instead, as with `edit`.
     """
 
     async def of(item: Item) -> Gathered:
@@ -241,13 +270,15 @@ async def collect(
         policy = checks.member(IfSomeFail, if_some_fail, "if_some_fail")
         # a picture that one blocking request gave has a record and no id, an id of another day no record
         count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
-        progress = Progress(count, item.progress)
+        before = checked_source(source, count) if checks.member(Keep, keep, "keep") is Keep.AUTO else None
+        progress = Progress(count, item.progress, keeps=before is not None)
 
         def work(session: Session) -> Gathered:
             records = _records(session, job, ids)
             batch = Batch(session, decode, terms, hopeless=item.hopeless)
             outcomes = [as_collected(outcome) for outcome in batch.collect(records, progress)]
-            return gather(batch, outcomes, progress, if_some_fail=policy)
+            keeping = None if before is None else Keeping(before, len(outcomes), session.control.check)
+            return gather(batch, outcomes, progress, if_some_fail=policy, keeping=keeping)
 
         return await _in_turn(work, item, progress, node_id)
 
@@ -311,7 +342,8 @@ def _batch(order: Order, item: Item, session: Session, run_id: str) -> Batch[Dec
 
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
-    return Gathered(blocked, json.dumps({"edits": [], "failed": [{"item": name, "error": str(error)}]}, indent=2))
+    told = {"edits": [], "failed": [{"item": name, "error": str(error)}]}
+    return Gathered(blocked, json.dumps(told, indent=2), blocked)
 
 
 def _described(image: object, widgets: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ class Stage(Enum):
     QUEUED = ("queued", 0.15)
     PROCESSING = ("processing", 0.35)
     DOWNLOADING = ("downloading", 0.85)
+    KEEPING = ("keeping what was not edited", 0.9)
     SUBMITTED = ("submitted", 1.0)
     DONE = ("done", 1.0)
     FAILED = ("failed", 1.0)
@@ -34,6 +35,7 @@ class Stage(Enum):
 # In which order those that have not ended well are told.
 _TOLD = (
     Stage.FAILED,
+    Stage.KEEPING,
     Stage.DOWNLOADING,
     Stage.PROCESSING,
     Stage.QUEUED,
@@ -47,10 +49,12 @@ _BY_STATUS = {JobStatus.QUEUED: Stage.QUEUED, JobStatus.PROCESSING: Stage.PROCES
 class Progress:
     """The stages of a run's edits; written by its threads, read by whoever shows it.
 
-    together: what shows several runs as one, of which this is one.
+    together: what shows several runs as one, of which this is one. keeps: whether an edit that came is not done before
+    `kept` says so.
     """
 
-    def __init__(self, edits: int, together: Together | None = None) -> None:
+    def __init__(self, edits: int, together: Together | None = None, *, keeps: bool = False) -> None:
+        self._keeps = keeps
         self._stages = [Stage.WAITING] * edits
         self._together = together
         if together is not None:
@@ -60,6 +64,13 @@ class Progress:
 
     def at(self, index: int, stage: Stage) -> None:
         """Move one edit on; it never moves back, so that the bar does not."""
+        self._move(index, Stage.KEEPING if self._keeps and stage is Stage.DONE else stage)
+
+    def kept(self, index: int) -> None:
+        """An edit was laid back onto its picture, or handed on as it came."""
+        self._move(index, Stage.DONE)
+
+    def _move(self, index: int, stage: Stage) -> None:
         with self._guard:
             before = self._stages[index]
             if stage.share < before.share:

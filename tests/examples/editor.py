@@ -10,6 +10,7 @@ from pack import TABLE
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 COMMENTS = {"Note", "MarkdownNote"}
+MISSING = object()
 
 
 def to_api(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,7 +37,11 @@ def _inputs(node: Mapping[str, Any], links: Mapping[int, list[Any]]) -> dict[str
     inputs: dict[str, Any] = {}
     for name, spec in input_specs(TABLE[node["type"]]).items():
         if spec.type in WIDGETS:
-            inputs[name] = next(values)
+            value = next(values, MISSING)
+            if value is MISSING:  # a file saved before the input was appended
+                assert not spec.required, f"node {node['id']} has too few widget values for {node['type']}"
+                continue
+            inputs[name] = value
             if spec.options.get("control_after_generate"):
                 assert next(values) == "fixed", "a template that changes its seed pays on every run"
             elif (node["type"], name) == ("LoadImage", "image"):

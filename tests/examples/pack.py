@@ -16,7 +16,7 @@ WORKFLOWS = REPOSITORY / "example_workflows"
 TWINS = WORKFLOWS / "api"
 DOCS = REPOSITORY / "web" / "docs"
 LOCALES = REPOSITORY / "locales"
-NAMES = ("remote_edit", "submit_and_collect", "batch_edit", "uri_round_trip")
+NAMES = ("remote_edit", "submit_and_collect", "batch_edit", "uri_round_trip", "edit_and_keep", "edits_in_a_row")
 # these need ComfyUI's own nodes, which a headless run lacks
 LOCAL = ("local_edit", "masked_edit", "two_references", "lora_edit", "draft_local_finish_remote")
 

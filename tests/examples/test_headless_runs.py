@@ -51,6 +51,26 @@ def test_a_batch_of_which_only_the_first_picture_is_edited_is_noticed(service: S
     assert not any(np.array_equal(saved[0], other) for other in saved[1:])
 
 
+def test_an_edit_whose_rest_is_not_the_pictures_own_is_noticed(service: StandIn, tmp_path: Path) -> None:
+    result = run("edit_and_keep", tmp_path)
+    (kept,), (raw,) = result.nodes["3"].files, result.nodes["4"].files
+    source = pixels(WORKFLOWS / "kontext_example.png")
+    own = (pixels(kept) == source).all(-1)
+    assert own[100:500, 100:-100].all(), "the stand-in draws a frame and a label"
+    assert not own.all() and pixels(raw).shape == (880, 1184, 3)
+    assert result.nodes["2"].ui["text"][0].endswith("the rest is your own pixels")
+    assert len(service.billed) == 1
+
+
+def test_edits_in_a_row_that_drift_although_keep_is_between_them_are_noticed(service: StandIn, tmp_path: Path) -> None:
+    result = run("edits_in_a_row", tmp_path)
+    (raw,), (kept,) = (result.nodes[id].files for id, one in result.nodes.items() if one.class_type == "SaveImage")
+    source = pixels(WORKFLOWS / "kontext_example.png")
+    assert (pixels(kept) == source).all(-1)[100:500, 100:-100].all()
+    assert pixels(raw).shape == (880, 1184, 3)
+    assert len(service.billed) == 5, "the first edit serves both rows"
+
+
 @pytest.mark.parametrize("node", ["4", "7"])
 def test_a_round_trip_that_changes_a_pixel_or_asks_the_service_is_noticed(
     node: str, service: StandIn, tmp_path: Path

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from generated import files, locale
 from pack import DOCS, INFO, LOCALES, REPOSITORY, inputs_of, outputs_of, read
+from PIL import Image
 
 LANGUAGES = ("en", "zh", "ja", "ko", "fr", "de", "es")
 
@@ -90,6 +91,19 @@ def test_a_help_page_that_names_something_the_node_does_not_have_is_noticed(id: 
     page = (DOCS / f"{id}.md").read_text(encoding="utf-8")
     names = {*inputs_of(id), *(name for name, _ in outputs_of(id))}
     assert set(re.findall(r"^- `(\w+)` \(", page, re.MULTILINE)) == names
+
+
+def test_a_help_page_whose_picture_is_missing_or_heavy_is_noticed() -> None:
+    shown = {
+        DOCS / name
+        for page in DOCS.glob("*.md")
+        for name in re.findall(r"!\[[^\]]+\]\((.*?)\)", page.read_text("utf-8"))
+    }
+    assert shown == set((DOCS / "pictures").iterdir())
+    for path in shown:
+        assert path.stat().st_size < 150_000
+        with Image.open(path) as picture:
+            assert picture.format == "JPEG" and max(picture.size) <= 1200
 
 
 def test_a_node_whose_text_the_front_end_does_not_show_is_noticed() -> None:

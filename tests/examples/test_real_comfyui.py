@@ -25,7 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "saved"), [("remote_edit", 1), ("submit_and_collect", 1), ("batch_edit", 6), ("uri_round_trip", 2)]
+    ("name", "saved"),
+    [
+        ("remote_edit", 1),
+        ("submit_and_collect", 1),
+        ("batch_edit", 6),
+        ("uri_round_trip", 2),
+        ("edit_and_keep", 2),
+        ("edits_in_a_row", 2),
+    ],
 )
 def test_a_workflow_that_fails_in_comfyui_is_noticed(
     name: str, saved: int, server: ComfyServer, comfy_service: StandIn
@@ -73,6 +81,9 @@ def test_help_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> Non
     for id in INFO:
         with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/{id}.md") as page:
             assert page.read() == (DOCS / f"{id}.md").read_bytes()
+    for path in (DOCS / "pictures").iterdir():
+        with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/pictures/{path.name}") as picture:
+            assert picture.read() == path.read_bytes()
 
 
 def test_a_translation_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:

@@ -276,3 +276,19 @@ def test_values_beyond_0_and_1_stay_where_nothing_was_edited() -> None:
     source = given.source * 1.2 - 0.1
     kept = keep(source, given.edited)
     assert rest_is_the_source(kept, source)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 5, 8])
+def test_what_the_check_between_the_steps_raises_ends_the_work_at_once(after: int) -> None:
+    given = pair(160, 200, shift=(2.0, 1.0))
+    calls = iter(range(99))
+
+    def check() -> None:
+        if next(calls) == after - 1:
+            raise InterruptedError
+
+    pictures = torch.stack([given.source] * 2), torch.stack([given.edited] * 2)
+    told: list[int] = []
+    with pytest.raises(InterruptedError):
+        keep_batch(*pictures, progress=lambda done, _: told.append(done), check=check)
+    assert next(calls) == after and told == ([1] if after > 7 else [])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from alone import succeeds_alone
 from drawn import pair, scene
+from kontext_bridge import host
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.imaging.codec import decode, encode, to_tensors
 from kontext_bridge.imaging.keep.engine import keep
@@ -37,6 +40,32 @@ def test_the_node_gives_picture_mask_and_info_and_says_what_it_found() -> None:
     told = json.loads(info)["edits"][0]
     assert told["verdict"] == "local" and told["says"].startswith("shifted 5.0 px, 2.0% larger; tint corrected; ")
     assert set(told) >= {"shift", "scale", "turn", "bend", "drift", "changed", "covered", "before", "after", "why"}
+
+
+def test_the_nodes_bar_counts_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[tuple[int, int]] = []
+
+    class Bar:
+        """ComfyUI's, as far as it is used."""
+
+        def __init__(self, total: int) -> None:
+            self.total = total
+
+        def update_absolute(self, value: int) -> None:
+            moved.append((value, self.total))
+
+    monkeypatch.setitem(sys.modules, "comfy.utils", SimpleNamespace(ProgressBar=Bar))
+    given = pair(96, 128)
+    KontextKeep.execute(given.source[None], torch.stack([given.edited] * 3))
+    assert moved == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_cancel_ends_the_node_within_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = iter([False, False, True])
+    monkeypatch.setattr(host.comfyui, "interrupted", lambda: next(asked))
+    given = pair(96, 128)
+    with pytest.raises(host.LocalInterruption):
+        KontextKeep.execute(given.source[None], given.edited[None])
 
 
 def test_an_api_file_without_the_optional_inputs_runs() -> None:

@@ -8,7 +8,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from drawn import pair
 from kontext_bridge import edit
+from kontext_bridge.imaging.keep import switch
+from kontext_bridge.imaging.keep.filters import blur
+from kontext_bridge.imaging.pixels import to_uint8
 from kontext_bridge.kontext.standalone.tiny import write_tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -434,6 +438,87 @@ def test_damaged_text_encoders_are_said_to_be_unreadable(run, models, tmp_path, 
     (folder / part).write_bytes(content)
     assert run("--text-encoders", str(folder))[0] == 1
     assert re.search("text encoder in|tokenizer in", capsys.readouterr().err)
+
+
+def drawn_by_the_model(monkeypatch):
+    """Has the model give a real edit, of a picture that it is given: a disc recoloured, the rest tinted."""
+    given = pair(160, 200, shift=(2.0, 1.0))
+    monkeypatch.setattr(edit, "restore", lambda *_: given.edited[None])
+    return given
+
+
+def saved(path, picture):
+    Image.fromarray(to_uint8(picture)).save(path)
+    return path
+
+
+def test_keep_writes_what_was_edited_on_the_pictures_own_pixels_and_the_edit_as_it_came(
+    run, tmp_path, monkeypatch, capsys
+):
+    given = drawn_by_the_model(monkeypatch)
+    source = saved(tmp_path / "in.png", given.source)
+    status, out = run("--keep", source=source)
+    assert status == 0
+    assert np.array_equal(pixels(tmp_path / "out_raw.png"), to_uint8(given.edited).astype(int))
+    far = ~blur(given.changed[None].float(), 8)[0].gt(0.001).numpy()
+    assert np.array_equal(pixels(out)[far], pixels(source)[far])
+    assert not np.array_equal(pixels(out), pixels(source))
+    said = capsys.readouterr().out
+    assert "the rest is your own pixels" in said and "out_raw.png" in said
+    status, alone = run(source=source, out="alone.png")
+    assert alone.read_bytes() == (tmp_path / "out_raw.png").read_bytes() and not (tmp_path / "alone_raw.png").exists()
+
+
+def test_a_whole_scene_is_written_as_it_came_and_the_command_says_so(run, tmp_path, monkeypatch, capsys):
+    given = drawn_by_the_model(monkeypatch)
+    status, out = run("--keep", size=(200, 160))
+    assert status == 0 and out.read_bytes() == (tmp_path / "out_raw.png").read_bytes()
+    assert np.array_equal(pixels(out), to_uint8(given.edited).astype(int))
+    assert "the whole picture changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [RuntimeError("not enough memory"), MemoryError()], ids=repr)
+def test_an_error_in_keep_costs_no_edit(run, tmp_path, monkeypatch, capsys, error):
+    def fails(*_, **__):
+        raise error
+
+    drawn_by_the_model(monkeypatch)
+    monkeypatch.setattr(switch, "keep", fails)
+    status, out = run("--keep")
+    assert status == 0 and out.read_bytes() == (tmp_path / "out_raw.png").read_bytes()
+    assert "Keep failed" in capsys.readouterr().out
+
+
+def test_stopping_the_command_while_it_keeps_says_where_the_edit_is(run, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    drawn_by_the_model(monkeypatch)
+    monkeypatch.setattr(switch, "keep", stop)
+    status, out = run("--keep")
+    assert status == 130 and not out.exists() and (tmp_path / "out_raw.png").exists()
+    said = capsys.readouterr().err
+    assert "the edit as it came is" in said and "out_raw.png" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("x" * 249 + ".png", "too long"), ("in.png", "which the edit would replace"), ("folder.png", "is a folder")],
+)
+def test_a_name_beside_which_the_raw_edit_cannot_be_written_is_said_before_anything_is_computed(
+    run, tmp_path, capsys, nothing_computed, name, words
+):
+    source = picture(tmp_path / ("in_raw.png" if name == "in.png" else "a.png"), 80, 48)
+    (tmp_path / "folder_raw.png").mkdir()
+    assert run("--keep", out=name, source=source)[0] == 1
+    assert words in capsys.readouterr().err
+
+
+def test_transparency_that_a_kept_jpeg_cannot_hold_is_refused_before_anything_is_computed(
+    run, transparent, capsys, nothing_computed
+):
+    assert run("--keep", "--aspect-ratio", "1:1", source=transparent, out="out.jpg")[0] == 1
+    assert "JPEG cannot hold it" in capsys.readouterr().err
 
 
 def test_stopping_the_command_leaves_no_traceback(run, capsys, monkeypatch):

@@ -43,8 +43,9 @@ def declared(node_id: str) -> dict[str, Any]:
 def test_a_widget_that_one_side_lacks_or_has_elsewhere_is_noticed() -> None:
     remote, local = declared("KontextEdit"), declared("KontextEditLocal")
     assert list(local)[:3] == ["model", "clip", "vae"]
-    shared = {name: local[name] for name in list(local)[3:]}
-    assert list(remote.items())[: len(shared)] == list(shared.items())
+    *shared, last = list(local.items())[3:]
+    assert list(remote.items())[: len(shared)] == shared
+    assert list(remote.items())[-1] == last and last[0] == "keep"
 
 
 def test_an_input_that_means_something_here_and_is_left_to_the_remote_side_is_noticed() -> None:

@@ -102,6 +102,16 @@ def test_a_remote_workflow_that_does_not_run_with_the_local_node_in_its_place_is
     assert picture.shape == source().shape
 
 
+def test_a_switch_keep_that_fails_in_comfyui_or_loses_the_raw_edit_is_noticed(server: ComfyServer) -> None:
+    workflow = example("local_edit", seed=8, keep="auto")
+    (edit,) = (id for id, node in workflow.items() if node["class_type"] == "KontextEditLocal")
+    workflow["raw"] = {"class_type": "SaveImage", "inputs": {"images": [edit, 2], "filename_prefix": "raw"}}
+    outputs = done(server, workflow)
+    handed_on, raw = saved(server, outputs)
+    assert np.array_equal(handed_on, raw), "a tiny random model changes the whole picture"
+    assert outputs[edit]["text"][0].startswith("the whole picture changed")
+
+
 def test_a_prompt_encoded_again_for_another_seed_is_noticed(server: ComfyServer) -> None:
     def encodings(**changes: Any) -> list[str]:
         workflow = example("local_edit", prompt="A word no other test uses.", **changes)

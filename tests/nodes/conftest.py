@@ -79,7 +79,7 @@ class Bench:
 
     def edit(self, image: torch.Tensor, **inputs: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         """IMAGE and info of Kontext Edit; jpg, which the stand-in draws fastest."""
-        pictures, info = self.run(
+        pictures, info, _ = self.run(
             "KontextEdit", **{"image": image, "prompt": "a hat", "output_format": "jpg", **inputs}
         )
         return pictures, json.loads(info)

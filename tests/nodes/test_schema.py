@@ -86,11 +86,12 @@ def test_no_seed_of_a_paid_node_changes_by_itself(schemas: dict[str, Any]) -> No
 
 def test_both_remote_edit_nodes_begin_with_the_same_widgets_in_the_same_order() -> None:
     edit, submit = (SAVED[node]["inputs"] for node in ("KontextEdit", "KontextSubmit"))
-    without = [one for one in edit if one[1] not in {"wait", "timeout"}]
+    without = [one for one in edit if one[1] not in {"wait", "timeout", "keep"}]
     assert submit == without
 
 
 def test_the_local_edit_node_goes_on_after_its_models_as_the_remote_one_begins() -> None:
     remote, local = (SAVED[node]["inputs"] for node in ("KontextEdit", "KontextEditLocal"))
     assert [one[1] for one in local[:3]] == ["model", "clip", "vae"]
-    assert local[3:] == remote[: len(local) - 3]
+    assert local[3:-1] == remote[: len(local) - 4]
+    assert local[-1] == remote[-1] and local[-1][1] == "keep", "optional, so that files saved before it load"
