@@ -11,7 +11,7 @@ from ...imaging.codec import DecodedImage, Stacked, to_tensors
 from ...imaging.keep.switch import KeptEdits, keep_edits
 from ...imaging.pixels import check_image
 from ...oxen.errors import InvalidParameters
-from ...oxen.jobs.editor import Outcome
+from ...oxen.jobs.order import Outcome
 from ...oxen.jobs.progress import Progress
 
 
