@@ -33,6 +33,7 @@ if INSIDE:
     )
     from kontext_bridge.kontext.comfyui import load as comfyui
     from kontext_bridge.kontext.comfyui import patches as comfyui_patches
+    from kontext_bridge.kontext.comfyui.ops import fp8_on
 
 pytestmark = pytest.mark.comfyui
 Figures = Callable[..., dict[str, float]]
@@ -75,6 +76,7 @@ def test_the_stock_loader_ruins_what_is_read_right_here(layout: str, figures: Fi
 @question
 def products() -> Any:
     calls = []
+    fp8_on(torch.device("cpu"))  # tried once a device, with products of its own
     real = torch._scaled_mm
     torch._scaled_mm = lambda *args, **options: calls.append(1) or real(*args, **options)
     try:
