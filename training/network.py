@@ -41,7 +41,8 @@ class DemoNetwork(nn.Module):
 @functools.cache
 def rotary_for(width: int, height: int) -> torch.Tensor:
     """The table for a picture of these pixels and one reference of the same size."""
-    return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)]), PLACES)
+    with torch.inference_mode(False):  # whoever asks first, training can use it
+        return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)]), PLACES)
 
 
 @torch.inference_mode()

@@ -24,9 +24,14 @@ _CHANGED = 0.25
 
 @dataclass(frozen=True)
 class Course:
-    """What is taught at a time. doubles: the share of sentences with two edits; plain: no courtesies in them."""
+    """What is taught at a time.
+
+    blocks: how many double and single ones the net has by then. doubles: the share of sentences with two edits.
+    plain: no courtesies in them.
+    """
 
     name: str
+    blocks: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
     kinds: frozenset[Kind]
     doubles: float = 0.0

@@ -1,7 +1,8 @@
 """Teaches the demo network: flow matching, course after course, to be stopped and gone on with at any time.
 
-A course ends when its held-out instructions are done right; the rate of learning falls only in the last one, for
-reading a sentence is learned late and all at once. All state lies in the work folder: `state.pt` every three minutes,
+A course ends when its held-out instructions are done right. Later ones have more blocks: a new block's gates are zero,
+so the net goes on where it was. The rate of learning falls only in the last course, for reading a sentence is learned
+late and all at once. All state lies in the work folder: `state.pt` every three minutes,
 the pools of encoded pictures, and `curve.jsonl` with a line for every judgement.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ logger = logging.getLogger(__name__)
 
 _EASY = frozenset({Kind.RECOLOUR, Kind.REMOVE, Kind.TIME, Kind.SEASON})
 COURSES = (
-    Course("first words", SMALL, _EASY, plain=True),
-    Course("adding", SMALL, _EASY | {Kind.ADD, Kind.WEATHER}, doubles=0.05),
-    Course("all kinds", SMALL, frozenset(Kind), doubles=0.1),
-    Course("larger", MIDDLE, frozenset(Kind), doubles=0.2),
-    Course("full size", FULL, frozenset(Kind), doubles=0.25),
+    Course("first words", (2, 4), SMALL, _EASY, plain=True),
+    Course("adding", (2, 4), SMALL, _EASY | {Kind.ADD, Kind.WEATHER}, doubles=0.05),
+    Course("all kinds", (3, 5), SMALL, frozenset(Kind), doubles=0.1),
+    Course("larger", (3, 6), MIDDLE, frozenset(Kind), doubles=0.2),
+    Course("full size", (3, 6), FULL, frozenset(Kind), doubles=0.25),
 )
 BATCH = 96
 _MATRIX_RATE, _OTHER_RATE = 0.02, 1.5e-3
@@ -49,14 +50,14 @@ _SAVE_SECONDS = 170.0
 
 @dataclass(frozen=True)
 class Plan:
-    """size of the net; families: how many each pool starts with, and grows to; last: steps of the last course."""
+    """start and most: families that a pool begins with and grows to. last: steps of the last course."""
 
-    size: Size = DEMO
     batch: int = BATCH
     start: int = 150
     most: int = 2500
     last: int = 6000
     seed: int = 0
+    courses: tuple[Course, ...] = COURSES
 
 
 class Teacher:
@@ -65,16 +66,12 @@ class Teacher:
     def __init__(self, folder: Path, autoencoder: Any, plan: Plan) -> None:
         torch.manual_seed(plan.seed)
         self.folder, self.autoencoder, self.plan = folder, autoencoder, plan
-        self.network = DemoNetwork(plan.size)
+        self._take(DemoNetwork(_size(plan.courses[0])))
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        chosen = matrices(self.network)
-        held = {id(parameter) for parameter, _ in chosen}
-        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in held]
-        self._muon = BatchedMuon(chosen)
-        self._adam = torch.optim.AdamW(rest, lr=_OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.01)
         self._rng = np.random.default_rng([plan.seed, 2])
         self._pools: dict[tuple[tuple[int, int], frozenset[Kind]], Pool] = {}
         self.step, self.course, self.course_step, self.seconds = 0, 0, 0, 0.0
+        self._warm_from = 0
         if (folder / "state.pt").is_file():
             self._resume()
 
@@ -84,7 +81,7 @@ class Teacher:
         losses: list[float] = []
         while not self.finished and time.monotonic() - begun < seconds:
             before = time.monotonic()
-            losses.append(self._lesson())
+            losses.append(self.lesson())
             self.seconds += time.monotonic() - before
             if self.step % 50 == 0:
                 logger.info("%s %d loss %.4f, %.0f s", self._now.name, self.step, np.mean(losses), self.seconds)
@@ -96,15 +93,34 @@ class Teacher:
                 saved = time.monotonic()
         self.save()
 
+    def _take(self, network: DemoNetwork) -> None:
+        """A network to go on with, and fresh optimisers for it."""
+        self.network = network
+        chosen = matrices(network)
+        held = {id(parameter) for parameter, _ in chosen}
+        rest = [parameter for parameter in network.parameters() if id(parameter) not in held]
+        self._muon = BatchedMuon(chosen)
+        self._adam = torch.optim.AdamW(rest, lr=_OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+
+    def _grow(self) -> None:
+        """The net with as many blocks as the course has; the new ones change nothing at first."""
+        grown = DemoNetwork(_size(self._now))
+        grown.load_state_dict(self.network.state_dict(), strict=False)
+        self.average = {**grown.state_dict(), **self.average}
+        self.average = {name: tensor.detach().clone() for name, tensor in self.average.items()}
+        self._take(grown)
+        self._warm_from = self.step
+
     @property
     def finished(self) -> bool:
-        return self.course == len(COURSES) - 1 and self.course_step >= self.plan.last
+        return self.course == len(self.plan.courses) - 1 and self.course_step >= self.plan.last
 
     @property
     def _now(self) -> Course:
-        return COURSES[self.course]
+        return self.plan.courses[self.course]
 
-    def _lesson(self) -> float:
+    def lesson(self) -> float:
+        """One step on one batch; gives the loss."""
         size = self._now.sizes[int(self._rng.integers(len(self._now.sizes)))]
         batch = self._pool(size).batch(self._rng, self.plan.batch, self._now)
         noise = torch.randn_like(batch.target)
@@ -131,8 +147,8 @@ class Teacher:
         return float(loss.detach())
 
     def _rate(self) -> float:
-        warm = min(1.0, (self.step + 1) / _WARM_UP)
-        if self.course < len(COURSES) - 1:
+        warm = min(1.0, (self.step + 1 - self._warm_from) / _WARM_UP)
+        if self.course < len(self.plan.courses) - 1:
             return warm
         return warm * max(0.01, 1 - self.course_step / self.plan.last)
 
@@ -162,13 +178,19 @@ class Teacher:
         with (self.folder / "curve.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         torch.save(shown.half(), self.folder / "shown.pt")
-        if found["all"] >= _PASSED and self.course < len(COURSES) - 1:
-            self.course, self.course_step = self.course + 1, 0
-            logger.info("On to %r.", self._now.name)
+        if found["all"] >= _PASSED and self.course < len(self.plan.courses) - 1:
+            self.advance()
+
+    def advance(self) -> None:
+        """On to the next course."""
+        self.course, self.course_step = self.course + 1, 0
+        logger.info("On to %r.", self._now.name)
+        if _size(self._now) != self.network.size:
+            self._grow()
 
     def averaged(self) -> DemoNetwork:
         """The network of averaged weights, which is the one that is judged and exported."""
-        network = DemoNetwork(self.plan.size)
+        network = DemoNetwork(self.network.size)
         network.load_state_dict(self.average)
         return network.eval()
 
@@ -183,7 +205,7 @@ class Teacher:
                 "adam": self._adam.state_dict(),
                 "rng": self._rng.bit_generator.state,
                 "torch": torch.get_rng_state(),
-                "at": (self.step, self.course, self.course_step, self.seconds),
+                "at": (self.step, self.course, self.course_step, self.seconds, self._warm_from),
             },
             fresh,
         )
@@ -193,11 +215,16 @@ class Teacher:
 
     def _resume(self) -> None:
         state = torch.load(self.folder / "state.pt", weights_only=True)
+        self.step, self.course, self.course_step, self.seconds, self._warm_from = state["at"]
+        self._take(DemoNetwork(_size(self._now)))
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self._muon.resume(state["muon"])
         self._adam.load_state_dict(state["adam"])
         self._rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch"])
-        self.step, self.course, self.course_step, self.seconds = state["at"]
         logger.info("Going on at step %d, course %r.", self.step, self._now.name)
+
+
+def _size(course: Course) -> Size:
+    return replace(DEMO, doubles=course.blocks[0], singles=course.blocks[1])

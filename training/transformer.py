@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..kontext.checkpoint.layers import AXES, HEAD, PATCHED_CHANNELS, TIME_CHANNELS, Size
 from .words import WIDTH
 
-DEMO = Size(hidden=128, doubles=3, singles=5, context=WIDTH, pooled=WIDTH)
+DEMO = Size(hidden=128, doubles=3, singles=6, context=WIDTH, pooled=WIDTH)
 
 
 class FluxInTraining(nn.Module):
