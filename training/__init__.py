@@ -14,6 +14,7 @@ pool.py          encoded families, and batches from them
 train.py         the courses, to be stopped and gone on with
 evaluate.py      whether held-out instructions are done right
 grid.py          edits side by side, to be looked at
+card.py          the model card's figures and pictures
 export.py        the files that users load
 __main__.py      the command: `python -m kontext_bridge.training FOLDER`
 """

@@ -41,6 +41,14 @@ def grid(asked: Sequence[Case], verdicts: Sequence[Verdict], shown: torch.Tensor
     return sheet
 
 
+def trained(folder: Path) -> tuple[DemoNetwork, Any]:
+    """The averaged network and the VAE of a work folder, as they are by now."""
+    autoencoder = new_autoencoder()
+    autoencoder.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["model"])
+    autoencoder.eval().requires_grad_(False)
+    return Teacher(folder, autoencoder, Plan()).averaged(), autoencoder
+
+
 def _example(network: DemoNetwork, autoencoder: Any, size: tuple[int, int], said: list[str], steps: int) -> Image.Image:
     """The example scene, and what every sentence makes of it."""
     picture = torch.from_numpy(tensor_ready([drawn(example(size))]))
@@ -63,9 +71,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    autoencoder = new_autoencoder()
-    autoencoder.load_state_dict(torch.load(given.folder / "autoencoder.pt", weights_only=True)["model"])
-    network = Teacher(given.folder, autoencoder.eval(), Plan()).averaged()
+    network, autoencoder = trained(given.folder)
     width, height = (int(side) for side in given.size.split("x"))
     if given.example:
         _example(network, autoencoder, (width, height), given.example, given.steps).save(given.picture)
