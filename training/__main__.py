@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .autoencoder import AutoencoderTraining, decibels
+from .export import export
 from .train import Plan, Teacher
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,9 @@ def main() -> None:
     begun = time.monotonic()
     autoencoder = _autoencoder(given.folder, given.autoencoder_steps, given.seconds)
     if autoencoder is not None:
-        Teacher(given.folder, autoencoder, Plan()).run(given.seconds - (time.monotonic() - begun))
+        teacher = Teacher(given.folder, autoencoder, Plan())
+        teacher.run(given.seconds - (time.monotonic() - begun))
+        export(teacher.average, autoencoder.state_dict(), teacher.network.size, given.folder / "model")
 
 
 def _autoencoder(folder: Path, steps: int, seconds: float) -> Any:
