@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training", description=__doc__)
     parser.add_argument("folder", type=Path, help="where everything is kept; the same again goes on")
     parser.add_argument("--seconds", type=float, default=3 * 3600, help="stop after this long")
-    parser.add_argument("--autoencoder-steps", type=int, default=4000)
+    parser.add_argument("--autoencoder-steps", type=int, default=5000)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -48,7 +48,7 @@ def _autoencoder(folder: Path, steps: int, seconds: float) -> Any:
     while training.step < steps:
         rate = min(1.0, (training.step + 1) / 50, max(0.02, 1.4 * (1 - training.step / steps)))
         errors.append(training.train_step(training.pictures(), rate))
-        if training.step % 50 == 0:
+        if training.step % 100 == 0:
             logger.info("autoencoder %d: squared error %.5f, %.0f s", training.step, sum(errors) / len(errors),
                         time.monotonic() - begun)  # fmt: skip
             errors = []

@@ -101,12 +101,24 @@ class AutoencoderTraining:
         self.model = new_autoencoder()
         self.step = 0
         self._rng = np.random.default_rng([seed, 1])
+        self._spread()
         self.model.encoder.requires_grad_(encoder)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         wide = [p for p in parameters if p.ndim >= 2 and p.shape[0] > 3 and p[0].numel() > 27]
         chosen = {id(p) for p in wide}
         self._muon = BatchedMuon([(p, (p.shape[0],)) for p in wide], weight_decay=0.0)
         self._adam = torch.optim.Adam([p for p in parameters if id(p) not in chosen], betas=(0.9, 0.98))
+
+    @torch.no_grad()
+    def _spread(self) -> None:
+        """Latents of about the size they shall have from the first step, so that the noise does not drown them."""
+        layer, entry = self.model.encoder.conv_out, self.model.decoder.conv_in
+        latent = raw_latent(self.model, self.pictures())
+        mean, deviation = latent.mean((0, 2, 3)), latent.std((0, 2, 3))
+        factor = 1 / (SCALE * deviation)
+        layer.weight[:LATENT_CHANNELS] *= factor[:, None, None, None]
+        layer.bias[:LATENT_CHANNELS] = (layer.bias[:LATENT_CHANNELS] - mean) * factor + SHIFT
+        entry.weight *= SCALE
 
     def train_step(self, pictures: torch.Tensor, rate: float) -> float:
         """One step on pictures [B, 3, H, W]; rate: share of the full learning rates. Gives the mean squared error."""
@@ -123,9 +135,9 @@ class AutoencoderTraining:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self._adam.param_groups:
-            group["lr"] = 2e-3 * rate
+            group["lr"] = 3e-3 * rate
         self._adam.step()
-        self._muon.step(0.02 * rate)
+        self._muon.step(0.04 * rate)
         self.step += 1
         return float(squared.detach())
 
@@ -147,7 +159,7 @@ class AutoencoderTraining:
         self.step = state["step"]
         self._rng.bit_generator.state = state["rng"]
 
-    def pictures(self, pixels: int = 30_000) -> torch.Tensor:
+    def pictures(self, pixels: int = 10_000) -> torch.Tensor:
         """Fresh scenes of one size, about so many pixels in all."""
         sizes = (*SMALL, *SMALL, *MIDDLE, *FULL)
         size = sizes[int(self._rng.integers(len(sizes)))]

@@ -20,7 +20,7 @@ from .drawing import drawn, tensor_ready
 from .instructions import Edit, Kind, edited, never_taught, possible
 from .network import DemoNetwork, edits
 from .scenes import Scene, random_scene
-from .wording import double_sentence, sentence
+from .wording import double_sentence, held_out, sentence
 
 MISSING = 0.4
 _STRAY, _STRAY_SHARE = 0.5, 0.02
@@ -77,7 +77,9 @@ def _case(rng: np.random.Generator, size: tuple[int, int], kind: Kind, unseen: b
         wanted = [edit for edit in every if edit.kind is kind and never_taught(edit) is unseen]
         if wanted:
             edit = wanted[int(rng.integers(len(wanted)))]
-            return Case(scene, (edit,), sentence(edit, scene, rng, judged=True), _others(rng, every, (edit,)))
+            said = sentence(edit, scene, rng, judged=True)
+            if held_out(said):  # of the sentences for some edits none is
+                return Case(scene, (edit,), said, _others(rng, every, (edit,)))
 
 
 def _double(rng: np.random.Generator, size: tuple[int, int]) -> Case:
