@@ -14,6 +14,7 @@ from .instructions import PARTS, Edit, Kind, as_added, colour_of, edited, never_
 from .scenes import COLOURED, COLOURS, IN_THE_SKY, THINGS, Scene, Season, Time, Weather, random_scene
 
 AXES = 3
+_TRIES = 60
 CORNERS = 1 << AXES
 
 
@@ -44,12 +45,18 @@ class Lesson:
 
 def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[Kind]) -> Family:
     """A family whose lessons may all be taught, of these kinds only."""
-    scene, axes = random_scene(rng, size), []
-    busy: set[str] = set()
-    for _ in range(AXES):
-        scene, axis, touched = _axis(rng, scene, busy, kinds)
-        busy |= touched
-        axes.append(axis)
+    while True:
+        scene, axes = random_scene(rng, size), []
+        busy: set[str] = set()
+        for _ in range(AXES):
+            found = _axis(rng, scene, busy, kinds)
+            if found is None:
+                break
+            scene, axis, touched = found
+            busy |= touched
+            axes.append(axis)
+        if len(axes) == AXES:
+            break
     corners = []
     for corner in range(CORNERS):
         changed = scene
@@ -70,13 +77,14 @@ def lessons(cube: Family, axes: tuple[int, ...]) -> list[Lesson]:
     return found
 
 
-def _axis(
-    rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozenset[Kind]
-) -> tuple[Scene, tuple[Axis, Edit], set[str]]:
-    """An axis that touches nothing busy, the scene made ready for it, and what it touches."""
+def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozenset[Kind]) -> _Found:
+    """An axis that touches nothing busy, the scene made ready for it, and what it touches.
+
+    None if there seems to be none: a scene with few things has not three edits of some kinds.
+    """
     wanted = sorted(kinds - {Kind.ADD}, key=lambda kind: kind.value)
     share = np.array([2.0 if kind in (Kind.RECOLOUR, Kind.REMOVE) else 1.0 for kind in wanted])
-    while True:
+    for _ in range(_TRIES):
         kind = wanted[int(rng.choice(len(wanted), p=share / share.sum()))]
         if kind in _WHOLE:
             found = _whole(rng, scene, kind, busy)
@@ -90,6 +98,7 @@ def _axis(
             found = _changing(rng, scene, kind, busy)
         if found is not None:
             return found
+    return None
 
 
 _Found = tuple[Scene, tuple[Axis, Edit], set[str]] | None

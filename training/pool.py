@@ -82,9 +82,7 @@ class Pool:
 
     def save(self, folder: Path) -> None:
         """Keeps the latents, so that the next run need not encode them."""
-        save_file(
-            {"latents": self._latents[: len(self)].clone()}, folder / f"pool_{self.size[0]}x{self.size[1]}.safetensors"
-        )
+        save_file({"latents": self._latents[: len(self)].clone()}, folder / self._name)
 
     def load(self, folder: Path) -> None:
         """Takes up what `save` kept, if anything."""

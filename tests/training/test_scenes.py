@@ -79,3 +79,9 @@ def test_lessons_of_a_family_lead_where_their_edits_lead():
                 assert scene == cube.corners[lesson.target]
                 checked += 1
     assert checked > 500
+
+
+def test_families_are_found_where_bare_scenes_have_too_few_edits():
+    for seed in range(60):
+        cube = family(np.random.default_rng(seed), SIZE, frozenset({Kind.RECOLOUR, Kind.TIME}))
+        assert len(cube.axes) == AXES
