@@ -15,7 +15,7 @@ import torch
 
 from .autoencoder import AutoencoderTraining, decibels
 from .export import export
-from .train import Plan, Teacher
+from .train import Teacher, TrainingPlan
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def main() -> None:
     begun = time.monotonic()
     autoencoder = _autoencoder(given.folder, given.autoencoder_steps, given.seconds)
     if autoencoder is not None:
-        teacher = Teacher(given.folder, autoencoder, Plan())
+        teacher = Teacher(given.folder, autoencoder, TrainingPlan())
         teacher.run(given.seconds - (time.monotonic() - begun))
         export(teacher.average, autoencoder.state_dict(), teacher.network.size, given.folder / "model")
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .evaluate import Case, Verdict, cases, figures, judge
+from .evaluate import Case, Judged, cases, figures, judge
 from .grid import grid, trained
-from .instructions import Kind
+from .instructions import EditKind
 from .network import DemoNetwork
 from .scenes import FULL
 
@@ -31,15 +31,15 @@ _SHOWN_EACH, _FAILURES = 3, 24
 
 def asked_of(singles: int, doubles: int, seed: int, sizes: Sequence[tuple[int, int]]) -> list[list[Case]]:
     """Held-out cases, as many of every kind, spread over the sizes."""
-    each = -(-singles // (len(Kind) * len(sizes)))
-    return [cases(Kind, size, each, 5000 + seed, -(-doubles // len(sizes))) for size in sizes]
+    each = -(-singles // (len(EditKind) * len(sizes)))
+    return [cases(EditKind, size, each, 5000 + seed, -(-doubles // len(sizes))) for size in sizes]
 
 
 def measured(
     network: DemoNetwork, autoencoder: Any, asked: list[Case], steps: int, seed: int
-) -> tuple[list[Verdict], torch.Tensor]:
+) -> tuple[list[Judged], torch.Tensor]:
     """Verdicts and pictures of cases of one size, some at a time."""
-    verdicts: list[Verdict] = []
+    verdicts: list[Judged] = []
     shown = []
     for start in range(0, len(asked), _AT_ONCE):
         found, pictures = judge(network, autoencoder, asked[start : start + _AT_ONCE], steps, seed + start)
@@ -72,7 +72,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     by_seed = []
     for seed in range(given.seeds):
-        verdicts: list[Verdict] = []
+        verdicts: list[Judged] = []
         for number, asked in enumerate(asked_of(given.singles, given.doubles, seed, FULL)):
             found, shown = measured(network, autoencoder, asked, given.steps, seed)
             verdicts += found
@@ -84,7 +84,7 @@ def main() -> None:
     (given.out / "figures.md").write_text(table(by_seed), encoding="utf-8")
 
 
-def _pictures(asked: list[Case], verdicts: list[Verdict], shown: torch.Tensor, out: Path) -> None:
+def _pictures(asked: list[Case], verdicts: list[Judged], shown: torch.Tensor, out: Path) -> None:
     first: list[int] = []
     for kind in dict.fromkeys(case.kind for case in asked):
         first += [number for number, case in enumerate(asked) if case.kind == kind][:_SHOWN_EACH]

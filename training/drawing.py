@@ -58,7 +58,8 @@ def drawn(scene: Scene) -> Pixels:
 
 def tensor_ready(pictures: Sequence[Pixels]) -> npt.NDArray[np.float32]:
     """Pictures [B, 3, H, W] of -1..1."""
-    return (np.stack(pictures).astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+    ready: npt.NDArray[np.float32] = (np.stack(pictures).astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+    return ready
 
 
 class _Drawing:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from .autoencoder import decoded, encoded
 from .drawing import drawn, tensor_ready
-from .instructions import Edit, Kind, edited, never_taught, possible
+from .instructions import EditKind, SceneEdit, edited, never_taught, possible
 from .network import DemoNetwork, edits
 from .scenes import Scene, random_scene
 from .wording import double_sentence, held_out, sentence
@@ -32,9 +32,9 @@ class Case:
     """One held-out instruction of an unseen scene, and other edits that the result must not look like."""
 
     scene: Scene
-    edits: tuple[Edit, ...]
+    edits: tuple[SceneEdit, ...]
     said: str
-    others: tuple[Edit, ...]
+    others: tuple[SceneEdit, ...]
 
     @property
     def kind(self) -> str:
@@ -49,7 +49,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judged:
     """missing: the share of the change that was not made. outside: decibels where nothing was to change."""
 
     kind: str
@@ -58,19 +58,19 @@ class Verdict:
     outside: float
 
 
-def cases(kinds: Iterable[Kind], size: tuple[int, int], each: int, seed: int, doubles: int = 0) -> list[Case]:
+def cases(kinds: Iterable[EditKind], size: tuple[int, int], each: int, seed: int, doubles: int = 0) -> list[Case]:
     """`each` instructions of every kind, then so many of two edits. Half of the paintings are colours never taught."""
     rng = np.random.default_rng([seed, *size, 7])
     found = []
     for kind in kinds:
         for number in range(each):
-            found.append(_case(rng, size, kind, unseen=kind is Kind.RECOLOUR and number % 2 == 0))
+            found.append(_case(rng, size, kind, unseen=kind is EditKind.RECOLOUR and number % 2 == 0))
     for _ in range(doubles):
         found.append(_double(rng, size))
     return found
 
 
-def _case(rng: np.random.Generator, size: tuple[int, int], kind: Kind, unseen: bool) -> Case:
+def _case(rng: np.random.Generator, size: tuple[int, int], kind: EditKind, unseen: bool) -> Case:
     while True:
         scene = random_scene(rng, size)
         every = possible(scene)
@@ -94,7 +94,7 @@ def _double(rng: np.random.Generator, size: tuple[int, int]) -> Case:
             return Case(scene, (first, second), said, _others(rng, every, (first, second)))
 
 
-def _others(rng: np.random.Generator, every: list[Edit], wanted: tuple[Edit, ...]) -> tuple[Edit, ...]:
+def _others(rng: np.random.Generator, every: list[SceneEdit], wanted: tuple[SceneEdit, ...]) -> tuple[SceneEdit, ...]:
     """Edits that share a thing or a colour with what is wanted come first."""
     left = [every[int(k)] for k in rng.permutation(len(every)) if every[int(k)] not in wanted]
     alike = {edit.what for edit in wanted} | {edit.value for edit in wanted}
@@ -105,7 +105,7 @@ def _others(rng: np.random.Generator, every: list[Edit], wanted: tuple[Edit, ...
 @torch.inference_mode()
 def judge(
     network: DemoNetwork, autoencoder: Any, asked: list[Case], steps: int = 10, seed: int = 0
-) -> tuple[list[Verdict], torch.Tensor]:
+) -> tuple[list[Judged], torch.Tensor]:
     """Verdicts on cases of one size, and [B, 3, 3, H, W]: source, edit and truth of each."""
     source, truth = _pictures([case.scene for case in asked]), _pictures([case.truth for case in asked])
     latent = encoded(autoencoder, source)
@@ -121,7 +121,7 @@ def judge(
 
 def _verdict(
     case: Case, source: torch.Tensor, truth: torch.Tensor, kept: torch.Tensor, ideal: torch.Tensor, made: torch.Tensor
-) -> Verdict:
+) -> Judged:
     change = (source - truth).abs().amax(0) > 0.1
     near = functional.max_pool2d(change.float()[None], 5, 1, 2)[0] > 0
     missing = ((made - ideal).abs().mean(0)[change].mean() / (kept - ideal).abs().mean(0)[change].mean()).item()
@@ -135,10 +135,10 @@ def _verdict(
     wrong = _pictures([case.scene, *(edited(case.scene, edit) for edit in case.others)])
     nearest = (wrong - made).square().mean((1, 2, 3)).min() > (truth - made).square().mean()
     right = bool(nearest) and missing < MISSING and stray < _STRAY_SHARE
-    return Verdict(case.kind, right, missing, decibels)
+    return Judged(case.kind, right, missing, decibels)
 
 
-def figures(verdicts: Iterable[Verdict]) -> dict[str, float]:
+def figures(verdicts: Iterable[Judged]) -> dict[str, float]:
     """Percent right, by kind and of all, the median missing share and the mean decibels outside."""
     verdicts = list(verdicts)
     found = {"all": 100 * float(np.mean([v.right for v in verdicts]))}

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ..kontext.checkpoint.layers import Naming, Size, roles_by_name
 from ..kontext.fp8.formats import E4M3, MAX_E4M3
 from .autoencoder import released_names, whole_state
-from .words import PLACES, WORDS
+from .vocabulary import PLACES, WORDS
 
 TRANSFORMER, VAE, TEXT = (
     "kontext_demo_fp8_scaled.safetensors",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .instructions import PARTS, Edit, Kind, as_added, colour_of, edited, never_taught, possible
+from .instructions import PARTS, EditKind, SceneEdit, as_added, colour_of, edited, never_taught, possible
 from .scenes import COLOURED, COLOURS, IN_THE_SKY, THINGS, Scene, Season, Time, Weather, random_scene
 
 AXES = 3
@@ -22,8 +22,8 @@ CORNERS = 1 << AXES
 class Axis:
     """An edit and what undoes it; None where that cannot be said in words, or is held out."""
 
-    there: Edit | None
-    back: Edit | None
+    there: SceneEdit | None
+    back: SceneEdit | None
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Lesson:
 
     source: int
     target: int
-    edits: tuple[Edit, ...]
+    edits: tuple[SceneEdit, ...]
 
 
-def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[Kind]) -> Family:
+def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[EditKind]) -> Family:
     """A family whose lessons may all be taught, of these kinds only."""
     while True:
         scene, axes = random_scene(rng, size), []
@@ -77,22 +77,22 @@ def lessons(cube: Family, axes: tuple[int, ...]) -> list[Lesson]:
     return found
 
 
-def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozenset[Kind]) -> _Found:
+def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozenset[EditKind]) -> _Found:
     """An axis that touches nothing busy, the scene made ready for it, and what it touches.
 
     None if there seems to be none: a scene with few things has not three edits of some kinds.
     """
-    wanted = sorted(kinds - {Kind.ADD}, key=lambda kind: kind.value)
-    share = np.array([2.0 if kind in (Kind.RECOLOUR, Kind.REMOVE) else 1.0 for kind in wanted])
+    wanted = sorted(kinds - {EditKind.ADD}, key=lambda kind: kind.value)
+    share = np.array([2.0 if kind in (EditKind.RECOLOUR, EditKind.REMOVE) else 1.0 for kind in wanted])
     for _ in range(_TRIES):
         kind = wanted[int(rng.choice(len(wanted), p=share / share.sum()))]
         if kind in _WHOLE:
             found = _whole(rng, scene, kind, busy)
-        elif kind is Kind.REMOVE:
-            found = _toggling(rng, scene, busy, Kind.ADD in kinds)
-        elif kind is Kind.RECOLOUR:
+        elif kind is EditKind.REMOVE:
+            found = _toggling(rng, scene, busy, EditKind.ADD in kinds)
+        elif kind is EditKind.RECOLOUR:
             found = _painting(rng, scene, busy)
-        elif kind is Kind.SWAP:
+        elif kind is EditKind.SWAP:
             found = _swapping(rng, scene, busy)
         else:
             found = _changing(rng, scene, kind, busy)
@@ -101,22 +101,22 @@ def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozens
     return None
 
 
-_Found = tuple[Scene, tuple[Axis, Edit], set[str]] | None
-_WHOLE: dict[Kind, tuple[str, type[Time] | type[Season] | type[Weather]]] = {
-    Kind.TIME: ("time", Time),
-    Kind.SEASON: ("season", Season),
-    Kind.WEATHER: ("weather", Weather),
+_Found = tuple[Scene, tuple[Axis, SceneEdit], set[str]] | None
+_WHOLE: dict[EditKind, tuple[str, type[Time] | type[Season] | type[Weather]]] = {
+    EditKind.TIME: ("time", Time),
+    EditKind.SEASON: ("season", Season),
+    EditKind.WEATHER: ("weather", Weather),
 }
 _INVERSE = {"larger": "smaller", "smaller": "larger", "left": "right", "right": "left"}
 
 
-def _whole(rng: np.random.Generator, scene: Scene, kind: Kind, busy: set[str]) -> _Found:
+def _whole(rng: np.random.Generator, scene: Scene, kind: EditKind, busy: set[str]) -> _Found:
     name, options = _WHOLE[kind]
     if name in busy:
         return None
     now = str(getattr(scene, name).value)
     then = _other(rng, [option.value for option in options], now)
-    return scene, _both_ways(Edit(kind, value=then), Edit(kind, value=now)), {name}
+    return scene, _both_ways(SceneEdit(kind, value=then), SceneEdit(kind, value=now)), {name}
 
 
 def _painting(rng: np.random.Generator, scene: Scene, busy: set[str]) -> _Found:
@@ -125,10 +125,10 @@ def _painting(rng: np.random.Generator, scene: Scene, busy: set[str]) -> _Found:
         return None
     part = str(rng.choice(parts))
     now = colour_of(scene, part)
-    allowed = [colour for colour in COLOURS if not never_taught(Edit(Kind.RECOLOUR, part, colour))]
+    allowed = [colour for colour in COLOURS if not never_taught(SceneEdit(EditKind.RECOLOUR, part, colour))]
     then = _other(rng, allowed, now)
-    back = Edit(Kind.RECOLOUR, part, now) if now in COLOURS else None
-    return scene, _both_ways(Edit(Kind.RECOLOUR, part, then), back), {part, f"any {PARTS[part][0]}"}
+    back = SceneEdit(EditKind.RECOLOUR, part, now) if now in COLOURS else None
+    return scene, _both_ways(SceneEdit(EditKind.RECOLOUR, part, then), back), {part, f"any {PARTS[part][0]}"}
 
 
 def _toggling(rng: np.random.Generator, scene: Scene, busy: set[str], adding: bool) -> _Found:
@@ -138,7 +138,7 @@ def _toggling(rng: np.random.Generator, scene: Scene, busy: set[str], adding: bo
     touched = {name, "sky"} if name in IN_THE_SKY else {name}
     if "sky" in touched & busy:
         return None
-    removal = Edit(Kind.REMOVE, name)
+    removal = SceneEdit(EditKind.REMOVE, name)
     if scene.thing(name) is not None and (not adding or rng.random() < 0.35):
         return scene, _both_ways(removal, None), touched
     if not adding:
@@ -146,11 +146,11 @@ def _toggling(rng: np.random.Generator, scene: Scene, busy: set[str], adding: bo
     colour = str(rng.choice(["", *COLOURS])) if name in COLOURED else ""
     empty = scene.having(name, None)
     ready = scene.having(name, as_added(empty, name, colour))
-    return ready, _both_ways(removal, Edit(Kind.ADD, name, colour)), touched
+    return ready, _both_ways(removal, SceneEdit(EditKind.ADD, name, colour)), touched
 
 
 def _swapping(rng: np.random.Generator, scene: Scene, busy: set[str]) -> _Found:
-    pairs = [edit for edit in possible(scene) if edit.kind is Kind.SWAP]
+    pairs = [edit for edit in possible(scene) if edit.kind is EditKind.SWAP]
     pairs = [edit for edit in pairs if all(_free(part, busy) for part in edit.what.split())]
     if not pairs:
         return None
@@ -159,7 +159,7 @@ def _swapping(rng: np.random.Generator, scene: Scene, busy: set[str]) -> _Found:
     return scene, _both_ways(edit, edit), {*parts, *(f"any {PARTS[part][0]}" for part in parts)}
 
 
-def _changing(rng: np.random.Generator, scene: Scene, kind: Kind, busy: set[str]) -> _Found:
+def _changing(rng: np.random.Generator, scene: Scene, kind: EditKind, busy: set[str]) -> _Found:
     """Larger, smaller, or moved: the whole thing is busy then, and so is its place in the sky."""
     edits = [edit for edit in possible(scene) if edit.kind is kind]
     edits = [edit for edit in edits if edit.what not in busy and f"any {edit.what}" not in busy]
@@ -168,14 +168,14 @@ def _changing(rng: np.random.Generator, scene: Scene, kind: Kind, busy: set[str]
         return None
     edit = edits[int(rng.integers(len(edits)))]
     touched = {edit.what, "sky"} if edit.what in IN_THE_SKY else {edit.what}
-    return scene, _both_ways(edit, Edit(kind, edit.what, _INVERSE[edit.value])), touched
+    return scene, _both_ways(edit, SceneEdit(kind, edit.what, _INVERSE[edit.value])), touched
 
 
 def _free(part: str, busy: set[str]) -> bool:
     return part not in busy and PARTS[part][0] not in busy
 
 
-def _both_ways(there: Edit, back: Edit | None) -> tuple[Axis, Edit]:
+def _both_ways(there: SceneEdit, back: SceneEdit | None) -> tuple[Axis, SceneEdit]:
     taught = [None if edit is None or never_taught(edit) else edit for edit in (there, back)]
     return Axis(taught[0], taught[1]), there
 

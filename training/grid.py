@@ -14,18 +14,18 @@ from PIL import Image, ImageDraw
 
 from .autoencoder import decoded, encoded, new_autoencoder, pixels
 from .drawing import drawn, tensor_ready
-from .evaluate import Case, Verdict, cases, figures, judge
-from .instructions import Kind
+from .evaluate import Case, Judged, cases, figures, judge
+from .instructions import EditKind
 from .network import DemoNetwork, edits
 from .scenes import SMALL, example
-from .train import Plan, Teacher
+from .train import Teacher, TrainingPlan
 
 logger = logging.getLogger(__name__)
 
 _COLUMNS, _TEXT = 3, 26
 
 
-def grid(asked: Sequence[Case], verdicts: Sequence[Verdict], shown: torch.Tensor, zoom: int = 2) -> Image.Image:
+def grid(asked: Sequence[Case], verdicts: Sequence[Judged], shown: torch.Tensor, zoom: int = 2) -> Image.Image:
     """shown: [B, 3, 3, H, W], from `judge`. A wrong edit has its sentence in red."""
     height, width = shown.shape[-2] * zoom, shown.shape[-1] * zoom
     rows = -(-len(asked) // _COLUMNS)
@@ -46,7 +46,7 @@ def trained(folder: Path) -> tuple[DemoNetwork, Any]:
     autoencoder = new_autoencoder()
     autoencoder.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["model"])
     autoencoder.eval().requires_grad_(False)
-    return Teacher(folder, autoencoder, Plan()).averaged(), autoencoder
+    return Teacher(folder, autoencoder, TrainingPlan()).averaged(), autoencoder
 
 
 def _example(network: DemoNetwork, autoencoder: Any, size: tuple[int, int], said: list[str], steps: int) -> Image.Image:
@@ -76,7 +76,7 @@ def main() -> None:
     if given.example:
         _example(network, autoencoder, (width, height), given.example, given.steps).save(given.picture)
         return
-    asked = cases(Kind, (width, height), given.each, given.seed, given.doubles)
+    asked = cases(EditKind, (width, height), given.each, given.seed, given.doubles)
     verdicts, shown = judge(network, autoencoder, asked, given.steps, given.seed)
     logger.info("%s", figures(verdicts))
     grid(asked, verdicts, shown).save(given.picture)

@@ -11,7 +11,7 @@ from enum import Enum
 from .scenes import COLOURED, COLOURS, IN_THE_SKY, THINGS, WOOD, Scene, Season, Thing, Time, Weather, painted, usual
 
 
-class Kind(Enum):
+class EditKind(Enum):
     """The kinds of instruction, as the figures are told apart."""
 
     RECOLOUR = "recolour"
@@ -26,14 +26,14 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True)
-class Edit:
+class SceneEdit:
     """One change.
 
     what: a part, for RECOLOUR; two parts with a space between, for SWAP; else a thing. value: a colour (may be empty
     for ADD), a time, season or weather, "larger" or "smaller", "left" or "right" (as seen).
     """
 
-    kind: Kind
+    kind: EditKind
     what: str = ""
     value: str = ""
 
@@ -66,26 +66,26 @@ _NEVER_TAUGHT = {
 }
 
 
-def edited(scene: Scene, edit: Edit) -> Scene:
+def edited(scene: Scene, edit: SceneEdit) -> Scene:
     """The scene after the edit. A thing that is added comes to its usual place."""
-    if edit.kind is Kind.TIME:
+    if edit.kind is EditKind.TIME:
         return replace(scene, time=Time(edit.value))
-    if edit.kind is Kind.SEASON:
+    if edit.kind is EditKind.SEASON:
         return replace(scene, season=Season(edit.value))
-    if edit.kind is Kind.WEATHER:
+    if edit.kind is EditKind.WEATHER:
         return replace(scene, weather=Weather(edit.value))
-    if edit.kind is Kind.REMOVE:
+    if edit.kind is EditKind.REMOVE:
         return scene.having(edit.what, None)
-    if edit.kind is Kind.ADD:
+    if edit.kind is EditKind.ADD:
         return scene.having(edit.what, as_added(scene, edit.what, edit.value))
-    if edit.kind is Kind.RECOLOUR:
+    if edit.kind is EditKind.RECOLOUR:
         return _painted(scene, edit.what, edit.value)
-    if edit.kind is Kind.SWAP:
+    if edit.kind is EditKind.SWAP:
         first, second = edit.what.split()
         one, other = colour_of(scene, first), colour_of(scene, second)
         return _painted(_painted(scene, first, other), second, one)
     thing = _there(scene, edit.what)
-    if edit.kind is Kind.RESIZE:
+    if edit.kind is EditKind.RESIZE:
         return scene.having(edit.what, replace(thing, grown=thing.grown + (1 if edit.value == "larger" else -1)))
     return scene.having(edit.what, replace(thing, moved=thing.moved + _direction(scene, edit.value)))
 
@@ -120,37 +120,37 @@ def as_added(scene: Scene, name: str, colour: str = "") -> Thing:
     return painted(name, usual(scene, name), colour or usual_colour, accent)
 
 
-def possible(scene: Scene) -> list[Edit]:
+def possible(scene: Scene) -> list[SceneEdit]:
     """Every edit that changes this scene, taught or held out."""
-    edits = [Edit(Kind.TIME, value=time.value) for time in Time if time is not scene.time]
-    edits += [Edit(Kind.SEASON, value=season.value) for season in Season if season is not scene.season]
-    edits += [Edit(Kind.WEATHER, value=weather.value) for weather in Weather if weather is not scene.weather]
+    edits = [SceneEdit(EditKind.TIME, value=time.value) for time in Time if time is not scene.time]
+    edits += [SceneEdit(EditKind.SEASON, value=season.value) for season in Season if season is not scene.season]
+    edits += [SceneEdit(EditKind.WEATHER, value=weather.value) for weather in Weather if weather is not scene.weather]
     for name in THINGS:
         thing = scene.thing(name)
         if thing is not None:
-            edits.append(Edit(Kind.REMOVE, name))
+            edits.append(SceneEdit(EditKind.REMOVE, name))
             edits += _placing(scene, name, thing)
         else:
-            edits += [Edit(Kind.ADD, name, colour) for colour in ("", *(COLOURS if name in COLOURED else ()))]
+            edits += [SceneEdit(EditKind.ADD, name, colour) for colour in ("", *(COLOURS if name in COLOURED else ()))]
     parts = [part for part, (name, _) in PARTS.items() if scene.thing(name) is not None]
-    edits += [Edit(Kind.RECOLOUR, part, c) for part in parts for c in COLOURS if c != colour_of(scene, part)]
+    edits += [SceneEdit(EditKind.RECOLOUR, part, c) for part in parts for c in COLOURS if c != colour_of(scene, part)]
     for pair in _SWAPPED:
         if set(pair) <= set(parts) and colour_of(scene, pair[0]) != colour_of(scene, pair[1]):
-            edits.append(Edit(Kind.SWAP, " ".join(pair)))
+            edits.append(SceneEdit(EditKind.SWAP, " ".join(pair)))
     return edits
 
 
-def _placing(scene: Scene, name: str, thing: Thing) -> list[Edit]:
+def _placing(scene: Scene, name: str, thing: Thing) -> list[SceneEdit]:
     """Larger or smaller and to either side, by one step from how it came at the most, and not out of the picture."""
     edits = []
     if name in _RESIZED:
         sizes = (("larger", thing.grown + 1), ("smaller", thing.grown - 1))
-        edits += [Edit(Kind.RESIZE, name, word) for word, then in sizes if abs(then) <= _MOST]
+        edits += [SceneEdit(EditKind.RESIZE, name, word) for word, then in sizes if abs(then) <= _MOST]
     if name in _MOVED:
         for seen in ("left", "right"):
             then = replace(thing, moved=thing.moved + _direction(scene, seen))
             if abs(then.moved) <= _MOST and 0.08 < then.across < 0.92 and _has_room(scene, name, then):
-                edits.append(Edit(Kind.MOVE, name, seen))
+                edits.append(SceneEdit(EditKind.MOVE, name, seen))
     return edits
 
 
@@ -162,6 +162,6 @@ def _has_room(scene: Scene, name: str, thing: Thing) -> bool:
     return thing.across > scene.shore + 0.1 if name == "boat" else 0.06 < thing.across < scene.shore - 0.06
 
 
-def never_taught(edit: Edit) -> bool:
+def never_taught(edit: SceneEdit) -> bool:
     """Whether the edit is one of the pairs of a thing and a colour that training leaves out."""
     return (edit.what, edit.value) in _NEVER_TAUGHT

@@ -39,8 +39,8 @@ class BatchedMuon:
             buffer.lerp_(parameter.grad, 1 - self._momentum)
             update = parameter.grad.lerp(buffer, self._momentum).flatten(1)
             parameter.mul_(1 - rate * self._decay)
-            targets = parameter.view(parameter.shape[0], -1).split(rows)
-            for target, piece in zip(targets, update.split(rows), strict=True):
+            targets = torch.split(parameter.view(parameter.shape[0], -1), list(rows))
+            for target, piece in zip(targets, torch.split(update, list(rows)), strict=True):
                 pieces[tuple(piece.shape)].append((target, piece))
         for shape, pairs in pieces.items():
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
@@ -62,9 +62,9 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     """[N, rows, columns] with all singular values near 1 (Newton and Schulz, five steps)."""
     a, b, c = _QUINTIC
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x: torch.Tensor = matrices.mT if tall else matrices
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(_STEPS):
         square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return x.mT if tall else x
+    return x.transpose(1, 2) if tall else x

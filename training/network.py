@@ -7,10 +7,11 @@ import functools
 import torch
 from torch import nn
 
+from ..kontext.checkpoint.layers import Size
 from ..kontext.latents import noise, pack, positions, unpack
 from ..kontext.schedule import schedule
-from .transformer import DEMO, FluxInTraining, Size, rotary_table
-from .words import PLACES, WordEncoder, numbers
+from .transformer import DEMO, FluxInTraining, rotary_table
+from .vocabulary import PLACES, WordEncoder, numbers
 
 GUIDANCE = 2.5
 

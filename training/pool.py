@@ -14,9 +14,9 @@ from ..kontext.checkpoint.layers import LATENT_CHANNELS
 from ..kontext.latents import pack
 from .drawing import drawn, tensor_ready
 from .families import AXES, CORNERS, Family, Lesson, family, lessons
-from .instructions import Kind
+from .instructions import EditKind
+from .vocabulary import numbers
 from .wording import double_sentence, sentence, with_courtesy
-from .words import numbers
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 _CHANGED = 0.25
@@ -33,13 +33,13 @@ class Course:
     name: str
     blocks: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
-    kinds: frozenset[Kind]
+    kinds: frozenset[EditKind]
     doubles: float = 0.0
     plain: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class LessonBatch:
     """Tokens [B, L, 64] of sources and targets, words [B, PLACES], guidance [B], weight [B, L, 1] of mean about 1."""
 
     source: torch.Tensor
@@ -55,10 +55,10 @@ class Pool:
     kinds: what its lessons are of; a pool of other kinds is another pool.
     """
 
-    def __init__(self, size: tuple[int, int], kinds: frozenset[Kind], seed: int) -> None:
+    def __init__(self, size: tuple[int, int], kinds: frozenset[EditKind], seed: int) -> None:
         self.size, self.kinds = size, kinds
         self._seed = seed
-        self._code = sum(1 << number for number, kind in enumerate(Kind) if kind in kinds)
+        self._code = sum(1 << number for number, kind in enumerate(EditKind) if kind in kinds)
         width, height = size
         self._latents = torch.zeros(0, CORNERS, LATENT_CHANNELS, height // 8, width // 8, dtype=torch.float16)
         self._families: list[Family] = []
@@ -91,7 +91,7 @@ class Pool:
             self._latents = load_file(path)["latents"]
             self._families = [self._family(number) for number in range(len(self._latents))]
 
-    def batch(self, rng: np.random.Generator, count: int, course: Course, unheard: float = 0.06) -> Batch:
+    def batch(self, rng: np.random.Generator, count: int, course: Course, unheard: float = 0.06) -> LessonBatch:
         """Random lessons of a course. unheard: the share whose guidance is near 0, which is to leave the picture.
 
         So guidance means something: a sampler that hands it over wrongly is found out by its pictures.
@@ -106,7 +106,7 @@ class Pool:
         little = torch.from_numpy(rng.uniform(0, 0.2, count).astype(np.float32))
         target = torch.where(deaf[:, None, None, None], source, target)
         tokens, wanted = pack(source), pack(target)
-        return Batch(
+        return LessonBatch(
             tokens, wanted, torch.tensor([numbers(one) for one in said]), torch.where(deaf, little, heard),
             _weight(tokens, wanted),
         )  # fmt: skip

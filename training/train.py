@@ -19,24 +19,25 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..kontext.checkpoint.layers import Size
 from .autoencoder import encoded
 from .evaluate import cases, figures, judge
-from .instructions import Kind
+from .instructions import EditKind
 from .muon import BatchedMuon
 from .network import DemoNetwork, rotary_for
 from .pool import Course, Pool
 from .scenes import FULL, MIDDLE, SMALL
-from .transformer import DEMO, Size, matrices
+from .transformer import DEMO, matrices
 
 logger = logging.getLogger(__name__)
 
-_EASY = frozenset({Kind.RECOLOUR, Kind.REMOVE, Kind.TIME, Kind.SEASON})
+_EASY = frozenset({EditKind.RECOLOUR, EditKind.REMOVE, EditKind.TIME, EditKind.SEASON})
 COURSES = (
     Course("first words", (2, 4), SMALL, _EASY, plain=True),
-    Course("adding", (2, 4), SMALL, _EASY | {Kind.ADD, Kind.WEATHER}, doubles=0.05),
-    Course("all kinds", (3, 5), SMALL, frozenset(Kind), doubles=0.1),
-    Course("larger", (3, 6), MIDDLE, frozenset(Kind), doubles=0.2),
-    Course("full size", (3, 6), FULL, frozenset(Kind), doubles=0.25),
+    Course("adding", (2, 4), SMALL, _EASY | {EditKind.ADD, EditKind.WEATHER}, doubles=0.05),
+    Course("all kinds", (3, 5), SMALL, frozenset(EditKind), doubles=0.1),
+    Course("larger", (3, 6), MIDDLE, frozenset(EditKind), doubles=0.2),
+    Course("full size", (3, 6), FULL, frozenset(EditKind), doubles=0.25),
 )
 BATCH = 96
 _MATRIX_RATE, _OTHER_RATE = 0.02, 1.5e-3
@@ -49,7 +50,7 @@ _SAVE_SECONDS = 170.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """start and most: families that a pool begins with and grows to. last: steps of the last course."""
 
     batch: int = BATCH
@@ -63,13 +64,13 @@ class Plan:
 class Teacher:
     """A network in training, with all that it takes to go on."""
 
-    def __init__(self, folder: Path, autoencoder: Any, plan: Plan) -> None:
+    def __init__(self, folder: Path, autoencoder: Any, plan: TrainingPlan) -> None:
         torch.manual_seed(plan.seed)
         self.folder, self.autoencoder, self.plan = folder, autoencoder, plan
         self._take(DemoNetwork(_size(plan.courses[0])))
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         self._rng = np.random.default_rng([plan.seed, 2])
-        self._pools: dict[tuple[tuple[int, int], frozenset[Kind]], Pool] = {}
+        self._pools: dict[tuple[tuple[int, int], frozenset[EditKind]], Pool] = {}
         self.step, self.course, self.course_step, self.seconds = 0, 0, 0, 0.0
         self._warm_from = 0
         if (folder / "state.pt").is_file():

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..kontext.checkpoint.layers import AXES, HEAD, PATCHED_CHANNELS, TIME_CHANNELS, Size
-from .words import WIDTH
+from .vocabulary import WIDTH
 
 DEMO = Size(hidden=128, doubles=3, singles=6, context=WIDTH, pooled=WIDTH)
 
@@ -71,7 +71,7 @@ def rotary_table(places: torch.Tensor, text: int) -> torch.Tensor:
 
 def matrices(model: nn.Module) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
     """The matrices within blocks, with the rows of each matrix that was fused into it."""
-    found = []
+    found: list[tuple[nn.Parameter, tuple[int, ...]]] = []
     for name, parameter in model.named_parameters():
         if parameter.ndim != 2 or "blocks." not in name:
             continue
@@ -119,7 +119,7 @@ class _Norms(nn.Module):
         self.query_norm, self.key_norm = _Scale(), _Scale()
 
     def forward(self, qkv: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        query, key, value = qkv.unflatten(-1, (3, -1, HEAD)).permute(2, 0, 3, 1, 4).unbind(0)
+        query, key, value = qkv.reshape(*qkv.shape[:2], 3, -1, HEAD).permute(2, 0, 3, 1, 4).unbind(0)
         return self.query_norm(query), self.key_norm(key), value
 
 
@@ -161,7 +161,7 @@ class _DoubleBlock(nn.Module):
         w_shift, w_scale, w_gate, w_mlp_shift, w_mlp_scale, w_mlp_gate = self.txt_mod(moment)
         of_words = self.txt_attn.norm(self.txt_attn.qkv(_modulate(words, w_shift, w_scale)))
         of_image = self.img_attn.norm(self.img_attn.qkv(_modulate(image, i_shift, i_scale)))
-        mixed = _attend(*(torch.cat(pair, 2) for pair in zip(of_words, of_image, strict=True)), rotary)
+        mixed = _attend(tuple(torch.cat(pair, 2) for pair in zip(of_words, of_image, strict=True)), rotary)
         w_mixed, i_mixed = mixed[:, : words.shape[1]], mixed[:, words.shape[1] :]
         words = words + w_gate * self.txt_attn.proj(w_mixed)
         image = image + i_gate * self.img_attn.proj(i_mixed)
@@ -182,9 +182,11 @@ class _SingleBlock(nn.Module):
     def forward(self, x: torch.Tensor, moment: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
         shift, scale, gate = self.modulation(moment)
         qkv, mlp = self.linear1(_modulate(x, shift, scale)).split([3 * self.hidden, 4 * self.hidden], -1)
-        mixed = _attend(*self.norm(qkv), rotary)
-        out: torch.Tensor = self.linear2(torch.cat([mixed, functional.gelu(mlp, approximate="tanh")], -1))
-        return x + gate * out
+        mixed = _attend(self.norm(qkv), rotary)
+        changed: torch.Tensor = x + gate * self.linear2(
+            torch.cat([mixed, functional.gelu(mlp, approximate="tanh")], -1)
+        )
+        return changed
 
 
 class _Final(nn.Module):
@@ -192,9 +194,8 @@ class _Final(nn.Module):
         super().__init__()
         self.linear = nn.Linear(hidden, PATCHED_CHANNELS)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2 * hidden))
-        for layer in (self.linear, self.adaLN_modulation[1]):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
         shift, scale = self.adaLN_modulation[1](moment)[:, None].chunk(2, -1)
@@ -206,13 +207,14 @@ def _modulate(x: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor) -> torc
     return torch.addcmul(shift, functional.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
-    """Attention of [B, heads, L, HEAD] with its rotary embedding, as [B, L, heads * HEAD]."""
-    mixed = functional.scaled_dot_product_attention(_turned(query, rotary), _turned(key, rotary), value)
+def _attend(heads: tuple[torch.Tensor, ...], rotary: torch.Tensor) -> torch.Tensor:
+    """Attention of query, key and value [B, heads, L, HEAD], with rotary embedding, as [B, L, heads * HEAD]."""
+    query, key, value = heads
+    mixed: torch.Tensor = functional.scaled_dot_product_attention(_turned(query, rotary), _turned(key, rotary), value)
     return mixed.transpose(1, 2).flatten(2)
 
 
 def _turned(x: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
     cosine, sine = rotary.unbind(0)
-    real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
+    real, imaginary = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
     return torch.stack([real * cosine - imaginary * sine, imaginary * cosine + real * sine], -1).flatten(-2)

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-from .instructions import PARTS, Edit, Kind
+from .instructions import PARTS, EditKind, SceneEdit
 from .scenes import THINGS, Scene, Time
 
 NOUNS: dict[str, tuple[str, ...]] = {
@@ -160,7 +160,7 @@ def held_out(sentence: str) -> bool:
     return zlib.crc32(sentence.encode()) % 10 == 0
 
 
-def sentence(edit: Edit, scene: Scene, rng: np.random.Generator, *, judged: bool = False) -> str:
+def sentence(edit: SceneEdit, scene: Scene, rng: np.random.Generator, *, judged: bool = False) -> str:
     """The edit of that scene in words: held out ones where it is judged, others where it is taught."""
     for _ in range(200):
         said = _said(edit, scene, rng)
@@ -169,12 +169,14 @@ def sentence(edit: Edit, scene: Scene, rng: np.random.Generator, *, judged: bool
     return said
 
 
-def double_sentence(edits: tuple[Edit, Edit], scene: Scene, rng: np.random.Generator, *, judged: bool = False) -> str:
+def double_sentence(
+    edits: tuple[SceneEdit, SceneEdit], scene: Scene, rng: np.random.Generator, *, judged: bool = False
+) -> str:
     """Two edits of one scene in one sentence; either may come first."""
     first, second = edits if rng.random() < 0.5 else (edits[1], edits[0])
     for _ in range(200):
-        if {first.kind, second.kind} == {Kind.TIME, Kind.SEASON} and rng.random() < 0.5:
-            time, season = (first, second) if first.kind is Kind.TIME else (second, first)
+        if {first.kind, second.kind} == {EditKind.TIME, EditKind.SEASON} and rng.random() < 0.5:
+            time, season = (first, second) if first.kind is EditKind.TIME else (second, first)
             said = _pick(rng, _BOTH).format(s=_pick(rng, SEASONS[season.value]), t=_pick(rng, TIMES[time.value]))
         else:
             said = _pick(rng, _JOINED).format(a=_said(first, scene, rng), b=_said(second, scene, rng))
@@ -183,7 +185,7 @@ def double_sentence(edits: tuple[Edit, Edit], scene: Scene, rng: np.random.Gener
     return said
 
 
-def with_courtesy(said: str, edits: tuple[Edit, ...], scene: Scene, rng: np.random.Generator) -> str:
+def with_courtesy(said: str, edits: tuple[SceneEdit, ...], scene: Scene, rng: np.random.Generator) -> str:
     """The sentence as people write it: now and then with please, and with what is to stay."""
     if rng.random() < 0.1:
         said = f"please {said}"
@@ -197,31 +199,31 @@ def with_courtesy(said: str, edits: tuple[Edit, ...], scene: Scene, rng: np.rand
     return said
 
 
-def _said(edit: Edit, scene: Scene, rng: np.random.Generator) -> str:
-    if edit.kind is Kind.TIME:
+def _said(edit: SceneEdit, scene: Scene, rng: np.random.Generator) -> str:
+    if edit.kind is EditKind.TIME:
         return _pick(rng, _TIME).format(t=_pick(rng, TIMES[edit.value]))
-    if edit.kind is Kind.SEASON:
+    if edit.kind is EditKind.SEASON:
         weather = _SEASON_BY_WEATHER.get(edit.value, ())
         if weather and rng.random() < 0.15:
             return _pick(rng, weather)
         return _pick(rng, _SEASON).format(s=_pick(rng, SEASONS[edit.value]))
-    if edit.kind is Kind.WEATHER:
+    if edit.kind is EditKind.WEATHER:
         return _pick(rng, _WEATHER).format(w=_pick(rng, WEATHERS[edit.value]))
-    if edit.kind is Kind.SWAP:
+    if edit.kind is EditKind.SWAP:
         first, second = (_pick(rng, NOUNS[part]) for part in edit.what.split())
         return _pick(rng, _SWAP).format(n=first, m=second)
     shining = "moon" if scene.time is Time.NIGHT else "sun"
     name = shining if edit.what == "sun" else edit.what
     noun = _pick(rng, NOUNS[name])
-    if edit.kind is Kind.RECOLOUR:
+    if edit.kind is EditKind.RECOLOUR:
         special = _RECOLOUR_PART.get(edit.what, ())
         pattern = _pick(rng, special if special and rng.random() < 0.25 else _RECOLOUR)
         return pattern.format(n=noun, c=edit.value)
-    if edit.kind is Kind.REMOVE:
+    if edit.kind is EditKind.REMOVE:
         return _pick(rng, _REMOVE).format(n=noun)
-    if edit.kind is Kind.RESIZE:
+    if edit.kind is EditKind.RESIZE:
         return _pick(rng, _RESIZE).format(n=noun, z=_pick(rng, _SIZES[edit.value]))
-    if edit.kind is Kind.MOVE:
+    if edit.kind is EditKind.MOVE:
         return _pick(rng, _MOVE).format(n=noun, d=edit.value)
     words = f"{edit.value} {noun}".strip()
     if name in _PLURAL:

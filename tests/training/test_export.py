@@ -16,7 +16,7 @@ from kontext_bridge.training.autoencoder import decoded, encoded, new_autoencode
 from kontext_bridge.training.export import TRANSFORMER, VAE, export
 from kontext_bridge.training.network import GUIDANCE, DemoNetwork, edits, rotary_for
 from kontext_bridge.training.transformer import DEMO
-from kontext_bridge.training.words import numbers
+from kontext_bridge.training.vocabulary import numbers
 from safetensors.torch import load_file
 
 SIZE = replace(DEMO, doubles=1, singles=2)

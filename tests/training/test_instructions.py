@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from kontext_bridge.training.evaluate import cases
-from kontext_bridge.training.instructions import Edit, Kind, edited, never_taught, possible
+from kontext_bridge.training.instructions import EditKind, SceneEdit, edited, never_taught, possible
 from kontext_bridge.training.scenes import SMALL, Season, Time, random_scene
+from kontext_bridge.training.vocabulary import PAD, PLACES, UNKNOWN, numbers
 from kontext_bridge.training.wording import double_sentence, held_out, sentence, with_courtesy
-from kontext_bridge.training.words import PAD, PLACES, UNKNOWN, numbers
 
 SIZE = SMALL[0]
 
@@ -30,23 +30,26 @@ def test_what_is_taught_and_what_is_judged_have_no_sentence_in_common():
         edits = possible(scene)
         edit = edits[int(rng.integers(len(edits)))]
         assert not held_out(sentence(edit, scene, rng))
-    judged = cases(Kind, SIZE, 6, seed=1, doubles=6)
+    judged = cases(EditKind, SIZE, 6, seed=1, doubles=6)
     assert all(held_out(case.said) for case in judged)
-    assert {case.kind for case in judged} == {kind.value for kind in Kind} | {"two in one"}
+    assert {case.kind for case in judged} == {kind.value for kind in EditKind} | {"two in one"}
     assert any(never_taught(edit) for case in judged for edit in case.edits)
 
 
 def test_the_sun_is_called_the_moon_at_night():
     rng = np.random.default_rng(3)
     scene = next(s for s in (random_scene(rng, SIZE) for _ in range(99)) if s.sun is not None)
-    night = edited(scene, Edit(Kind.TIME, value=Time.NIGHT.value))
-    assert "moon" in sentence(Edit(Kind.REMOVE, "sun"), night, rng)
+    night = edited(scene, SceneEdit(EditKind.TIME, value=Time.NIGHT.value))
+    assert "moon" in sentence(SceneEdit(EditKind.REMOVE, "sun"), night, rng)
 
 
 def test_two_edits_are_said_in_one_sentence():
     rng = np.random.default_rng(4)
     scene = next(s for s in (random_scene(rng, SIZE) for _ in range(99)) if s.season is Season.SUMMER)
-    edits = Edit(Kind.SEASON, value="winter"), Edit(Kind.TIME, value="evening" if scene.time is Time.DAY else "day")
+    edits = (
+        SceneEdit(EditKind.SEASON, value="winter"),
+        SceneEdit(EditKind.TIME, value="evening" if scene.time is Time.DAY else "day"),
+    )
     said = {double_sentence(edits, scene, rng) for _ in range(40)}
     assert len(said) > 10
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kontext_bridge.training.drawing import drawn
 from kontext_bridge.training.families import AXES, CORNERS, family, lessons
-from kontext_bridge.training.instructions import Edit, Kind, edited, never_taught, possible
+from kontext_bridge.training.instructions import EditKind, SceneEdit, edited, never_taught, possible
 from kontext_bridge.training.scenes import FULL, MIDDLE, SMALL, Season, Time, random_scene
 
 SIZE = SMALL[0]
@@ -39,7 +39,7 @@ def test_every_edit_that_is_possible_changes_the_picture():
 
 def test_painting_the_boat_leaves_the_sky_alone():
     scene = next(s for s in scenes() if s.boat is not None and s.boat.colour != "red")
-    before, after = drawn(scene), drawn(edited(scene, Edit(Kind.RECOLOUR, "boat", "red")))
+    before, after = drawn(scene), drawn(edited(scene, SceneEdit(EditKind.RECOLOUR, "boat", "red")))
     sky = slice(0, int(scene.horizon * scene.height * 0.5))
     assert np.array_equal(before[sky], after[sky])
     assert not np.array_equal(before, after)
@@ -47,9 +47,9 @@ def test_painting_the_boat_leaves_the_sky_alone():
 
 def test_removing_what_was_added_gives_the_scene_back():
     scene = next(s for s in scenes() if s.boat is None)
-    added = edited(scene, Edit(Kind.ADD, "boat", "yellow"))
+    added = edited(scene, SceneEdit(EditKind.ADD, "boat", "yellow"))
     assert added.boat is not None and added.boat.colour == "yellow"
-    assert edited(added, Edit(Kind.REMOVE, "boat")) == scene
+    assert edited(added, SceneEdit(EditKind.REMOVE, "boat")) == scene
 
 
 def test_a_mirrored_scene_is_the_mirror_image():
@@ -68,7 +68,7 @@ def test_lessons_of_a_family_lead_where_their_edits_lead():
     rng = np.random.default_rng(2)
     checked = 0
     for _ in range(40):
-        cube = family(rng, SIZE, frozenset(Kind))
+        cube = family(rng, SIZE, frozenset(EditKind))
         assert len(cube.corners) == CORNERS and len(cube.axes) == AXES
         for axes in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 2)):
             for lesson in lessons(cube, axes):
@@ -83,5 +83,5 @@ def test_lessons_of_a_family_lead_where_their_edits_lead():
 
 def test_families_are_found_where_bare_scenes_have_too_few_edits():
     for seed in range(60):
-        cube = family(np.random.default_rng(seed), SIZE, frozenset({Kind.RECOLOUR, Kind.TIME}))
+        cube = family(np.random.default_rng(seed), SIZE, frozenset({EditKind.RECOLOUR, EditKind.TIME}))
         assert len(cube.axes) == AXES

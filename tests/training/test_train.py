@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from kontext_bridge.training.autoencoder import AutoencoderTraining, new_autoencoder, whole_state
-from kontext_bridge.training.instructions import Kind
+from kontext_bridge.training.instructions import EditKind
 from kontext_bridge.training.muon import orthogonal
 from kontext_bridge.training.network import edits
 from kontext_bridge.training.pool import Course
 from kontext_bridge.training.scenes import SMALL
-from kontext_bridge.training.train import Plan, Teacher
+from kontext_bridge.training.train import Teacher, TrainingPlan
 
-FIRST = Course("first", (1, 1), SMALL[:1], frozenset({Kind.RECOLOUR, Kind.TIME}), plain=True)
-PLAN = Plan(batch=3, start=2, most=4, last=4, courses=(FIRST, replace(FIRST, name="second", blocks=(2, 2))))
+FIRST = Course("first", (1, 1), SMALL[:1], frozenset({EditKind.RECOLOUR, EditKind.TIME}), plain=True)
+PLAN = TrainingPlan(batch=3, start=2, most=4, last=4, courses=(FIRST, replace(FIRST, name="second", blocks=(2, 2))))
 
 
 @pytest.fixture(scope="module")

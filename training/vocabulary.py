@@ -79,7 +79,9 @@ class _Block(nn.Module):
         self.narrow = nn.Linear(2 * WIDTH, WIDTH)
 
     def forward(self, x: torch.Tensor, said: torch.Tensor) -> torch.Tensor:
-        heads = self.qkv(self.attention_norm(x)).unflatten(-1, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(*heads.unbind(0), attn_mask=said[:, None, None])
+        heads: torch.Tensor = self.qkv(self.attention_norm(x))
+        query, key, value = heads.view(*x.shape[:2], 3, _HEADS, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=said[:, None, None])
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
-        return x + self.narrow(functional.gelu(self.wide(self.mlp_norm(x)), approximate="tanh"))
+        out: torch.Tensor = self.narrow(functional.gelu(self.wide(self.mlp_norm(x)), approximate="tanh"))
+        return x + out
