@@ -1,0 +1,62 @@
+"""Text encoder and transformer together: what is trained, and how an edit is sampled from it."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import nn
+
+from ..kontext.checkpoint.layers import Size
+from ..kontext.latents import noise, pack, positions, unpack
+from ..kontext.schedule import schedule
+from .transformer import DEMO, FluxInTraining, rotary_table
+from .vocabulary import PLACES, WordEncoder, numbers
+
+GUIDANCE = 2.5
+
+
+class DemoNetwork(nn.Module):
+    """The velocity of a noisy picture's tokens, given its reference's tokens and the sentence's words."""
+
+    def __init__(self, size: Size = DEMO) -> None:
+        super().__init__()
+        self.size = size
+        self.words = WordEncoder()
+        self.flux = FluxInTraining(size)
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        reference: torch.Tensor,
+        words: torch.Tensor,
+        time: torch.Tensor,
+        guidance: torch.Tensor,
+        rotary: torch.Tensor,
+    ) -> torch.Tensor:
+        text, pooled = self.words(words)
+        out: torch.Tensor = self.flux(noisy, reference, time, guidance, text, pooled, rotary)
+        return out
+
+
+@functools.cache
+def rotary_for(width: int, height: int) -> torch.Tensor:
+    """The table for a picture of these pixels and one reference of the same size."""
+    with torch.inference_mode(False):  # whoever asks first, training can use it
+        return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)]), PLACES)
+
+
+@torch.inference_mode()
+def edits(
+    network: DemoNetwork, source: torch.Tensor, sentences: list[str], steps: int = 10, seed: int = 0
+) -> torch.Tensor:
+    """Edited latents [B, 16, h, w] of source latents, one sentence each, picture k from the noise of seed + k."""
+    count, _, height, width = source.shape
+    reference, words = pack(source), torch.tensor([numbers(one) for one in sentences])
+    x = pack(noise(seed, count, height, width))
+    sigmas = schedule(steps, height * width // 4)
+    guidance, rotary = torch.full((count,), GUIDANCE), rotary_for(width * 8, height * 8)
+    for now, then in zip(sigmas.tolist(), sigmas[1:].tolist(), strict=False):
+        velocity = network(x, reference, words, torch.full((count,), now), guidance, rotary)
+        x = x + (then - now) * velocity
+    return unpack(x, height, width)
