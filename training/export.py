@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from ..kontext.checkpoint.layers import Naming, Size, roles_by_name
-from ..kontext.fp8.formats import E4M3, MAX_E4M3
+from ..kontext.fp8.formats import E4M3
+from ..kontext.fp8.quantising import MAX_E4M3
 from .autoencoder import released_names, whole_state
 from .vocabulary import PLACES, WORDS
 
