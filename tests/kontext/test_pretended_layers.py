@@ -118,7 +118,7 @@ def test_a_product_that_fails_late_leaves_its_own_gpu_storing(monkeypatch, caplo
         monkeypatch.setattr(torch, "_scaled_mm", refuse)
         assert linear(x).shape == linear(x).shape == (2, ROWS, OUTPUTS)
         assert ability(gpu.device).product is None
-    assert [record.message.count("no kernel image") for record in caplog.records] == [1]
+    assert sum("no kernel image" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_the_pretended_gpu_refuses_what_cuda_refuses():
