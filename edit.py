@@ -195,6 +195,11 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.keep:
         options.raw = options.out.with_stem(options.out.stem + _RAW)
         target(str(options.raw), "--keep")
+        if options.raw.exists() and options.out.exists() and options.raw.samefile(options.out):
+            raise BadRequest(
+                f"{options.raw}, where --keep writes the edit as it came, is the same file as {options.out}. Name "
+                "another file."
+            )
     for out in (options.out, options.raw):
         if out is not None and out.exists() and out.samefile(options.picture):
             raise BadRequest(f"{out} is the picture itself, which the edit would replace. Name another file.")
@@ -267,8 +272,12 @@ def _write(options: argparse.Namespace, image: torch.Tensor, edited: torch.Tenso
     options.raw.write_bytes(raw)
     options.made = True
     kept = keep_edits([image[0]], [edited[0]], edited, check=lambda: None)
-    data = raw if kept.image is edited else encode(to_uint8(kept.image[0]), output_format).data
-    options.out.write_bytes(data)
+    try:
+        data = raw if kept.image is edited else encode(to_uint8(kept.image[0]), output_format).data
+        options.out.write_bytes(data)
+    except (OSError, MemoryError, ImageError) as error:
+        why = in_words(error) if isinstance(error, OSError) else str(error) or "There is too little memory left."
+        raise ImageError(f"{why} The edit as it came is {options.raw}.") from error
     tell(f"{kept.says}\nThe edit as it came: {options.raw}")
 
 

@@ -19,7 +19,12 @@ Bytes: TypeAlias = "tuple[EncodedImage, ...]"
 
 @dataclass(frozen=True)
 class JobHandle:
-    """Edits that were submitted, in order: their records in the ledger, and the generation ids known."""
+    """Edits that were submitted, in order: their records in the ledger, and the generation ids known.
+
+    places: where each record stands among all the edits that were asked for; asked: how many those were.
+    """
 
     records: tuple[int, ...]
     generation_ids: tuple[str, ...]
+    places: tuple[int, ...] = ()
+    asked: int = 0

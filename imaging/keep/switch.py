@@ -60,12 +60,17 @@ def keep_edits(
         told.append(words)
         done(place)
     try:
-        image = _stacked(found, edited, raw)
+        image = _stacked(found, edited, raw).to(raw.device)
     except Exception as error:
         check()
-        told = [_failed(error) for _ in told]
-        image = raw
-    return KeptEdits(image.to(raw.device), tuple(told))
+        return none_kept(raw, error)
+    return KeptEdits(image, tuple(told))
+
+
+def none_kept(raw: Tensor, error: Exception) -> KeptEdits:
+    """The edits raw [B,h,w,C] handed on as they came, all of them, because of an error around Keep."""
+    told = _failed(error)
+    return KeptEdits(raw, tuple(dict(told) for _ in raw))
 
 
 def _kept_or_none(source: Tensor, edit: Tensor, check: Callable[[], None]) -> tuple[Kept | None, dict[str, Any]]:

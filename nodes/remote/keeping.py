@@ -8,42 +8,68 @@ from dataclasses import dataclass
 import torch
 
 from ...imaging.codec import DecodedImage, Stacked, to_tensors
-from ...imaging.keep.switch import KeptEdits, keep_edits
+from ...imaging.keep.switch import KeptEdits, keep_edits, none_kept
 from ...imaging.pixels import check_image
 from ...oxen.errors import InvalidParameters
 from ...oxen.jobs.order import Outcome
 from ...oxen.jobs.progress import Progress
+from ...oxen.jobs.record import Record
+from ..types import JobHandle
 
 
 @dataclass(frozen=True, eq=False)
 class Keeping:
-    """source [n,H,W,C]: the pictures of all `edits` in order, each of as many edits. check: raises where stopped."""
+    """source [n,H,W,C]: the pictures of all `edits` in order, each of as many edits. check: raises where stopped.
+
+    places: which of these edits the outcomes are of; None for all of them.
+    """
 
     source: torch.Tensor
     edits: int
     check: Callable[[], None]
+    places: Sequence[int] | None = None
 
     def keep(self, outcomes: Sequence[Outcome[DecodedImage]], stacked: Stacked, progress: Progress) -> KeptEdits:
         """The pictures that came laid back onto theirs. stacked: the same pictures as one IMAGE."""
         came = [(index, o.picture) for index, o in enumerate(outcomes) if o.picture is not None]
-        edited = [
-            # one that was brought to the first one's size is kept from what came, not from that
-            to_tensors([picture]).image[0] if place in stacked.resized else stacked.image[place]
-            for place, (_, picture) in enumerate(came)
-        ]
-        sources = [self.source[index * len(self.source) // self.edits] for index, _ in came]
+        try:
+            edited = [
+                # one that was brought to the first one's size is kept from what came, not from that
+                to_tensors([picture]).image[0] if place in stacked.resized else stacked.image[place]
+                for place, (_, picture) in enumerate(came)
+            ]
+        except (MemoryError, RuntimeError) as error:
+            return none_kept(stacked.image, error)
+        places = range(self.edits) if self.places is None else self.places
+        sources = [self.source[places[index] * len(self.source) // self.edits] for index, _ in came]
         return keep_edits(sources, edited, stacked.image, self.check, lambda place: progress.kept(came[place][0]))
 
 
-def checked_source(source: object, edits: int) -> torch.Tensor:
-    """The pictures before some edits of which the record has none; raises InvalidParameters or ImageError."""
+def keeping_of(
+    source: torch.Tensor, job: JobHandle | None, records: Sequence[Record], check: Callable[[], None]
+) -> Keeping:
+    """How the edits of these records are kept; source: as `checked_source` gave it.
+
+    Where it has the pictures that were submitted, those of edits that were not are passed over.
+    """
+    places = dict(zip(job.records, job.places, strict=False)) if job else {}
+    if job and all(record.id in places for record in records) and job.asked % len(source) == 0:
+        return Keeping(source, job.asked, check, [places[record.id] for record in records])
+    return Keeping(source, len(records), check)
+
+
+def checked_source(source: object, edits: int, asked: int = 0) -> torch.Tensor:
+    """The pictures before some edits of which the record has none; raises InvalidParameters or ImageError.
+
+    asked: how many edits were asked for when these were submitted, where others were not.
+    """
     if source is None:
         raise InvalidParameters(
             "keep is auto, and that needs the pictures as they were before the edit, which the records of edits do not "
             "hold. Connect them to source, or set keep to off. Nothing was fetched."
         )
     image = check_image(source)  # type: ignore[arg-type]
-    if edits % len(image):
+    if edits % len(image) and (not asked or asked % len(image)):
         many = "1 edit" if edits == 1 else f"{edits} edits"
         raise InvalidParameters(
             f"keep is auto, and source has {len(image)} pictures for {many}. Connect one for all of them, one "

@@ -43,7 +43,7 @@ from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
 from . import lists
-from .keeping import Keeping, checked_source
+from .keeping import Keeping, checked_source, keeping_of
 from .lists import Failure, Item
 from .orders import Order, is_batch
 
@@ -239,13 +239,15 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
 
 
 def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submitted:
-    records = [outcome.record for outcome in outcomes if outcome.record is not None]
+    placed = [(place, outcome.record) for place, outcome in enumerate(outcomes) if outcome.record is not None]
+    records = [record for _, record in placed]
     failed = failures(outcomes)
     if failed and (not records or order.if_some_fail is IfSomeFail.STOP):
         raise failure(failed, len(outcomes), order.send_as)
     ids = tuple(record.generation_id for record in records if record.generation_id is not None)
     lines = [*ids, *(f"Edit {number} was not submitted: {error}" for number, error in failed.items())]
-    return Submitted(JobHandle(tuple(record.id for record in records), ids), "\n".join(ids), "\n".join(lines))
+    job = JobHandle(tuple(record.id for record in records), ids, tuple(place for place, _ in placed), len(outcomes))
+    return Submitted(job, "\n".join(ids), "\n".join(lines))
 
 
 async def collect(
@@ -270,14 +272,16 @@ async def collect(
         policy = checks.member(IfSomeFail, if_some_fail, "if_some_fail")
         # a picture that one blocking request gave has a record and no id, an id of another day no record
         count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
-        before = checked_source(source, count) if checks.member(Keep, keep, "keep") is Keep.AUTO else None
-        progress = Progress(count, item.progress, keeps=before is not None)
+        keeps = checks.member(Keep, keep, "keep") is Keep.AUTO
+        asked = job.asked if job is not None and count == len(job.records) else 0
+        before = checked_source(source, count, asked) if keeps else None
+        progress = Progress(count, item.progress, keeps=keeps)
 
         def work(session: Session) -> Gathered:
             records = _records(session, job, ids)
             batch = Batch(session, decode, terms, hopeless=item.hopeless)
             outcomes = [as_collected(outcome) for outcome in batch.collect(records, progress)]
-            keeping = None if before is None else Keeping(before, len(outcomes), session.control.check)
+            keeping = None if before is None else keeping_of(before, job, records, session.control.check)
             return gather(batch, outcomes, progress, if_some_fail=policy, keeping=keeping)
 
         return await _in_turn(work, item, progress, node_id)

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -519,6 +520,33 @@ def test_transparency_that_a_kept_jpeg_cannot_hold_is_refused_before_anything_is
 ):
     assert run("--keep", "--aspect-ratio", "1:1", source=transparent, out="out.jpg")[0] == 1
     assert "JPEG cannot hold it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError()], ids=repr)
+def test_what_keeps_the_kept_picture_from_being_written_is_said_with_where_the_edit_is(
+    run, tmp_path, monkeypatch, capsys, error
+):
+    given, write = drawn_by_the_model(monkeypatch), Path.write_bytes
+
+    def fails(path, data):
+        if path.name == "out.png":
+            raise error
+        return write(path, data)
+
+    source = saved(tmp_path / "in.png", given.source)
+    monkeypatch.setattr(Path, "write_bytes", fails)
+    status, _ = run("--keep", source=source)
+    assert status == 1 and (tmp_path / "out_raw.png").exists()
+    assert "The edit as it came is" in (said := capsys.readouterr().err) and "out_raw.png" in said
+
+
+def test_a_raw_name_that_is_a_link_to_out_is_refused_before_the_edit_as_it_came_is_lost_over_it(
+    run, tmp_path, capsys, nothing_computed
+):
+    (tmp_path / "out.png").write_bytes(b"an older one")
+    (tmp_path / "out_raw.png").hardlink_to(tmp_path / "out.png")
+    assert run("--keep")[0] == 1
+    assert "is the same file as" in capsys.readouterr().err
 
 
 def test_stopping_the_command_leaves_no_traceback(run, capsys, monkeypatch):

@@ -16,8 +16,12 @@ from edited import HAT, NIGHT, SIZE, disc, make_edit, sources
 from kontext_bridge import host
 from kontext_bridge.headless.run import RunInterrupted
 from kontext_bridge.host import Blocked
+from kontext_bridge.imaging.codec import decode, encode, to_tensors
 from kontext_bridge.imaging.errors import ImageError
 from kontext_bridge.imaging.keep import engine, switch
+from kontext_bridge.imaging.pixels import to_uint8
+from kontext_bridge.nodes.remote import keeping
+from kontext_bridge.oxen.api.client import Client
 from kontext_bridge.oxen.errors import InvalidParameters
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from patience import PATIENCE, timed
@@ -232,3 +236,64 @@ def test_pictures_that_the_host_made_in_inference_mode_are_kept_like_others(benc
         source = sources()
     kept, info, _ = edit(bench, source)
     assert is_kept(kept[0], source[0]) and info["edits"][0]["keep"]["verdict"] == "local"
+
+
+def test_edits_that_were_not_submitted_shift_no_pair_when_the_others_are_collected(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight four are refused, so that the four pictures could be taken for those of the four that came; of three
+    one, so that two came of three pictures."""
+    send = Client.enqueue
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    for count, variations, refused in ((4, 2, 4), (3, 1, 1)):
+        asked = iter(range(99))
+
+        def enqueue(*one: Any, asked: Any = asked, refused: int = refused, **more: Any) -> str:
+            if next(asked) < refused:
+                raise InvalidParameters("Not this one.")
+            return send(*one, **more)
+
+        monkeypatch.setattr(Client, "enqueue", enqueue)
+        source = sources(count)
+        more = {"output_format": "png", "variations": variations, "seed": count * 10}
+        job, ids = bench.submit(source, if_some_fail="go on with what succeeded", **more)
+        assert len(ids) == count * variations - refused
+        kept, _, _ = bench.run("KontextCollect", job=[job], keep="auto", source=source)
+        own = [source[(refused + place) // variations] for place in range(len(ids))]
+        assert [is_kept(one, two) for one, two in zip(kept, own, strict=True)] == [True] * len(ids)
+    kept, _, _ = bench.run("KontextCollect", job=[job], keep="auto", source=source[1:])
+    assert [is_kept(one, two) for one, two in zip(kept, source[1:], strict=True)] == [True] * 2
+
+
+@pytest.mark.parametrize("at", ["resized", "device"])
+def test_memory_that_ends_around_keep_costs_no_picture(bench: Any, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    """Before the first pair, where results differ in size, and when what was kept goes back to the raw one's device."""
+    if at == "resized":
+        sizes = iter((1, 2))
+        given = make_edit
+        monkeypatch.setattr(
+            "kontext_bridge.standin.service.make_edit",
+            lambda *one: smaller(given(*one), next(sizes)),
+        )
+        monkeypatch.setattr(keeping, "to_tensors", out_of_memory)
+    else:
+        stack = switch._stacked
+
+        def stacked(*one: Any) -> Any:
+            image = stack(*one)
+            image.to = out_of_memory
+            return image
+
+        monkeypatch.setattr(switch, "_stacked", stacked)
+    kept, info, raw = edit(bench, sources(2))
+    assert torch.equal(kept, raw) and len(bench.paid) == 2
+    assert all(one["keep"]["verdict"] == "failed" for one in info["edits"])
+
+
+def out_of_memory(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("not enough memory")
+
+
+def smaller(data: bytes, times: int) -> bytes:
+    picture = to_tensors([decode(data)]).image[0]
+    return encode(to_uint8(picture[::times, ::times].contiguous())).data
