@@ -158,8 +158,9 @@ def open_tensors(path: Path, *, read_only: bool = False) -> TensorFile:
     """
     if not path.is_file():
         raise DamagedFile(f"There is no file at {path}.")
+    # Before it is opened: should it be replaced just then, it counts as changed.
+    stamp = _stamp(path)
     with path.open("rb") as handle:
-        stamp = _stamp(path)
         size = path.stat().st_size
         header, data_start = _read_header(path, handle.read(32), handle, size)
         entries = _entries(path, header, data_start, size)

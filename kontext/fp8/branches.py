@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+# Matrices whose largest number is no smaller than this have their digits in half floats.
+_FINE = 2.0**-10
+
 
 @dataclass(frozen=True)
 class Branch:
@@ -114,12 +117,16 @@ def _weighed(branch: Branch, device: torch.device, dtype: torch.dtype) -> tuple[
 
 
 def _balanced(down: torch.Tensor, up: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same product of factors of about one size where `up` is the smaller: half floats are coarse below 6e-5."""
-    largest = float(down.abs().max()), float(up.abs().max())
-    if not 0 < largest[1] < largest[0]:
+    """The same product, of factors of about one size where `up` is the smaller or half floats do not hold one of them.
+
+    They are coarse below 6e-5 and end at 65504. Otherwise `down` is left: a larger one would make larger numbers of x.
+    """
+    inner, outer = (float(matrix.abs().max()) if matrix.numel() else 0.0 for matrix in (down, up))
+    # A damaged LoRA is nothing to balance either.
+    if not (0 < inner < math.inf and 0 < outer < math.inf) or (_FINE <= inner <= outer <= 1 / _FINE):
         return down, up
     # A power of two changes no digit.
-    factor = 2.0 ** round(math.log2(largest[0] / largest[1]) / 2)
+    factor = 2.0 ** round(math.log2(inner / outer) / 2)
     return down / factor, up * factor
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from ..errors import BadRequest
 from .devices import name_of
 from .failures import first_line, is_about_the_machine
+from .quantising import has_triton
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def require_compiler(device: torch.device) -> None:
 
 
 def _missing(device: torch.device) -> str | None:
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+    if device.type == "cuda" and not has_triton():
         return "Triton is not installed"
     try:
         torch.compile(_smallest, dynamic=False, options={"compile_threads": 1})(torch.zeros(64, device=device))

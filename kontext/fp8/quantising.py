@@ -71,12 +71,21 @@ def join_on(device: torch.device) -> None:
     if device in _JOINS:
         return
     why: str | None = "there is no Triton"
-    if importlib.util.find_spec("triton") is not None:
+    if has_triton():
         # As edits run: a compiler makes other kernels for tensors that could be differentiated.
         with torch.inference_mode():
             why = _compared(device, _joined, _USUAL, *_TRIED) or _slower(device)
     _JOINS[device] = why is None
     logger.info("Quantising on %s: %s", device, "in one kernel" if why is None else f"in several kernels ({why})")
+
+
+def has_triton() -> bool:
+    """Whether Triton is installed, without importing it."""
+    try:
+        return importlib.util.find_spec("triton") is not None
+    # Other packs put an empty module in its place, so that what they import finds one.
+    except ValueError:
+        return False
 
 
 def _plain(rows: torch.Tensor, mean: torch.Tensor | None, together: bool) -> Quantised:

@@ -114,6 +114,28 @@ def test_an_up_of_zeros_stays_one_in_half_floats():
     assert not any(part.up.any() for part in join([one], CPU, torch.float16))
 
 
+@pytest.mark.parametrize("sizes", [(1e-7, 20, 1), (1e-4, 20, -5000), (1e-3, 1e-3, 1e9), (1e6, 1e-6, 1)], ids=str)
+def test_factors_that_half_floats_cannot_hold_are_brought_to_where_they_can(sizes):
+    down, up, strength = sizes
+    given = Branch(random(4, 64) * down, random(48, 4, seed=1) * up, 0, strength)
+    x = random(5, 64, seed=2)
+    (one,) = join([given], CPU, torch.float16)
+    assert relative(x.double() @ one.down.double().T @ one.up.double().T, effect([given], x, 48)) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("damaged", [float("inf"), float("nan")])
+def test_a_damaged_or_empty_lora_is_no_other_error_in_half_floats_than_elsewhere(dtype, damaged):
+    down = random(4, 64)
+    down[0, 0] = damaged
+    (one,) = join([Branch(down, random(48, 4) / 10, 0)], CPU, dtype)
+    assert not one.down.isfinite().all()
+    (one,) = join([Branch(down[:0], random(48, 0), 0, 0.5)], CPU, dtype)
+    out = torch.ones(2, 3, 48, dtype=dtype)
+    one.add_to(out, torch.ones(2, 3, 64, dtype=dtype))
+    assert torch.equal(out, torch.ones_like(out))
+
+
 def test_a_picture_with_lora_does_not_depend_on_which_others_are_in_its_batch():
     weight, bias = (random(512, 1024) * 40).to(E4M3), random(512, seed=1).bfloat16()
     linear = Linear(weight, torch.tensor(0.003), bias, Compute.FP8)

@@ -1,6 +1,8 @@
 """A device on which torch.compile does not work is told of when compiling is chosen, with what to do about it."""
 
 import importlib.util
+import sys
+import types
 
 import pytest
 import torch
@@ -45,6 +47,14 @@ def test_without_triton_it_is_refused_before_anything_is_compiled(monkeypatch):
     with pytest.raises(
         BadRequest, match=r"NVIDIA Pretended: Triton is not installed.*triton-windows.*switch compile off"
     ):
+        require_compiler(torch.device("cuda", 0))
+    assert asked == []
+
+
+def test_a_module_in_tritons_place_that_another_pack_has_made_is_no_triton(monkeypatch):
+    asked = compiler(monkeypatch)
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+    with pytest.raises(BadRequest, match="Triton is not installed"):
         require_compiler(torch.device("cuda", 0))
     assert asked == []
 

@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import sys
+import types
 
 import pytest
 import torch
@@ -187,6 +189,13 @@ def test_without_triton_nothing_is_compiled_and_nothing_is_warned_of(monkeypatch
     assert quantising._JOINS == {CPU: False}
     assert [record.levelno for record in caplog.records] == [logging.INFO]
     assert "no Triton" in caplog.text
+
+
+def test_a_module_in_tritons_place_that_another_pack_has_made_costs_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("compiled"))
+    join_on(CPU)
+    assert quantising._JOINS == {CPU: False}
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, FileNotFoundError, ImportError, KeyError])

@@ -105,6 +105,23 @@ def test_a_file_that_was_replaced_or_written_to_is_not_the_one_that_was_opened(f
     assert not again.is_unchanged()
 
 
+@pytest.mark.parametrize("first", ["stamped", "replaced"])
+def test_a_file_that_is_replaced_while_it_is_opened_is_not_taken_for_unchanged(file, monkeypatch, first):
+    other, real = file.path.with_name("other"), files._stamp
+    save_file({name: torch.zeros_like(tensor) for name, tensor in TENSORS.items()}, other)
+
+    def stamped(path):
+        before = real(path)
+        if other.exists():
+            other.replace(path)
+        return before if first == "stamped" else real(path)
+
+    monkeypatch.setattr(files, "_stamp", stamped)
+    opened = open_tensors(file.path)
+    is_new = not opened["vector"].any()
+    assert is_new or not opened.is_unchanged(), "the path has another file than the one that was read"
+
+
 def test_layers_of_a_checkpoint_are_the_files_unless_they_are_joined_or_turned(write, layout):
     checkpoint = read_checkpoint(write(layout))
     tensors = {name: weights.weight for name, weights in bfl_layers(checkpoint)}
