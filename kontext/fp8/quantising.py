@@ -73,8 +73,12 @@ def join_on(device: torch.device) -> None:
     why: str | None = "there is no Triton"
     if has_triton():
         # As edits run: a compiler makes other kernels for tensors that could be differentiated.
-        with torch.inference_mode():
-            why = _compared(device, _joined, _USUAL, *_TRIED) or _slower(device)
+        try:
+            with torch.inference_mode():
+                why = _compared(device, _joined, _USUAL, *_TRIED) or _slower(device)
+        except torch.OutOfMemoryError as error:
+            logger.info("Quantising on %s: there is no room for trying one kernel: %s", device, first_line(error))
+            return  # tried again with the next model
     _JOINS[device] = why is None
     logger.info("Quantising on %s: %s", device, "in one kernel" if why is None else f"in several kernels ({why})")
 

@@ -148,6 +148,18 @@ def triton(monkeypatch):
     return counter
 
 
+def test_memory_that_is_full_while_one_kernel_is_tried_ends_no_load_and_settles_nothing(triton, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(quantising, "_slower", full)
+        join_on(CPU)
+    assert quantising._JOINS == {}
+    join_on(CPU)
+    assert quantising._JOINS == {CPU: True}
+
+
 def test_joined_is_compiled_once_for_all_sizes_references_and_batches(triton):
     join_on(CPU)
     assert quantising._JOINS == {CPU: True}
