@@ -26,14 +26,15 @@ _CHANGED = 0.25
 class Course:
     """What is taught at a time.
 
-    blocks: how many double and single ones the net has by then. doubles: the share of sentences with two edits.
-    plain: no courtesies in them.
+    blocks: how many double and single ones the net has by then. batch: lessons a step. doubles: the share of sentences
+    with two edits. plain: no courtesies in them.
     """
 
     name: str
     blocks: tuple[int, int]
     sizes: tuple[tuple[int, int], ...]
     kinds: frozenset[EditKind]
+    batch: int
     doubles: float = 0.0
     plain: bool = False
 
@@ -91,11 +92,12 @@ class Pool:
             self._latents = load_file(path)["latents"]
             self._families = [self._family(number) for number in range(len(self._latents))]
 
-    def batch(self, rng: np.random.Generator, count: int, course: Course, unheard: float = 0.06) -> LessonBatch:
+    def batch(self, rng: np.random.Generator, course: Course, unheard: float = 0.06) -> LessonBatch:
         """Random lessons of a course. unheard: the share whose guidance is near 0, which is to leave the picture.
 
         So guidance means something: a sampler that hands it over wrongly is found out by its pictures.
         """
+        count = course.batch
         drawn_lessons = [self._lesson(rng, course) for _ in range(count)]
         at = torch.tensor([number for number, _ in drawn_lessons])
         source = self._latents[at, torch.tensor([lesson.source for _, lesson in drawn_lessons])].float()

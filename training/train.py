@@ -33,17 +33,16 @@ logger = logging.getLogger(__name__)
 
 _EASY = frozenset({EditKind.RECOLOUR, EditKind.REMOVE, EditKind.TIME, EditKind.SEASON})
 COURSES = (
-    Course("first words", (2, 4), SMALL, _EASY, plain=True),
-    Course("adding", (2, 4), SMALL, _EASY | {EditKind.ADD, EditKind.WEATHER}, doubles=0.05),
-    Course("all kinds", (3, 5), SMALL, frozenset(EditKind), doubles=0.1),
-    Course("larger", (3, 6), MIDDLE, frozenset(EditKind), doubles=0.2),
-    Course("full size", (3, 6), FULL, frozenset(EditKind), doubles=0.25),
+    Course("first words", (2, 4), SMALL, _EASY, 96, plain=True),
+    Course("all kinds", (3, 6), SMALL, frozenset(EditKind), 96, doubles=0.1),
+    Course("larger", (3, 6), MIDDLE, frozenset(EditKind), 64, doubles=0.2),
+    Course("full size", (3, 6), FULL, frozenset(EditKind), 48, doubles=0.25),
 )
-BATCH = 96
 _MATRIX_RATE, _OTHER_RATE = 0.02, 1.5e-3
 _WARM_UP = 100
 _EMA = 0.999
-_PASSED = 88.0
+# More cannot be asked of a small picture: it has 20 tokens, and a roof is a part of one.
+_PASSED = 80.0
 _JUDGE_EVERY = 500
 _JUDGED_EACH = 16
 _SAVE_SECONDS = 170.0
@@ -53,10 +52,9 @@ _SAVE_SECONDS = 170.0
 class TrainingPlan:
     """start and most: families that a pool begins with and grows to. last: steps of the last course."""
 
-    batch: int = BATCH
     start: int = 150
     most: int = 2500
-    last: int = 6000
+    last: int = 3000
     seed: int = 0
     courses: tuple[Course, ...] = COURSES
 
@@ -123,7 +121,7 @@ class Teacher:
     def lesson(self) -> float:
         """One step on one batch; gives the loss."""
         size = self._now.sizes[int(self._rng.integers(len(self._now.sizes)))]
-        batch = self._pool(size).batch(self._rng, self.plan.batch, self._now)
+        batch = self._pool(size).batch(self._rng, self._now)
         noise = torch.randn_like(batch.target)
         # Most of what is hard is decided while there is much noise.
         moment = torch.sigmoid(torch.randn(len(noise)) * 1.1 + 0.5)
@@ -173,8 +171,8 @@ class Teacher:
                       2 * _JUDGED_EACH if course.doubles > 0.1 else 0)  # fmt: skip
         verdicts, shown = judge(self.averaged(), self.autoencoder, asked)
         found = figures(verdicts)
-        line = {"step": self.step, "course": course.name, "samples": self.step * self.plan.batch,
-                "seconds": round(self.seconds), **found, "judging": round(time.monotonic() - before)}  # fmt: skip
+        line = {"step": self.step, "course": course.name, "seconds": round(self.seconds), **found,
+                "judging": round(time.monotonic() - before)}  # fmt: skip
         logger.info("%s", line)
         with (self.folder / "curve.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")

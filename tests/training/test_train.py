@@ -12,8 +12,8 @@ from kontext_bridge.training.pool import Course
 from kontext_bridge.training.scenes import SMALL
 from kontext_bridge.training.train import Teacher, TrainingPlan
 
-FIRST = Course("first", (1, 1), SMALL[:1], frozenset({EditKind.RECOLOUR, EditKind.TIME}), plain=True)
-PLAN = TrainingPlan(batch=3, start=2, most=4, last=4, courses=(FIRST, replace(FIRST, name="second", blocks=(2, 2))))
+FIRST = Course("first", (1, 1), SMALL[:1], frozenset({EditKind.RECOLOUR, EditKind.TIME}), 3, plain=True)
+PLAN = TrainingPlan(start=2, most=4, last=4, courses=(FIRST, replace(FIRST, name="second", blocks=(2, 2))))
 
 
 @pytest.fixture(scope="module")
