@@ -30,7 +30,12 @@ _SKY: dict[Time, tuple[Rgb, Rgb]] = {
     Time.EVENING: ((98, 84, 150), (248, 170, 110)),
     Time.NIGHT: ((18, 24, 56), (52, 66, 112)),
 }
-_STORM: tuple[Rgb, Rgb] = ((58, 62, 74), (128, 132, 140))
+# A dark night's sky would hardly change, so that there is grey and no blue.
+_STORM: dict[Time, tuple[Rgb, Rgb]] = {
+    Time.DAY: ((58, 62, 74), (128, 132, 140)),
+    Time.EVENING: ((54, 45, 44), (120, 95, 84)),
+    Time.NIGHT: ((28, 29, 32), (92, 92, 94)),
+}
 _FAR: dict[Season, Rgb] = {
     Season.SUMMER: (136, 156, 184),
     Season.AUTUMN: (158, 148, 160),
@@ -132,7 +137,7 @@ class _Drawing:
     def _sky(self) -> None:
         top, bottom = _SKY[self._scene.time]
         if self._scene.weather is Weather.STORM:
-            top, bottom = (self._lit(colour) for colour in _STORM)
+            top, bottom = _STORM[self._scene.time]
         self._image.paste(self._shaded(top, bottom, round(self._scene.horizon * self._height)), (0, 0))
 
     def _sun(self, sun: Thing) -> None:
