@@ -244,7 +244,7 @@ class _Drawing:
         self._ellipse(sheep, 0.24, 0.38, 0.56, 0.72, dark)
 
     def _birds(self, birds: Thing) -> None:
-        colour = self._lit((52, 62, 92), 0.8)
+        colour = (128, 136, 160) if self._scene.time is Time.NIGHT else self._lit((52, 62, 92), 0.8)
         width = max(2, round(self._unit * 0.011))
         for x, y, size in ((-0.3, -0.02, 0.3), (0.14, 0.2, 0.24), (0.4, -0.12, 0.24)):
             for side in (-1, 1):
