@@ -19,8 +19,8 @@ _CANNOT = (
     "too many resources requested",
     "ptx",
 )
-# cuBLAS has no memory for itself, when it starts or later.
-_FULL = ("out of memory", "alloc_failed", "cublas_status_not_initialized")
+# GPUs; cuBLAS and cuDNN, for themselves, when they start and later; and the computer's memory.
+_FULL = ("out of memory", "cublas_status_not_initialized", "alloc_failed", "defaultcpuallocator")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -207,12 +207,20 @@ def test_a_gpu_that_has_failed_as_a_whole_is_not_said_to_lack_fp8(monkeypatch, w
     assert ability(CPU).product is Product.ROWS
 
 
-def test_cublas_that_finds_no_memory_for_itself_does_not_take_fp8_away(monkeypatch):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasLtCreate(&handle)`",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+    ],
+)
+def test_full_memory_by_another_name_does_not_take_fp8_away(monkeypatch, text):
     def full(*_, **__):
-        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasLtCreate(&handle)`")
+        raise RuntimeError(text)
 
     monkeypatch.setattr(torch, "_scaled_mm", full)
-    with pytest.raises(RuntimeError, match="NOT_INITIALIZED"):
+    with pytest.raises(RuntimeError):
         ability(CPU)
     assert CPU not in devices._KNOWN
 
@@ -333,6 +341,17 @@ def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
 
     devices._HOLDS.clear()
     monkeypatch.setattr(torch.Tensor, "to", as_a_mac)
+    assert not devices.holds_fp8(CPU)
+
+
+def test_a_device_whose_8_bit_floats_are_other_numbers_is_said_to_have_none(monkeypatch):
+    real = torch.Tensor.to
+
+    def twice(tensor, *arguments, **options):
+        out = real(tensor, *arguments, **options)
+        return out * 2 if tensor.dtype in FORMATS and out.dtype not in FORMATS else out
+
+    monkeypatch.setattr(torch.Tensor, "to", twice)
     assert not devices.holds_fp8(CPU)
 
 
