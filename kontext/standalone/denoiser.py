@@ -161,7 +161,7 @@ class Denoiser:
 def _each_by_itself(layer: Linear, x: torch.Tensor) -> torch.Tensor:
     """What a layer makes of each picture of x [B, L, K]: more rows at once may differ in the last digit."""
     # The layers of the blocks multiply in FP8, which makes much of it.
-    outs: list[torch.Tensor] = [layer(picture) for picture in x.split(1)]
+    outs: list[torch.Tensor] = [layer(picture) for picture in x.chunk(len(x))]
     return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
