@@ -1,6 +1,7 @@
 """What a running ComfyUI gives, and what stands in for it where there is none.
 
 comfyui.py   the run, the element of a list, the user folder; progress and interruption
+voice.py     the line of text that a node says of itself
 turns.py     whose turn it is, where a node runs once for each element of a list
 aside.py     blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
 """
@@ -25,9 +26,9 @@ from .comfyui import (
     run_id,
     set_local,
     set_local_element,
-    show,
     user_folder,
 )
+from .voice import Voice
 
 __all__ = [
     "FOLDER_NAME",
@@ -36,6 +37,7 @@ __all__ = [
     "LocalInterruption",
     "NoFolder",
     "NoThread",
+    "Voice",
     "bar",
     "blocked",
     "check",
@@ -48,6 +50,5 @@ __all__ = [
     "run_off_loop",
     "set_local",
     "set_local_element",
-    "show",
     "user_folder",
 ]

@@ -30,7 +30,7 @@ OxenError
            └── UnknownStatus    a row whose status no document lists: wait on, believe nothing
 
 Every error is a value: `status`, `generation_id` and `retryable` can be asked for, and its text says what to
-do next. No text holds the key, a data URI or the query of a presigned URL.
+do next; `line` is the same in a few words. No text holds the key, a data URI or the query of a presigned URL.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ import copy
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..editing.short import in_short
 from ..editing.values import Unfit
 
 Self = TypeVar("Self", bound="OxenError")
@@ -64,6 +65,11 @@ class OxenError(Exception):
         self.message = message
         self.status = status
         self.generation_id = generation_id
+
+    @property
+    def line(self) -> str:
+        """What happened, in a few words: the one line of text on a node."""
+        return in_short(self.message)
 
     def reworded(self: Self, message: str) -> Self:
         """The same error with another text."""
@@ -97,6 +103,11 @@ class TimedOut(OxenError):
     """`alive`: of a job that was seen to be under way."""
 
     alive = False
+
+    @property
+    def line(self) -> str:
+        what = "still running there" if self.alive else "not seen to be finished"
+        return f"{what}; run again to {'go on waiting' if self.alive else 'look once more'}"
 
 
 class Interrupted(OxenError):

@@ -181,7 +181,7 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
     async def of(item: Item) -> Gathered:
         order = Order.read(**widgets)
         count, keeps = order.count(image), order.keep is Keep.AUTO
-        progress = Progress(count, item.progress, keeps=keeps)
+        progress = item.begun(Progress(count, item.progress, keeps=keeps))
         run_id = host.run_id()
         await _noted(order, image, item)
 
@@ -221,7 +221,7 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
 
     async def of(item: Item) -> Submitted:
         order = Order.read(**widgets, submit_only=True)
-        progress = Progress(order.count(image), item.progress)
+        progress = item.begun(Progress(order.count(image), item.progress))
         run_id = host.run_id()
         await _noted(order, image, item)
 
@@ -275,7 +275,7 @@ async def collect(
         keeps = checks.member(Keep, keep, "keep") is Keep.AUTO
         asked = job.asked if job is not None and count == len(job.records) else 0
         before = checked_source(source, count, asked) if keeps else None
-        progress = Progress(count, item.progress, keeps=keeps)
+        progress = item.begun(Progress(count, item.progress, keeps=keeps))
 
         def work(session: Session) -> Gathered:
             records = _records(session, job, ids)
@@ -295,7 +295,14 @@ async def _in_turn(work: Callable[[Session], T], item: Item, progress: Progress,
     """Do the work of an item of a list, or of a node alone, when its turn has come."""
 
     load = min(progress.edits, EACH)
-    return await in_session(work, progress=item.progress, node_id=node_id, load=load, is_last=item.is_last)
+    return await in_session(
+        work,
+        progress=item.progress,
+        node_id=node_id,
+        load=load,
+        is_last=item.is_last,
+        after_stop=item.left_over,
+    )
 
 
 async def _of_a_list(

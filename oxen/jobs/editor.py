@@ -22,6 +22,7 @@ from ..errors import (
 )
 from . import unread
 from .doubt import Doubts
+from .ends import End
 from .finishing import Finisher
 from .given_up import NO_PICTURE, Consent, Decision, with_way_out
 from .lookup import Answer, Found, Perhaps, asked, look_up
@@ -96,6 +97,10 @@ class Editor(Generic[Picture]):
                     claim = self._attempt(index, key, edit)
             finally:
                 self._anew.pop(key, None)
+            if claim.picture is None or self._terms.submit_only:
+                self._progress.ended(index, End.of_submission(claim.how))
+            else:
+                self._progress.ended(index, End.of_picture(claim.how, claim.record.cost))
             self._progress.at(index, Stage.SUBMITTED if self._terms.submit_only else Stage.DONE)
         return Outcome(claim.record, claim.how, claim.picture, seconds=time.monotonic() - since)
 
@@ -117,6 +122,7 @@ class Editor(Generic[Picture]):
                         self._ledger.forget(record)
                         raise  # the caller's own words for an id that nobody knows
                     raise told from error
+        self._progress.ended(index, End.of_picture(how, record.cost, collects=True))
         self._progress.at(index, Stage.DONE)
         return Outcome(record, how, picture, seconds=time.monotonic() - since)
 
@@ -249,5 +255,5 @@ class Editor(Generic[Picture]):
 
     def cancel_submitted(self) -> None:
         """Cancel at the service what this run has put into the queue."""
-        for record in self._sender.submitted:
-            self._finisher.cancel(record)
+        for index, record in self._sender.submitted:
+            self._progress.ended(index, self._finisher.cancel(record))
