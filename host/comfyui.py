@@ -201,6 +201,17 @@ def tell(event: str, node_id: str, text: str, run: str, to: Any) -> None:
         logger.debug("%s: %s", node_id, text)
 
 
+def route_table() -> Any:
+    """What ComfyUI will serve once all packs are loaded, as aiohttp's RouteTableDef; None off ComfyUI."""
+    return getattr(_server(), "routes", None)
+
+
+def several_users() -> bool:
+    """Whether ComfyUI keeps its users apart (--multi-user), so that what one sets is not for the others."""
+    arguments = getattr(sys.modules.get("comfy.cli_args"), "args", None)
+    return bool(getattr(arguments, "multi_user", False))
+
+
 def _context() -> Any:
     """What ComfyUI is executing: prompt id, node id and element of a list; None off ComfyUI."""
     utils = sys.modules.get("comfy_execution.utils")

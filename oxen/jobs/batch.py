@@ -190,7 +190,7 @@ class Batch(Generic[Picture]):
 
 
 def _left(record: Record | None) -> End:
-    """What became of an edit whose run was stopped before it had sent or cancelled anything. record: its earlier one."""
+    """What became of an edit whose run was stopped before it had sent or cancelled anything; record: an earlier one."""
     if record is None:
         return End(Fate.NOT_SENT)
     if record.state is State.DONE:

@@ -42,8 +42,8 @@ _BUSY_PAUSE = 2.0
 
 
 class Sender(Generic[Picture]):
-    """Sends what is not there yet. submitted: what it put into the queue, by index. uncounted: the indices of edits that the
-    spend limits have not been held against."""
+    """Sends what is not there yet. submitted: what it put into the queue, each with its index. uncounted: the indices of
+    edits that the spend limits have not been held against."""
 
     def __init__(
         self,
