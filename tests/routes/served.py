@@ -140,9 +140,9 @@ class _Server(threading.Thread):
             api.route(route.method, "/api" + route.path)(route.handler, **route.kwargs)
         app.add_routes(api)
         app.add_routes(self._table)
-        runner = web.AppRunner(app, access_log=logging.getLogger("aiohttp.access"))
+        runner = web.AppRunner(app, shutdown_timeout=1, access_log=logging.getLogger("aiohttp.access"))
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         self.port = runner.addresses[0][1]
         self.ready.set()
@@ -201,10 +201,12 @@ def page(
     caplog.set_level(logging.DEBUG)
     server = _Server(table, middlewares)
     server.start()
-    assert server.ready.wait(30)
-    page = Page(server.port, environment)
-    yield page
-    server.stop()
+    try:
+        assert server.ready.wait(30)
+        page = Page(server.port, environment)
+        yield page
+    finally:
+        server.stop()
     assert holding_the_key(b"\n".join(page.answers)) == set()
     printed = capfd.readouterr()
     records = [f"{record.getMessage()} {record.exc_text or ''} {record.args!r}" for record in caplog.records]

@@ -158,14 +158,18 @@ def test_a_get_changes_nothing_whatever_it_carries(page: Page) -> None:
         "application/jsonp",
         "application/csp-report",
         "",
-        ["text/plain", "application/json"],
-        ["application/json", "application/json"],
     ],
-    ids=str,
 )
-def test_what_a_form_can_post_is_refused(page: Page, kind: Any) -> None:
+def test_what_a_form_can_post_is_refused(page: Page, kind: str) -> None:
     refused(page, "POST", ROUTE, {"key": KEY}, status=415, Content_Type=kind)
     refused(page, "POST", "/kontext-bridge/limits", {"usd_per_run": 1}, status=415, Content_Type=kind)
+
+
+def test_two_content_types_are_refused(page: Page) -> None:
+    for kinds in (["text/plain", "application/json"], ["application/json", "application/json"]):
+        status, _ = page.ask("POST", ROUTE, {"key": KEY}, Content_Type=kinds)
+        assert status in {400, 415}  # some versions of aiohttp refuse it by themselves
+    assert page.files() == {}
 
 
 def test_a_body_without_a_content_type_is_refused(page: Page) -> None:
@@ -255,7 +259,9 @@ def test_a_body_in_pieces_that_breaks_off_is_not_taken(page: Page, pieces: bytes
 
 
 def test_a_length_that_is_too_short_cuts_the_body_and_its_rest_is_no_request(page: Page) -> None:
-    status, _ = page.raw(head(page, f"Content-Length: {len(BODY) - 3}") + BODY)
+    # what aiohttp cannot read as a next request it repeats to its sender, and logs: no key in this one
+    body = b'{"key": "another-key-of-some-length"}'
+    status, _ = page.raw(head(page, f"Content-Length: {len(body) - 3}") + body)
     assert status == 400
     assert page.files() == {}
 
