@@ -30,13 +30,14 @@ OxenError
            └── UnknownStatus    a row whose status no document lists: wait on, believe nothing
 
 Every error is a value: `status`, `generation_id` and `retryable` can be asked for, and its text says what to
-do next; `line` is the same in a few words. No text holds the key, a data URI or the query of a presigned URL.
+do next, and whether anything was paid; last stands the generation. `line` is the same in a few words. No text
+holds the key, a data URI or the query of a presigned URL.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..editing.short import in_short
@@ -44,6 +45,8 @@ from ..editing.values import Unfit
 
 Self = TypeVar("Self", bound="OxenError")
 T = TypeVar("T")
+
+_IDS_SHOWN = 8
 
 
 class OxenError(Exception):
@@ -65,6 +68,11 @@ class OxenError(Exception):
         self.message = message
         self.status = status
         self.generation_id = generation_id
+
+    def __str__(self) -> str:
+        """The text, and last of all which generation it is about."""
+        known = self.generation_id is None or self.generation_id in self.message
+        return self.message if known else about(self.message, [str(self.generation_id)])
 
     @property
     def line(self) -> str:
@@ -207,6 +215,15 @@ class UnexpectedReply(ReplyError):
 
 class UnknownStatus(UnexpectedReply):
     pass
+
+
+def about(text: str, generation_ids: Sequence[str]) -> str:
+    """A text with the generations that it is about, which stand last: they are for looking up, not for reading."""
+    if not generation_ids:
+        return text
+    shown, more = generation_ids[:_IDS_SHOWN], len(generation_ids) - _IDS_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{text} Generation{'s' if len(generation_ids) > 1 else ''} {', '.join(shown)}{rest}."
 
 
 def checked(read: Callable[..., T], *value: object) -> T:

@@ -164,7 +164,7 @@ def _not_brought(pick: int, record: Record, error: OxenError) -> str:
             f"Picture {pick} of the history is gone: neither this machine nor Oxen.ai has it any more. It can be made "
             "again, and is paid again, with Kontext Edit, from the same picture, prompt and seed."
         )
-    return error.message
+    return str(error)
 
 
 def _queue_line(row: Row | str) -> str:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from ... import host
 from ...imaging.errors import ImageError
-from ...oxen.errors import OxenError, SomeFailed
+from ...oxen.errors import OxenError, SomeFailed, about
 from ...oxen.jobs.batch import HOPELESS
 from ...oxen.jobs.progress import Progress, Together
 from .anew import Asked
@@ -57,7 +57,7 @@ class Item:
         (self.progress if self._own is None else self._own).failed(error)
 
     def left_over(self) -> None:
-        """Have the node's line say what is known now: of a run that was stopped, all that it had still to do is done."""
+        """Have the node's line say what is known now: a run that was stopped has done all that it had still to do."""
         self._group.say_again()
 
     def is_last(self) -> bool:
@@ -192,13 +192,16 @@ class Failed:
 
     def _reasons(self) -> dict[str, list[str]]:
         """The names of the failed items by the reason why they failed."""
-        reasons: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
+        ids: dict[str, list[str]] = {}
         for one in self._failed:
-            reason = str(one.failure)
+            reason = one.failure.message if isinstance(one.failure, OxenError) else str(one.failure)
             if self.kept:  # of the others something was
                 reason = reason.replace("Nothing was sent.", "It was not sent.")
-            reasons.setdefault(reason, []).append(one.name)
-        return reasons
+            names.setdefault(reason, []).append(one.name)
+            generation_id = getattr(one.failure, "generation_id", None)
+            ids.setdefault(reason, []).extend([generation_id] if generation_id and generation_id not in reason else [])
+        return {about(reason, ids[reason]): names[reason] for reason in names}
 
 
 def _listed(names: list[str]) -> str:

@@ -32,6 +32,7 @@ from ...oxen.errors import (
     SomeFailed,
     TimedOut,
     Upstream,
+    about,
 )
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.order import How, Outcome, Terms
@@ -39,6 +40,7 @@ from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
 from ...oxen.jobs.results import ANEW
 from ...oxen.jobs.session import Session
+from ...oxen.jobs.waiting import NOT_TOLD, ONCE_MORE
 from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
@@ -152,8 +154,9 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
         advice = " If it keeps happening, the service may refuse pictures in the request: set send_as to Oxen upload."
     if count == 1:
         return first.reworded(first.message + advice)
-    if len({str(error) for error in failed.values()}) == 1 and len(failed) == count:
-        return first.reworded(f"All {count} edits failed: {first.message}{advice}")
+    if len({error.message for error in failed.values()}) == 1 and len(failed) == count:
+        ids = [error.generation_id for error in failed.values() if error.generation_id is not None]
+        return first.reworded(about(f"All {count} edits failed: {first.message}{advice}", ids))
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
     again = _again(failed.values(), _RUN_AGAIN if send_as is not None else _MAKE_AGAIN)
     kept = count - len(failed)
@@ -375,9 +378,11 @@ def as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
     """The outcome with what Kontext Collect can promise: it makes nothing, however often it is run."""
     error = outcome.error
     if isinstance(error, GenerationCancelled):
-        told = f"Generation {error.generation_id} was cancelled, so there is no picture to collect."
+        told = f"The edit was cancelled at Oxen.ai, so there is no picture to collect. {NOT_TOLD}"
     elif isinstance(error, JobOutOfCredits):
         told = error.message.replace(", then run again.", ".")
+    elif error is not None and ONCE_MORE in error.message:
+        told = error.message.replace(f" {ONCE_MORE}", "")
     elif error is not None and ANEW in error.message:
         told = error.message.replace(f", or {ANEW}", "").removesuffix(f" Or {ANEW}.")
     else:
@@ -397,10 +402,13 @@ def generation_ids(job: JobHandle | None, text: str, *, required: bool) -> tuple
     for generation_id in ids:
         if not is_generation_id(generation_id):
             raise InvalidParameters(
-                f"{shown_id(generation_id)} is not a generation id. Give one a line, as Kontext Submit shows them."
+                f"{shown_id(generation_id)} is not a generation id. Give one a line, as Kontext Submit shows them. "
+                "Nothing was sent."
             )
     if required and not ids and not (job and job.records):
-        raise InvalidParameters("There is no job: connect Kontext Submit's job, or write generation ids, one a line.")
+        raise InvalidParameters(
+            "There is no job: connect Kontext Submit's job, or write generation ids, one a line. Nothing was sent."
+        )
     return ids
 
 

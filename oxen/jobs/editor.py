@@ -233,7 +233,7 @@ class Editor(Generic[Picture]):
         if isinstance(answer, Perhaps):
             raise ResultUnavailable(
                 f"The picture of edit {record.id} of the history is not on this machine, and Oxen.ai {answer.why}. Run "
-                "again to ask once more."
+                "again to ask once more, without paying."
             )
         if not isinstance(answer, Found):
             if (came := self._shelf.unread(record)) is not None:
@@ -241,7 +241,9 @@ class Editor(Generic[Picture]):
             why = record.error or "Oxen.ai does not list it."
             if record.state is State.DONE and record.bytes is None:
                 why = _NEVER_KEPT
-            raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
+            raise GenerationFailed(
+                f"Edit {record.id} of the history has no picture to collect: {why} Collecting costs nothing."
+            )
         return self._ledger.sent(record, generation_id=answer.row.generation_id)
 
     @staticmethod

@@ -42,8 +42,11 @@ _BUSY_PAUSE = 2.0
 
 
 class Sender(Generic[Picture]):
-    """Sends what is not there yet. submitted: what it put into the queue, each with its index. uncounted: the indices of
-    edits that the spend limits have not been held against."""
+    """Sends what is not there yet.
+
+    submitted: what it put into the queue, each with its index. uncounted: the indices of edits that the spend limits
+    have not been held against.
+    """
 
     def __init__(
         self,
@@ -100,7 +103,8 @@ class Sender(Generic[Picture]):
         )
         if record is None:
             raise SpendLimitReached(
-                f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
+                f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent. "
+                "Raise the limit, or wait."
             )
         self._decision.sent.add(key)
         leaving = partial(self._ledger.leaving, record)

@@ -196,7 +196,9 @@ def test_a_service_that_refuses_data_uris_is_reported_with_the_way_around(
 
 @pytest.mark.parametrize("node", ["KontextCollect", "KontextQueueStatus"])
 def test_a_generation_id_that_does_not_exist_is_named(bench: Any, node: str) -> None:
-    with pytest.raises(OxenError, match=r"knows no generation 00000000-0000-4000-8000-000000000000.*Check the id"):
+    with pytest.raises(
+        OxenError, match=r"no such generation\. Check the id.*Generation 00000000-0000-4000-8000-000000000000\.$"
+    ):
         bench.run(node, generation_ids="00000000-0000-4000-8000-000000000000")
 
 

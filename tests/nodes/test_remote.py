@@ -367,7 +367,7 @@ def test_collecting_does_not_promise_what_only_editing_can_do(serve: Any, images
     bench.server.release()
     bench.server.set(result_missing=ending == "gone")
     for _ in range(2):
-        with pytest.raises(OxenError, match=f"Generation {ids[0]} .* use Kontext Edit or Kontext Submit") as raised:
+        with pytest.raises(OxenError, match=f"use Kontext Edit or Kontext Submit.* Generation {ids[0]}.$") as raised:
             bench.run("KontextCollect", job=[job])
         said = str(raised.value)
         assert "always new" not in said

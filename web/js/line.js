@@ -1,12 +1,13 @@
 // The one line of text on a node: a widget of our own, since ComfyUI's progress text takes half of the node and is
 // taken away when the run ends (front end 1.58).
 const NAME = "kontext_bridge_line";
-const HEIGHT = 30;
+const HEIGHT = 38;
 
 const STYLE = {
-  fontSize: "11px",
-  lineHeight: "14px",
-  maxHeight: "28px",
+  fontSize: "12px",
+  lineHeight: "15px",
+  maxHeight: "30px",
+  padding: "0 8px",
   overflow: "hidden",
   overflowWrap: "anywhere",
   display: "-webkit-box",

@@ -1,9 +1,11 @@
 // The price on a node before Run, where the pack knows it: of its variations, and of its pictures where they can be counted.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { allNodes } from "./graphs.js";
 import { picturesInto } from "./pictures.js";
 
 const PAID = { KontextEdit: "flux-kontext-dev", KontextSubmit: "flux-kontext-dev" };
+const LOOK_MS = 500;
 const COLOURS = { fgColor: "#e8e8e8", bgColor: "#3f4a3c" };
 
 let asked;
@@ -16,9 +18,28 @@ function ask() {
     .then((reply) => (reply.ok ? reply.json() : {}))
     .then((answer) => {
       prices = answer.usd ?? {};
-      app.canvas?.setDirty?.(true, true);
+      setInterval(look, LOOK_MS);
     })
     .catch(() => {});
+}
+
+// Nodes 2.0 asks a badge again only when it is told that they changed; the classic renderer asks at each drawing.
+function look() {
+  if (document.hidden) return;
+  for (const [, node] of allNodes()) {
+    if (!(node.comfyClass in PAID) || node.kontextPrice === priceOn(node)) continue;
+    node.kontextPrice = priceOn(node);
+    const before = node.badges;
+    node.badges = [...before];
+    node.graph?.trigger?.("node:property:changed", {
+      type: "node:property:changed",
+      nodeId: node.id,
+      property: "badges",
+      oldValue: before,
+      newValue: node.badges,
+    });
+    node.setDirtyCanvas?.(true, true);
+  }
 }
 
 export function dollars(amount) {
@@ -43,10 +64,6 @@ app.registerExtension({
   nodeCreated(node) {
     if (!(node.comfyClass in PAID)) return;
     ask();
-    const badge = new window.LGraphBadge({ text: "", ...COLOURS });
-    node.badges.push(() => {
-      badge.text = priceOn(node);
-      return badge;
-    });
+    node.badges.push(() => new window.LGraphBadge({ text: priceOn(node), ...COLOURS }));
   },
 });
