@@ -10,6 +10,7 @@ const COLOURS = { fgColor: "#e8e8e8", bgColor: "#3f4a3c" };
 
 let asked;
 let prices = {};
+const shown = new WeakMap();
 
 // Asked once, when a node that costs is there; without an answer nothing is said.
 function ask() {
@@ -23,24 +24,23 @@ function ask() {
     .catch(() => {});
 }
 
-// Nodes 2.0 asks a badge again only when it is told that they changed; the classic renderer asks at each drawing.
+// The classic renderer asks a badge at each drawing; Nodes 2.0 once, and again when a widget changes that it read.
 function look() {
   if (document.hidden) return;
   for (const [, node] of allNodes()) {
-    if (!(node.comfyClass in PAID) || node.kontextPrice === priceOn(node)) continue;
-    node.kontextPrice = priceOn(node);
-    const before = node.badges;
-    node.badges = [...before];
-    node.graph?.trigger?.("node:property:changed", {
-      type: "node:property:changed",
-      nodeId: node.id,
-      property: "badges",
-      oldValue: before,
-      newValue: node.badges,
-    });
+    if (!(node.comfyClass in PAID) || shown.get(node) === priceOn(node)) continue;
+    shown.set(node, priceOn(node));
+    const variations = widgetOf(node);
+    if (variations) {
+      const value = variations.value;
+      variations.value = value === 1 ? 2 : 1;
+      variations.value = value;
+    }
     node.setDirtyCanvas?.(true, true);
   }
 }
+
+const widgetOf = (node) => node.widgets?.find((widget) => widget.name === "variations");
 
 export function dollars(amount) {
   const exact = Number(amount.toFixed(4));
@@ -49,11 +49,11 @@ export function dollars(amount) {
 
 // "$0.16", or "$0.16 a picture" where it is not known how many there are; "" where there is no price.
 export function priceOn(node) {
+  const variations = Number(widgetOf(node)?.value ?? 1);
   const each = Number(prices[PAID[node.comfyClass]]);
   if (!(each >= 0)) return "";
   const linked = node.inputs?.some((input) => input.name === "variations" && input.link != null);
   if (linked) return `${dollars(each)} each`;
-  const variations = Number(node.widgets?.find((widget) => widget.name === "variations")?.value ?? 1);
   const pictures = picturesInto(node, "image");
   const sum = dollars(each * variations * (pictures ?? 1));
   return pictures === undefined ? `${sum} a picture` : sum;
