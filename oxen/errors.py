@@ -47,6 +47,7 @@ Self = TypeVar("Self", bound="OxenError")
 T = TypeVar("T")
 
 _IDS_SHOWN = 8
+_ABOUT = " Generation"
 
 
 class OxenError(Exception):
@@ -71,8 +72,14 @@ class OxenError(Exception):
 
     def __str__(self) -> str:
         """The text, and last of all which generation it is about."""
-        known = self.generation_id is None or self.generation_id in self.message
-        return self.message if known else about(self.message, [str(self.generation_id)])
+        return about(self.message, self.not_named)
+
+    @property
+    def not_named(self) -> list[str]:
+        """The generation that the error is about, unless its text ends with it already."""
+        _, ends_so, last = self.message.rpartition(_ABOUT)
+        named = ends_so and self.generation_id is not None and self.generation_id in last
+        return [] if self.generation_id is None or named else [self.generation_id]
 
     @property
     def line(self) -> str:
@@ -223,7 +230,7 @@ def about(text: str, generation_ids: Sequence[str]) -> str:
         return text
     shown, more = generation_ids[:_IDS_SHOWN], len(generation_ids) - _IDS_SHOWN
     rest = f" and {more} more" if more > 0 else ""
-    return f"{text} Generation{'s' if len(generation_ids) > 1 else ''} {', '.join(shown)}{rest}."
+    return f"{text}{_ABOUT}{'s' if len(generation_ids) > 1 else ''} {', '.join(shown)}{rest}."
 
 
 def checked(read: Callable[..., T], *value: object) -> T:

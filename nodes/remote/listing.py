@@ -85,7 +85,7 @@ def cancel(session: Session, generation_id: str) -> str:
     except (Interrupted, Misconfigured):
         raise
     except OxenError as error:
-        return f"{generation_id}: {error}"
+        return f"{generation_id}: {error.message}"
     if row.status is JobStatus.CANCELLED:
         record = session.ledger.by_generation(generation_id)
         if record is not None and record.state in {State.SENDING, State.SENT}:

@@ -199,8 +199,7 @@ class Failed:
             if self.kept:  # of the others something was
                 reason = reason.replace("Nothing was sent.", "It was not sent.")
             names.setdefault(reason, []).append(one.name)
-            generation_id = getattr(one.failure, "generation_id", None)
-            ids.setdefault(reason, []).extend([generation_id] if generation_id and generation_id not in reason else [])
+            ids.setdefault(reason, []).extend(one.failure.not_named if isinstance(one.failure, OxenError) else [])
         return {about(reason, ids[reason]): names[reason] for reason in names}
 
 

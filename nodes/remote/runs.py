@@ -155,7 +155,7 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
     if count == 1:
         return first.reworded(first.message + advice)
     if len({error.message for error in failed.values()}) == 1 and len(failed) == count:
-        ids = [error.generation_id for error in failed.values() if error.generation_id is not None]
+        ids = [one for error in failed.values() for one in error.not_named]
         return first.reworded(about(f"All {count} edits failed: {first.message}{advice}", ids))
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
     again = _again(failed.values(), _RUN_AGAIN if send_as is not None else _MAKE_AGAIN)

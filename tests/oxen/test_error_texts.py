@@ -114,7 +114,9 @@ def test_the_generation_stands_last_however_an_error_is_reworded() -> None:
     error = GenerationFailed("The edit failed.", generation_id="0123-4567")
     assert str(error) == "The edit failed. Generation 0123-4567."
     assert str(error.reworded("The edit failed. Run again.")) == "The edit failed. Run again. Generation 0123-4567."
-    assert str(error.reworded("Generations 0123-4567, 89.")) == "Generations 0123-4567, 89."
+    assert str(error.reworded("All failed. Generations 0123-4567, 89.")).endswith("Generations 0123-4567, 89.")
+    at = "http://127.0.0.1/0123-4567.png is gone."
+    assert str(error.reworded(at)) == f"{at} Generation 0123-4567.", "an address is no name"
 
 
 def test_of_many_generations_some_are_named() -> None:
