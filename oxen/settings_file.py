@@ -71,7 +71,7 @@ def _changed(text: str, values: Mapping[str, Any]) -> str:
             text = re.sub(rf"{begins}.*(?:\n|\Z)", "", text, flags=re.MULTILINE)
             continue
         said = rf"({begins}[ \t]*)(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s#]+)"
-        text, found = re.subn(said, lambda line, value=value: line[1] + _toml(value), text, flags=re.MULTILINE)
+        text, found = re.subn(said, rf"\g<1>{_toml(value)}", text, flags=re.MULTILINE)
         if not found:
             text += end if text and not text.endswith("\n") else ""
             text += _line(name, value) + end

@@ -39,5 +39,5 @@ def ask_whose_key(account: Account, seconds: float) -> KeyCheck:
     finally:
         client.close()
     return KeyCheck(
-        "good", f"Oxen.ai accepts the key from {account.source}: it is {name[:_SHOWN]}'s. Credits were not looked at."
+        "good", f"Oxen.ai accepts the key: it is {name[:_SHOWN]}'s. Whether that account has credits was not asked."
     )

@@ -254,7 +254,7 @@ def test_a_good_key_is_told_with_its_user_by_one_question_that_costs_nothing(
         assert [(one.method, one.path) for one in service.requests] == [("GET", "/api/users/me")]
         assert service.billed == []
     assert answer["result"] == "good"
-    assert "accepts the key from the file" in answer["text"] and "Credits were not looked at" in answer["text"]
+    assert answer["text"].startswith("Oxen.ai accepts the key: it is ") and "credits was not asked" in answer["text"]
 
 
 def test_a_wrong_key_is_told_as_the_services_own_refusal(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ export function element(name, properties = {}, ...children) {
 }
 
 export function page(...children) {
-  const style = { display: "flex", flexDirection: "column", gap: "0.6rem", width: "30rem", maxWidth: "100%" };
+  const style = { display: "flex", flexDirection: "column", gap: "0.6rem", width: "36rem", maxWidth: "100%" };
   const made = element("div", { style }, ...children);
   // ComfyUI's shortcuts, and its own pasting of nodes, are not for what is typed here.
   for (const name of ["keydown", "keyup", "paste", "copy", "cut"]) {

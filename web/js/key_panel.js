@@ -25,7 +25,7 @@ function build(root, text) {
   const show = (now) => {
     state = now;
     used.textContent = now.set
-      ? text(now.last_four ? "keyInUse" : "keyInUseShort", { last: now.last_four, source: now.source })
+      ? text(now.last_four ? "keyInUse" : "keyInUseShort", { last: now.last_four })
       : (now.trouble ?? text("noKey"));
     places.replaceChildren(...now.places.map((place) => placeLine(text, now, place)));
     enable(test, now.set);

@@ -25,7 +25,7 @@ function build(root, text) {
     const label = text(`label_${name}`);
     inputs[name] = field({ type: "number", ariaLabel: label, ...range });
     inputs[name].dataset.setting = name;
-    root.append(row(element("label", { textContent: label, style: { flex: "1" } }), inputs[name]));
+    root.append(row(element("label", { textContent: label, style: { flex: "2" } }), inputs[name]));
   }
   let state = {};
 

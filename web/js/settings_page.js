@@ -9,7 +9,7 @@ app.registerExtension({
   settings: [
     {
       id: "KontextBridge.Key",
-      name: "Oxen.ai key",
+      name: "Key",
       category: ["Kontext Bridge", "Oxen.ai", "Key"],
       type: () => keyPanel(),
       defaultValue: null,
@@ -17,8 +17,8 @@ app.registerExtension({
     },
     {
       id: "KontextBridge.Limits",
-      name: "Limits",
-      category: ["Kontext Bridge", "Oxen.ai", "Limits"],
+      name: "For every run",
+      category: ["Kontext Bridge", "Limits", "Limits"],
       type: () => limitsPanel(),
       defaultValue: null,
       sortOrder: 10,
