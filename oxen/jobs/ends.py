@@ -104,6 +104,8 @@ def stopped_line(ends: Sequence[End], *, cancelled: bool) -> str:
     total = counts.total()
     if counts[Fate.NOT_SENT] == total:
         return f"{how}, nothing was sent"
+    if counts[Fate.CANCELLING] == total:
+        return f"{how} here, Oxen.ai is being told"
     if counts[Fate.CANCELLED] == total:
         return f"{how}, {_all(total)}at Oxen.ai too"
     told = [f"{_number(count, total)}{fate.word}" for fate, count in _in_order(counts)]

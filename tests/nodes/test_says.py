@@ -138,7 +138,7 @@ def test_a_run_that_is_cancelled_says_nothing_of_a_service_that_does_not_answer(
     bench.server.hold()
     with cancelling(bench, 1):
         bench.edit(images())
-    says(bench, "cancelled, being cancelled at Oxen.ai")
+    says(bench, r"cancelled here, Oxen\.ai is being told")
 
 
 def test_a_cancel_that_the_service_refuses_is_not_said_to_have_worked(serve: Any, images: Any) -> None:

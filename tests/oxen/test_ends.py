@@ -54,7 +54,7 @@ def test_a_run_that_ended_by_itself_says_how(ends: list[End], told: str) -> None
         ([GONE] * 4, "cancelled, all 4 at Oxen.ai too"),
         ([UNSENT], "cancelled, nothing was sent"),
         ([UNSENT] * 3, "cancelled, nothing was sent"),
-        ([ASKED], "cancelled, being cancelled at Oxen.ai"),
+        ([ASKED], "cancelled here, Oxen.ai is being told"),
         ([GONE, ASKED], "cancelled, 1 at Oxen.ai too · 1 being cancelled at Oxen.ai"),
         ([GONE, GONE, UNSENT], "cancelled, 2 at Oxen.ai too · 1 not sent"),
         ([NEW, GONE], "cancelled, 1 at Oxen.ai too · 1 finished before and kept: run again to have it"),
