@@ -33,7 +33,9 @@ def read_key_file(path: Path) -> str | None:
         # Windows' editors put a mark before the text
         return path.read_text(encoding="utf-8-sig").strip() or None
     except (OSError, UnicodeDecodeError):
-        raise Misconfigured(f"The key file {path} cannot be read; write the key into it as plain text.") from None
+        raise Misconfigured(
+            f"The key file {path} cannot be read; write the key into it as plain text. Nothing was sent."
+        ) from None
 
 
 def write_key_file(path: Path, key: str) -> None:

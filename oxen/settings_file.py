@@ -42,7 +42,9 @@ def change_settings(folder: Path, changes: Mapping[str, Any]) -> None:
         )
         new = _changed(old, values)
         if _parsed(new) != wanted:
-            raise Misconfigured(f"{path} is written in a way that only a text editor can change. Nothing was changed.")
+            raise Misconfigured(
+                f"{path} is written in a way that only a text editor can change. Change it there. Nothing was changed."
+            )
         make_folder(folder)
         replace_file(path, new.encode())
         with contextlib.suppress(OSError):  # the file is replaced, whether or not that outlives a power cut

@@ -2,5 +2,6 @@
 
 model.py         the schemas: load, LoRA, sample, and a whole edit
 model_files.py   model files as ComfyUI lists them
+says.py          what they say of themselves meanwhile, in one line
 work.py          what they do; loaded when a node first runs
 """
