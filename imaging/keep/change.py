@@ -46,7 +46,7 @@ def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tens
     far beyond these it may have been.
     """
     reach = covered.float()[None]
-    found = in_bands(lambda *planes: _fine(*planes, slack), _FINE_REACH, source, corrected, edited, reach)
+    found = in_bands(lambda *planes: _fine(*planes, slack=slack), _FINE_REACH, source, corrected, edited, reach)
     difference, fine, texture = found[:3], found[3:4], found[4:5]
     noise = max(1.0, _quiet(fine[0], covered) * _LOUD)
     plain = _grown(fine[0] / noise)
