@@ -9,6 +9,7 @@ texture alone lets one expect, scaled to this edit's own loss. Grown from what i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,7 +47,7 @@ def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tens
     far beyond these it may have been.
     """
     reach = covered.float()[None]
-    found = in_bands(lambda *planes: _fine(*planes, slack=slack), _FINE_REACH, source, corrected, edited, reach)
+    found = in_bands(partial(_fine, slack), _FINE_REACH, source, corrected, edited, reach)
     difference, fine, texture = found[:3], found[3:4], found[4:5]
     noise = max(1.0, _quiet(fine[0], covered) * _LOUD)
     plain = _grown(fine[0] / noise)
@@ -56,7 +57,7 @@ def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tens
     return EditedPixels(with_filled_holes(_with_faint(plain, coarse[0] / noise), _HOLE), noise)
 
 
-def _fine(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Tensor:
+def _fine(slack: float, source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor) -> Tensor:
     """[5,H,W]: the difference, by how much it is more than texture, and the texture. covered [1,H,W]."""
     cut = (edited < _CUT) | (edited > 1 - _CUT)
     difference = (source - corrected).mul_(covered)
