@@ -16,6 +16,7 @@ import torch
 
 from .commands.console import is_terminal, open_console, parsed, say, tell, typed
 from .commands.named import WrongName, in_words, path_of, shown, source, target
+from .commands.written import free_names, write_new, write_whole
 from .imaging.canvas import pick_size, prepare, restore
 from .imaging.codec import DecodedImage, decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
@@ -113,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         "--keep",
         action="store_true",
         help="change only what was edited: OUT has the picture's own pixels everywhere else, and the edit as it came "
-        f"is written beside it, with {_RAW} at the end of its name",
+        f"is written beside it, with {_RAW} at the end of its name; where a file has that name, _2 and so on follow",
     )
     parser.add_argument(
         "--device",
@@ -203,6 +204,9 @@ def _check_files(options: argparse.Namespace) -> None:
     for out in (options.out, options.raw):
         if out is not None and out.exists() and out.samefile(options.picture):
             raise BadRequest(f"{out} is the picture itself, which the edit would replace. Name another file.")
+    if options.keep:
+        options.raw = next(free_names(options.raw))
+        target(str(options.raw), "--keep")
     options.model, options.text_encoders, options.vae = (
         None if text is None else _file_or_folder(text, name)
         for name, text in (
@@ -267,17 +271,20 @@ def _write(options: argparse.Namespace, image: torch.Tensor, edited: torch.Tenso
     """Write the edit; with --keep it is written first as it came, whatever then becomes of what is kept of it."""
     raw = encode(to_uint8(edited[0]), output_format).data
     if options.raw is None:
-        options.out.write_bytes(raw)
+        write_whole(options.out, raw)
         return
-    options.raw.write_bytes(raw)
+    options.raw = write_new(options.raw, raw)
     options.made = True
     kept = keep_edits([image[0]], [edited[0]], edited, check=lambda: None)
     try:
         data = raw if kept.image is edited else encode(to_uint8(kept.image[0]), output_format).data
-        options.out.write_bytes(data)
+        write_whole(options.out, data)
     except (OSError, MemoryError, ImageError) as error:
         why = in_words(error) if isinstance(error, OSError) else str(error) or "There is too little memory left."
-        raise ImageError(f"{why} The edit as it came is {options.raw}.") from error
+        raise ImageError(
+            f"{why} {shown(options.out)} was not written. The edit as it came is {options.raw}: python -m "
+            "kontext_bridge.keep lays it back onto its picture, once that is mended."
+        ) from error
     tell(f"{kept.says}\nThe edit as it came: {options.raw}")
 
 

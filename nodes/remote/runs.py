@@ -45,7 +45,7 @@ from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
 from . import lists
-from .keeping import Keeping, checked_source, keeping_of
+from .keeping import Keeping, checked_source, keeping_of, sizes_note
 from .lists import Failure, Item
 from .orders import Order, is_batch
 
@@ -94,11 +94,13 @@ def gather(
         raise failure(failed, len(outcomes), send_as)
     stacked = to_tensors(pictures)
     kept = None if keeping is None else keeping.keep(outcomes, stacked, progress)
+    # Nothing kept of any of them: image is raw.
+    mixed = None if kept is None or kept.image is stacked.image else kept
     succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
     edits = []
     for place, number in enumerate(succeeded):
-        outcome = outcomes[number - 1]
-        edits.append(_told(number, outcome, size_sent, resized=place in stacked.resized))
+        outcome, resized = outcomes[number - 1], place in (mixed or stacked).resized
+        edits.append(_told(number, outcome, size_sent, resized=resized))
         if kept is not None:
             edits[-1]["keep"] = kept.told[place]
     info: dict[str, Any] = {"edits": edits, "seconds": round(progress.seconds, 2)}
@@ -109,10 +111,9 @@ def gather(
         info["cost_usd"] = float(sum(costs))
     if failed:
         info["failed"] = [{"edit": number, "error": str(error)} for number, error in failed.items()]
-    if stacked.resized:
-        height, width = stacked.image.shape[1:3]
-        which = ", ".join(str(succeeded[place]) for place in stacked.resized)
-        info["note"] = f"The results differ in size; number {which} brought to {width}x{height}, the first one's size."
+    note = sizes_note(stacked, mixed, succeeded)
+    if note:
+        info["note"] = note
     image, says = (stacked.image, None) if kept is None else (kept.image, kept.says)
     gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says)
     batch.handed_over(outcomes)
