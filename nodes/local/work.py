@@ -140,12 +140,12 @@ def edit(
     back in the size it was sampled at. Raises KontextError or ImageError.
     """
     with Says() as says:
-        wanted = _checked(image, prompt, aspect_ratio, steps, guidance, seed, variations, keep)
-        return _inside_comfyui(lambda: _Run(model, clip, vae, *wanted, says).edit(check_image(image)))
+        pictures = check_image(image)
+        wanted = _checked(prompt, aspect_ratio, steps, guidance, seed, variations, keep)
+        return _inside_comfyui(lambda: _Run(model, clip, vae, *wanted, says).edit(pictures))
 
 
 def _checked(
-    image: torch.Tensor,
     prompt: str,
     aspect_ratio: str,
     steps: int,
@@ -154,8 +154,7 @@ def _checked(
     variations: int,
     keep: str,
 ) -> tuple[str, str, LatentEdit, int, int, bool]:
-    """What a whole edit was asked for, checked, as `_Run` takes it; raises BadRequest or ImageError."""
-    check_image(image)
+    """What a whole edit was asked for, checked, as `_Run` takes it; raises BadRequest."""
     prompt = checks.text(prompt, "prompt")
     steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
     variations, guidance = checks.whole(variations, "variations"), checks.number(guidance, "guidance")
