@@ -15,8 +15,8 @@ import numpy as np
 
 # Sides are multiples of 16, as the model's grid asks. Reading is learned at the small ones, at a third of the cost.
 SMALL = ((80, 64), (64, 80))
-MIDDLE = ((112, 80), (80, 112), (96, 96))
 FULL = ((128, 128), (144, 112), (112, 144), (160, 96))
+LARGE = ((256, 256), (320, 208))
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (200, 48, 42),
