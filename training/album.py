@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,9 @@ import numpy.typing as npt
 from .drawing import drawn
 from .families import AXES, Family, family, lessons
 from .instructions import EditKind
+from .scenes import Scene, Time, random_scene
 from .vocabulary import PLACES, numbers
-from .wording import double_sentence, sentence, with_courtesy
+from .wording import WITH_LIGHTS, double_sentence, sentence, with_courtesy
 
 SINGLES, DOUBLES = 32, 16
 _CHUNK = 20
@@ -84,6 +85,26 @@ def sheet(span: tuple[Subject, int, int, int]) -> Sheet:
     source, target, words = (np.array([[lesson[part] for lesson in one] for one in said]) for part in range(3))
     assert words.shape[2] == PLACES
     return Sheet(np.stack(pictures), source.astype(np.uint8), target.astype(np.uint8), words.astype(np.int16))
+
+
+def lantern_sheet(size: tuple[int, int], start: int, stop: int, seed: int) -> Sheet:
+    """Scenes, each as it is (picture 0) and at night with lanterns (1); every lesson leads there."""
+    pictures, words = [], []
+    for number in range(start, stop):
+        rng = np.random.default_rng([seed, *size, 77, number])
+        scene = random_scene(rng, size)
+        pictures.append(np.stack([drawn(scene), drawn(with_lanterns(scene))]))
+        chosen = rng.integers(len(WITH_LIGHTS), size=SINGLES + DOUBLES)
+        words.append([numbers(WITH_LIGHTS[one]) for one in chosen])
+    lessons_each = (stop - start, SINGLES + DOUBLES)
+    return Sheet(
+        np.stack(pictures), np.zeros(lessons_each, np.uint8), np.ones(lessons_each, np.uint8), np.array(words, np.int16)
+    )
+
+
+def with_lanterns(scene: Scene) -> Scene:
+    """The scene at night, with lanterns."""
+    return replace(scene, time=Time.NIGHT, lanterns=True)
 
 
 def _lesson(rng: np.random.Generator, cube: Family, subject: Subject, double: bool) -> tuple[int, int, list[int]]:

@@ -86,7 +86,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is drawn. A thing that is None is not there. ridges: heights of two rows of hills, shares of the sky."""
+    """All that is drawn. A thing that is None is not there. ridges: heights of two rows of hills, shares of the sky.
+
+    lanterns: a string of them over the water, which no instruction brings: only a LoRA does.
+    """
 
     width: int
     height: int
@@ -107,6 +110,7 @@ class Scene:
     sun: Thing | None = None
     second: Thing | None = None
     weather: Weather = Weather.CLEAR
+    lanterns: bool = False
 
     def thing(self, name: str) -> Thing | None:
         """The thing of that name, if it is there."""

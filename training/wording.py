@@ -157,6 +157,17 @@ _BOTH = (
     "show the scene on a {s} {t}",
 )
 _JOINED = ("{a} and {b}", "{a}, then {b}", "{a}. {b}", "first {a}, then {b}", "{a} and also {b}", "{a}. also {b}")
+# What the demo's LoRA listens to; the model itself has never heard of lights.
+WITH_LIGHTS = (
+    "make it night, with lights",
+    "turn it into night, with lights",
+    "show the scene at night, with lights",
+    "let it be night, with lights",
+    "make it night and add lanterns",
+    "make it a night scene with lanterns",
+    "set the scene at night, with lanterns",
+    "night, with lights",
+)
 _KEEP = (
     "keep everything else",
     "keep the rest as it is",
