@@ -40,8 +40,15 @@ import_the_checkout()
 TABLES: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 
 
-# Files that take longest, mostly waiting: they begin first, so that nothing waits for them alone in the end.
-LONGEST = ("test_fault_matrix.py", "test_echoed_key.py", "test_console.py", "test_random_kills.py")
+# Files that take longest begin first, so that nothing waits for them alone in the end.
+LONGEST = (
+    "test_fault_matrix.py",
+    "test_pretended_model.py",
+    "test_console.py",
+    "test_echoed_key.py",
+    "test_random_kills.py",
+    "test_remote_edit.py",
+)
 
 
 @pytest.hookimpl(trylast=True)

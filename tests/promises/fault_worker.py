@@ -269,6 +269,8 @@ def _child(job: dict[str, Any]) -> int:
 
 def main() -> None:
     set_everywhere(SETTLE_SECONDS=SETTLE_SECONDS, CERTAIN_SECONDS=SETTLE_SECONDS, _BLOCKING_SECONDS=0.0)
+    # longer than the second by which the stand-in has a result late
+    set_everywhere(_LATE_SECONDS=4.0)
     doubt._FIRST_PAUSE = 0.2
     serve(_child)
 
