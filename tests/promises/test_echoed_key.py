@@ -201,7 +201,7 @@ def test_a_row_that_holds_the_key_in_every_field_is_told_without_it(
 ) -> None:
     with Echo(status=status) as echo, patience_of(monkeypatch):
         monkeypatch.setattr("kontext_bridge.oxen.jobs.waiting.LONGEST_PAUSE", 0.3)
-        # the history waits five minutes for the picture of a job that is under way, and the others five seconds at least
+        # the history waits five minutes for a job that is under way, the others five seconds at least
         short = Terms(seconds=1)
         monkeypatch.setattr(listing, "Batch", lambda session, decode: Batch(session, decode, short))
         for module in orders, runs:
