@@ -33,8 +33,9 @@ WINGS = {
     "kontext": {
         "fp8": set(),
         "checkpoint": {"fp8"},
-        "comfyui": {"checkpoint", "fp8"},
-        "standalone": {"checkpoint", "fp8"},
+        "demo": {"checkpoint"},
+        "comfyui": {"checkpoint", "fp8", "demo"},
+        "standalone": {"checkpoint", "fp8", "demo"},
     },
     "imaging": {"keep": set()},
 }

@@ -5,7 +5,7 @@ drawing.py       a description as pixels
 instructions.py  what can be asked of a scene, and what comes of it
 wording.py       how it is said
 families.py      a scene and three edits, which make eight pictures and many lessons
-vocabulary.py    sentences as numbers, and the tiny text encoder
+vocabulary.py    the words that are taught
 autoencoder.py   the VAE: FLUX's architecture, small
 muon.py          the optimiser of the matrices
 transformer.py   FLUX's transformer, under its files' names, for training

@@ -24,6 +24,7 @@ from ..fp8.products import rows_of
 from .files import TensorFile, open_model
 from .identify import COMPANIONS, GET_KONTEXT, identify
 from .layers import HEAD, Naming, Role, Size, norms, roles_by_name, sizes_by_name
+from .purpose import Purpose, purpose_in
 
 _WIDE = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _MARKER = "scaled_fp8"
@@ -75,6 +76,7 @@ class Checkpoint:
     naming: Naming
     size: Size
     labelled: bool
+    purpose: Purpose
     linears: dict[str, Weights]
     norms: dict[str, torch.Tensor]
     layout: str
@@ -127,6 +129,7 @@ def read_checkpoint(path: Path | str, *, pruned: bool = False, read_only: bool =
         naming=identity.naming,
         size=identity.size,
         labelled=identity.labelled,
+        purpose=purpose_in(metadata, path.name),
         linears=linears,
         norms=vectors,
         layout=reader.layout(linears),

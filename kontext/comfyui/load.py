@@ -30,6 +30,7 @@ from ..fp8.compilers import require_compiler
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import FORMATS, quantise_rows
+from .carried import carry
 from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
@@ -124,6 +125,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
     follow_patches(patcher)
     answer_with_numbers(patcher)
     save_as_fp8(patcher)
+    carry(patcher, checkpoint.purpose)
     if compiled:
         _compile(patcher, checkpoint.size)
     return patcher

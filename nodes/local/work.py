@@ -16,6 +16,8 @@ from ...editing.words import SEEDS, AspectRatio, Keep
 from ...imaging import canvas as canvases
 from ...imaging.keep.switch import KeptEdits, keep_edits
 from ...imaging.pixels import check_image
+from ...kontext.comfyui.carried import purpose_of
+from ...kontext.demo.shipped import demo_files
 from ...kontext.edit import LatentEdit
 from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
@@ -23,12 +25,14 @@ from .. import checks
 from . import model_files as files
 
 if TYPE_CHECKING:
+    from ...kontext.checkpoint.purpose import Purpose
     from ...kontext.comfyui.load import Loaded
 
 T = TypeVar("T")
 
 _COMPUTE = {"auto": Compute.AUTO, "FP8": Compute.FP8, "bf16": Compute.STORAGE}
 _PROMPTS_KEPT = 8
+_TIMES_TOO_LARGE = 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,32 @@ def load(name: str, compute: str, *, compiled: bool) -> Loaded:
         from ...kontext.comfyui import load as comfyui
 
         return comfyui.load(path, _COMPUTE[compute], compiled=compiled)
+
+    return _inside_comfyui(loaded)
+
+
+@dataclass(frozen=True)
+class LoadedDemo:
+    """The demo model as MODEL, CLIP and VAE, and what there is to know about it."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    description: str
+
+
+def load_demo() -> LoadedDemo:
+    """Load Kontext Demo: what comes with the pack; raises KontextError."""
+    demo = demo_files()
+
+    def loaded() -> LoadedDemo:
+        from ...kontext.comfyui import companions
+        from ...kontext.comfyui import load as comfyui
+
+        found = comfyui.load(demo.transformer)
+        side = round(purpose_of(found.model).pixels ** 0.5)
+        told = f"Demo model, for pictures of about {side}x{side}: a demonstration, not FLUX.1 Kontext\n"
+        return LoadedDemo(found.model, companions.clip(demo.text), companions.vae(demo.vae), told + found.description)
 
     return _inside_comfyui(loaded)
 
@@ -103,6 +133,7 @@ def sample(
     guidance, cfg = checks.number(guidance, "guidance"), checks.number(cfg, "cfg")
     batch = max(reference.shape[0] for reference in references)
     edit = LatentEdit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
+    _refuse_other_size(purpose_of(model), width, height)
 
     def sampled() -> torch.Tensor:
         from ...kontext.comfyui import sampler as comfyui_sampler
@@ -110,6 +141,16 @@ def sample(
         return comfyui_sampler.sample(model, edit, positive, references, seed=seed, negative=negative)
 
     return _inside_comfyui(sampled)
+
+
+def _refuse_other_size(purpose: Purpose, width: int, height: int) -> None:
+    """Kontext itself is not held to its megapixel; a model that is not Kontext gives noise so far from its own size."""
+    if purpose.called is None or width * height <= _TIMES_TOO_LARGE * purpose.pixels:
+        return
+    raise BadRequest(
+        f"The {purpose.called} edits pictures of about {purpose.megapixels:.2g} megapixels, and {width}x{height} is "
+        f"far more. Set megapixels to {purpose.megapixels:.2g} in Kontext Prepare, and take width and height from it."
+    )
 
 
 def edit(
@@ -163,13 +204,14 @@ class _Run:
 
     def edit(self, image: torch.Tensor) -> Edited:
         began = time.monotonic()
+        purpose = purpose_of(self.model)
         positive = _encoded(self.clip, self.prompt)
         count = len(image) * self.variations
         report = _progress(self.model, self.settings.steps * count)
         pictures: list[torch.Tensor] = []
         told: list[dict[str, Any]] = []
         for number, source in enumerate(image, start=1):
-            canvas = canvases.prepare(source[None])
+            canvas = canvases.prepare(source[None], megapixels=purpose.megapixels)
             reference = self._latent(canvas.prepared, number)
             for _ in range(self.variations):
                 since, done = time.monotonic(), len(pictures)
@@ -190,7 +232,8 @@ class _Run:
         kept = self._kept(image, raw) if self.keeps else None
         if kept is not None:
             told = [{**about, "keep": found} for about, found in zip(told, kept.told, strict=True)]
-        info = json.dumps({"edits": told, "seconds": round(time.monotonic() - began, 2)}, indent=2)
+        by = {} if purpose.called is None else {"model": purpose.called}
+        info = json.dumps({"edits": told, **by, "seconds": round(time.monotonic() - began, 2)}, indent=2)
         return Edited(raw, info, raw) if kept is None else Edited(kept.image, info, raw, kept.says)
 
     def _kept(self, image: torch.Tensor, raw: torch.Tensor) -> KeptEdits:
@@ -212,7 +255,8 @@ class _Run:
         height, width = canvas.prepared.shape[1:3]
         keeps_shape = self.aspect_ratio == AspectRatio.MATCH.value
         if not keeps_shape:
-            width, height = canvases.pick_size(self.aspect_ratio, width, height)
+            megapixels = purpose_of(self.model).megapixels
+            width, height = canvases.pick_size(self.aspect_ratio, width, height, megapixels)
         wanted = replace(self.settings, width=width, height=height)
         latent = comfyui_sampler.sample(self.model, wanted, positive, [reference], seed=seed, callback=report)
         picture: torch.Tensor = self.vae.decode(latent)
