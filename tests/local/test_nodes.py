@@ -184,7 +184,7 @@ def test_a_demo_model_that_is_not_there_is_named(tmp_path: Path, monkeypatch: An
     from kontext_bridge.kontext.demo import shipped
 
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-    with pytest.raises(KontextError, match="kontext_demo_fp8_scaled.safetensors, kontext_demo_vae.safetensors"):
+    with pytest.raises(KontextError, match=r"kontext_demo_fp8_scaled\.safetensors, kontext_demo_vae\.safetensors"):
         run("KontextLoadDemo")
 
 
