@@ -19,8 +19,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
 _FILTER_UP = 2
-# Bytes of the last chunk, which holds nothing.
-_END = 12
+# Bytes of the signature and of the first chunk, after which a text is found before any pixel is read.
+_FIRST = 33
 
 
 def write_png(pixels: UInt8) -> bytes:
@@ -39,7 +39,7 @@ def with_text(data: bytes, keyword: str, text: str) -> bytes:
     if not data.startswith(SIGNATURE):
         return data
     chunk = _chunk(b"tEXt", keyword.encode("ascii") + b"\0" + text.encode("latin-1", "replace"))
-    return b"".join((data[:-_END], *chunk, data[-_END:]))
+    return b"".join((data[:_FIRST], *chunk, data[_FIRST:]))
 
 
 def _filter_up(pixels: UInt8) -> UInt8:
