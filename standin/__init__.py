@@ -5,7 +5,7 @@ It answers as the service is documented to answer and misbehaves on request. It 
 
 faults.py        the ways in which it can misbehave, one switch each
 records.py       what it remembers: requests, jobs, bills
-parameters.py    flux-kontext-dev as the service documents it
+parameters.py    the picture models as the service documents them
 picture.py       its edit
 sent.py          fetching `input_image`
 storage.py       repositories and the files in them

@@ -13,7 +13,7 @@ from . import outcomes as results
 from . import replies
 from .call import Call, current_call
 from .models import MODELS, TEXT_MODEL
-from .parameters import MODEL, complaint
+from .parameters import SCHEMAS, complaint, picture_of
 from .records import Job, Status
 from .rows import listed, row, select
 from .sent import BadInput, fetch
@@ -28,7 +28,7 @@ async def edit(request: web.Request) -> web.StreamResponse:
     body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
-    if body.get("model") != MODEL:
+    if str(body.get("model")) not in SCHEMAS:
         return replies.model_not_found(str(body.get("model")))
     if body.get("response_format", "url") not in ("url", "b64_json"):
         return replies.invalid("response_format must be url or b64_json")
@@ -36,7 +36,7 @@ async def edit(request: web.Request) -> web.StreamResponse:
     if wrong := complaint(body, strict_fields=strict):
         return replies.invalid(wrong)
     try:
-        source = await fetch(body.get("input_image"), service.own_file)
+        source = await fetch(picture_of(body), service.own_file)
     except BadInput as e:
         return replies.invalid(str(e))
     job = service.accept(body, call.record, call.own, source)
@@ -58,7 +58,7 @@ def _failed(job: Job) -> web.Response:
 
 def _edit_reply(service: Service, job: Job, call: Call) -> dict[str, Any]:
     trip = service.job_trip(job)
-    reply: dict[str, Any] = {"model": MODEL, "created": int(time.time())}
+    reply: dict[str, Any] = {"model": job.params["model"], "created": int(time.time())}
     if trip("image_url_reply"):
         return reply | {"image_url": service.result_url(job)}
     wants_b64 = job.params.get("response_format") == "b64_json"

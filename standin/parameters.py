@@ -1,4 +1,4 @@
-"""The parameters of flux-kontext-dev as the service documents them: schema, defaults, and what is wrong."""
+"""The parameters of each picture model as the service documents them: schema, defaults, and what is wrong."""
 
 from __future__ import annotations
 
@@ -43,6 +43,10 @@ SCHEMA: dict[str, Any] = {
     },
 }
 
+# The models that the stand-in paints for. A new one is added here, and is served by every route.
+SCHEMAS: dict[str, dict[str, Any]] = {MODEL: SCHEMA}
+DISPLAY_NAMES = {MODEL: "FLUX.1-Kontext [dev]"}
+
 
 @dataclass(frozen=True)
 class AskedEdit:
@@ -58,17 +62,19 @@ class AskedEdit:
 
 
 def complaint(params: Mapping[str, Any], strict_fields: bool = False) -> str | None:
-    """What is wrong with the parameters, naming the field; None where nothing is.
+    """What is wrong with the parameters for their model, naming the field; None where nothing is.
 
     The picture itself is judged where it is fetched.
     """
-    properties: dict[str, dict[str, Any]] = SCHEMA["properties"]
-    if not str(params.get("prompt") or "").strip():
+    model = params["model"]
+    schema = SCHEMAS[model]
+    properties: dict[str, dict[str, Any]] = schema["properties"]
+    if "prompt" in schema["required"] and not str(params.get("prompt") or "").strip():
         return "Prompt cannot be empty"
     if strict_fields and (extra := set(params) - set(properties) - LAYER_FIELDS):
-        return f"Invalid parameters: {', '.join(sorted(extra))}: not a parameter of {MODEL}"
+        return f"Invalid parameters: {', '.join(sorted(extra))}: not a parameter of {model}"
     for name, rule in properties.items():
-        if name == "input_image" or name not in params:
+        if name == _picture_field(schema) or name not in params:
             continue
         value = params[name]
         if value is None and rule.get("nullable"):
@@ -76,6 +82,16 @@ def complaint(params: Mapping[str, Any], strict_fields: bool = False) -> str | N
         if wrong := _broken_rule(value, rule):
             return f"Invalid parameters: {name} {wrong}"
     return None
+
+
+def picture_of(params: Mapping[str, Any]) -> Any:
+    """What was sent as the picture to edit."""
+    return params.get(_picture_field(SCHEMAS[params["model"]]))
+
+
+def _picture_field(schema: Mapping[str, Any]) -> str:
+    properties: dict[str, dict[str, Any]] = schema["properties"]
+    return next(name for name, rule in properties.items() if rule.get("format") == "uri")
 
 
 def _broken_rule(value: Any, rule: Mapping[str, Any]) -> str | None:
@@ -96,14 +112,15 @@ def _broken_rule(value: Any, rule: Mapping[str, Any]) -> str | None:
 
 
 def edit_of(params: Mapping[str, Any]) -> AskedEdit:
-    """The edit that sound parameters ask for."""
-    seed = params.get("seed")
+    """The edit that sound parameters ask for; what their model has not is as flux-kontext-dev has it."""
+    documented = {**SCHEMA["properties"], **SCHEMAS[params["model"]]["properties"]}
+    asked = {name: rule.get("default") for name, rule in documented.items()} | dict(params)
     return AskedEdit(
-        prompt=params["prompt"],
-        aspect_ratio=params.get("aspect_ratio", "16:9"),
-        steps=params.get("num_inference_steps", 28),
-        guidance=float(params.get("guidance", 2.5)),
-        seed=random.randrange(2**31) if seed is None else int(seed),
-        output_format=params.get("output_format", "webp"),
-        output_quality=params.get("output_quality", 80),
+        prompt=str(asked["prompt"] or ""),
+        aspect_ratio=asked["aspect_ratio"],
+        steps=asked["num_inference_steps"],
+        guidance=float(asked["guidance"]),
+        seed=random.randrange(2**31) if asked["seed"] is None else int(asked["seed"]),
+        output_format=asked["output_format"],
+        output_quality=asked["output_quality"],
     )

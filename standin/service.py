@@ -14,7 +14,7 @@ from aiohttp import web
 
 from .events import Hub, completion
 from .faults import Fault, Faults, Trip, Trips
-from .parameters import complaint, edit_of
+from .parameters import complaint, edit_of, picture_of
 from .picture import BadPicture, make_edit
 from .records import Bearer, Bill, Job, Request, Status, Timing, digest
 from .sent import BadInput, client_error, fetch
@@ -198,7 +198,7 @@ class Service:
         if wrong is not None:
             return None, wrong
         try:
-            source = job.source or await fetch(job.params.get("input_image"), self.own_file)
+            source = job.source or await fetch(picture_of(job.params), self.own_file)
             return await asyncio.to_thread(make_edit, source, edit_of(job.params), self.shrink), None
         except (BadInput, BadPicture) as e:
             return None, str(e)

@@ -1,14 +1,16 @@
 """The demo's VAE: FLUX's architecture, 16 channels at an eighth of the size, 64 wide instead of 128 to 512.
 
 64 and not 32, because the last norm has 32 groups: with one channel in each, a picture's own brightness would be
-divided away. Some of its residual blocks, the costly ones at full size, sleep: their last convolution is zero, so they
-give what they get, and training need not compute them. Training mixes a little noise into the latents, so that the
-decoder forgives the transformer.
+divided away. Some of its residual blocks, the costly ones at full size, sleep at first: their last convolution is
+zero, so they give what they get, and training need not compute them. The decoder's are woken when the latents are
+settled, and it is taught on alone, for the decibels; the transformer does not notice. Training mixes a little noise
+into the latents, so that the decoder forgives the transformer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,8 @@ WIDTHS = (64, 64, 64, 64)
 # What FLUX's latents are scaled by on the way to its transformer; ComfyUI does it for every model of the kind.
 SCALE, SHIFT = 0.3611, 0.1159
 _NOISE = 0.08
+# What a work folder keeps of either training.
+FIRST, SECOND = "autoencoder.pt", "decoder.pt"
 _ASLEEP = (
     "encoder.down_blocks.0.resnets.0",
     "decoder.up_blocks.2.resnets.1",
@@ -49,7 +53,7 @@ def new_autoencoder(asleep: tuple[str, ...] = _ASLEEP) -> Any:
     return model
 
 
-def whole_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def whole_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """A trained state with the blocks that sleep in it, as a file has to have them."""
     model = _whole()
     for name, parameter in model.named_parameters():
@@ -58,6 +62,25 @@ def whole_state(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     model.load_state_dict(state, strict=False)
     whole: dict[str, torch.Tensor] = model.state_dict()
     return whole
+
+
+def with_decoder_awake(first: Mapping[str, torch.Tensor]) -> Any:
+    """A trained one that decodes as before, with every block of its decoder there to be taught, and only those."""
+    model = new_autoencoder(tuple(name for name in _ASLEEP if name.startswith("encoder")))
+    model.load_state_dict(whole_state(first), strict=False)
+    model.encoder.requires_grad_(False)
+    return model
+
+
+def trained_autoencoder(folder: Path) -> Any:
+    """The VAE of a work folder, as it is by now, to be used and not taught."""
+    training = AutoencoderTraining()
+    training.resume(torch.load(folder / FIRST, weights_only=True))
+    if (folder / SECOND).is_file():
+        first = training.model.state_dict()
+        training = AutoencoderTraining(first=first)
+        training.resume(torch.load(folder / SECOND, weights_only=True))
+    return training.model.eval().requires_grad_(False)
 
 
 def _whole() -> Any:
@@ -96,13 +119,16 @@ def decoded(model: Any, latent: torch.Tensor) -> torch.Tensor:
 class AutoencoderTraining:
     """Steps of training, from a seed or from where a saved state left off."""
 
-    def __init__(self, seed: int = 0, encoder: bool = True) -> None:
+    def __init__(self, seed: int = 0, first: Mapping[str, torch.Tensor] | None = None) -> None:
+        """first: the state of a trained one, whose decoder is to be taught on with all its blocks; its latents stay."""
         torch.manual_seed(seed)
-        self.model = new_autoencoder()
         self.step = 0
-        self._rng = np.random.default_rng([seed, 1])
-        self._spread()
-        self.model.encoder.requires_grad_(encoder)
+        self._rng = np.random.default_rng([seed, 1 if first is None else 3])
+        if first is None:
+            self.model = new_autoencoder()
+            self._spread()
+        else:
+            self.model = with_decoder_awake(first)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         wide = [p for p in parameters if p.ndim >= 2 and p.shape[0] > 3 and p[0].numel() > 27]
         chosen = {id(p) for p in wide}
@@ -130,7 +156,7 @@ class AutoencoderTraining:
         noisy = latent + torch.randn_like(latent) * (_NOISE / SCALE)
         error = self.model.decoder(noisy) - pictures
         squared = error.square().mean()
-        loss = squared + 0.05 * error.abs().mean() + 0.003 * tidy
+        loss = squared + 0.05 * error.abs().mean() + (0.003 * tidy if tidy.requires_grad else 0)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)

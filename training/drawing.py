@@ -30,7 +30,12 @@ _SKY: dict[Time, tuple[Rgb, Rgb]] = {
     Time.EVENING: ((98, 84, 150), (248, 170, 110)),
     Time.NIGHT: ((18, 24, 56), (52, 66, 112)),
 }
-_STORM: tuple[Rgb, Rgb] = ((58, 62, 74), (128, 132, 140))
+# A dark night's sky would hardly change, so that there is grey and no blue.
+_STORM: dict[Time, tuple[Rgb, Rgb]] = {
+    Time.DAY: ((58, 62, 74), (128, 132, 140)),
+    Time.EVENING: ((54, 45, 44), (120, 95, 84)),
+    Time.NIGHT: ((28, 29, 32), (92, 92, 94)),
+}
 _FAR: dict[Season, Rgb] = {
     Season.SUMMER: (136, 156, 184),
     Season.AUTUMN: (158, 148, 160),
@@ -132,7 +137,7 @@ class _Drawing:
     def _sky(self) -> None:
         top, bottom = _SKY[self._scene.time]
         if self._scene.weather is Weather.STORM:
-            top, bottom = (self._lit(colour) for colour in _STORM)
+            top, bottom = _STORM[self._scene.time]
         self._image.paste(self._shaded(top, bottom, round(self._scene.horizon * self._height)), (0, 0))
 
     def _sun(self, sun: Thing) -> None:
@@ -239,7 +244,7 @@ class _Drawing:
         self._ellipse(sheep, 0.24, 0.38, 0.56, 0.72, dark)
 
     def _birds(self, birds: Thing) -> None:
-        colour = self._lit((52, 62, 92), 0.8)
+        colour = (128, 136, 160) if self._scene.time is Time.NIGHT else self._lit((52, 62, 92), 0.8)
         width = max(2, round(self._unit * 0.011))
         for x, y, size in ((-0.3, -0.02, 0.3), (0.14, 0.2, 0.24), (0.4, -0.12, 0.24)):
             for side in (-1, 1):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
-from .autoencoder import decoded, encoded, new_autoencoder, pixels
+from .autoencoder import decoded, encoded, pixels, trained_autoencoder
 from .drawing import drawn, tensor_ready
 from .evaluate import Case, Judged, cases, figures, judge
 from .instructions import EditKind
@@ -43,9 +43,7 @@ def grid(asked: Sequence[Case], verdicts: Sequence[Judged], shown: torch.Tensor,
 
 def trained(folder: Path) -> tuple[DemoNetwork, Any]:
     """The averaged network and the VAE of a work folder, as they are by now."""
-    autoencoder = new_autoencoder()
-    autoencoder.load_state_dict(torch.load(folder / "autoencoder.pt", weights_only=True)["model"])
-    autoencoder.eval().requires_grad_(False)
+    autoencoder = trained_autoencoder(folder)
     return Teacher(folder, autoencoder, TrainingPlan()).averaged(), autoencoder
 
 

@@ -97,7 +97,8 @@ def widen_apart(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor,
         return weight.to(dtype), 1
     # torch converts FP8 one number at a time on a CPU; this is several times faster. Sign, exponent and mantissa
     # moved to their places in a half float give the same number, with an exponent bias of 15 instead of 7.
-    bits = weight.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(_WITHOUT_SIGN_COPY)
+    # Times 128 is the shift by 7 that torch does with vectors: it is twice as fast.
+    bits = weight.view(torch.int8).to(torch.int16).mul_(1 << 7).bitwise_and_(_WITHOUT_SIGN_COPY)
     return bits.view(torch.float16).to(dtype), 2**8
 
 

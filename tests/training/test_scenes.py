@@ -31,10 +31,12 @@ def test_every_size_fits_the_models_grid_and_is_drawn_at_it(size):
 
 def test_every_edit_that_is_possible_changes_the_picture():
     for scene in scenes(6):
-        before = drawn(scene)
-        for edit in possible(scene):
-            after = drawn(edited(scene, edit))
-            assert np.abs(after.astype(int) - before).max() > 20, edit
+        for time in Time:
+            lit = replace(scene, time=time)
+            before = drawn(lit)
+            for edit in possible(lit):
+                change = np.abs(drawn(edited(lit, edit)).astype(int) - before).max(-1)
+                assert change.max() > 20 and (change > 12).sum() >= 8, edit
 
 
 def test_painting_the_boat_leaves_the_sky_alone():

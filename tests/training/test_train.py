@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kontext_bridge.training.autoencoder import AutoencoderTraining, new_autoencoder, whole_state
+from kontext_bridge.training.autoencoder import AutoencoderTraining, decoded, encoded, new_autoencoder, whole_state
 from kontext_bridge.training.instructions import EditKind
 from kontext_bridge.training.muon import orthogonal
 from kontext_bridge.training.network import edits
@@ -84,3 +84,15 @@ def _saved(state):
     torch.save(state, file)
     file.seek(0)
     return file
+
+
+def test_a_decoder_that_is_taught_on_keeps_the_latents_and_begins_with_the_same_pictures():
+    first = AutoencoderTraining()
+    picture = first.pictures(4000)
+    latent, shown = encoded(first.model, picture), decoded(first.model, encoded(first.model, picture))
+    second = AutoencoderTraining(first=first.model.state_dict())
+    assert torch.equal(decoded(second.model, latent), shown)
+    second.train_step(picture, 1.0)
+    assert torch.equal(encoded(second.model, picture), latent)
+    assert not torch.equal(decoded(second.model, latent), shown)
+    assert second.model.decoder.up_blocks[3].resnets[1].conv2.weight.abs().max() > 0
