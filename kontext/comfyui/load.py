@@ -124,7 +124,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     follow_patches(patcher)
     answer_with_numbers(patcher)
-    save_as_fp8(patcher)
+    save_as_fp8(patcher, checkpoint.purpose)
     carry(patcher, checkpoint.purpose)
     if compiled:
         _compile(patcher, checkpoint.size)

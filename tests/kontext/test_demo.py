@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from kontext_bridge import edit
-from kontext_bridge.kontext.checkpoint.purpose import CALLED, PIXELS, Purpose, purpose_in
+from kontext_bridge.kontext.checkpoint.purpose import CALLED, PIXELS, PURPOSE, Purpose, as_tensor, purpose_in
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.demo import shipped
 from kontext_bridge.kontext.errors import DamagedFile, WrongModel
@@ -102,6 +102,21 @@ def test_a_size_that_is_none_is_refused_and_not_guessed(pixels):
     with pytest.raises(DamagedFile, match="edits pictures of") as raised:
         purpose_in({PIXELS: pixels}, "kontext")
     assert len(str(raised.value)) < 400
+
+
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_a_purpose_that_a_file_holds_in_a_tensor_is_read_or_refused(made, prefix, tmp_path):
+    tensors = {f"{prefix}{name}": tensor for name, tensor in load_file(made[0] / shipped.TRANSFORMER).items()}
+    path = tmp_path / "kontext.safetensors"
+    save_file(tensors, path)
+    assert read_checkpoint(path).purpose == Purpose()
+    for purpose in (Purpose(64 * 64, "demo model"), Purpose(512 * 512)):
+        save_file(tensors | {prefix + PURPOSE: as_tensor(purpose)}, path)
+        assert read_checkpoint(path).purpose == purpose
+    for text in (b"[]", b"{", b"3", b"\xff", b"[" * 100_000):
+        save_file(tensors | {prefix + PURPOSE: torch.tensor(list(text), dtype=torch.uint8)}, path)
+        with pytest.raises(DamagedFile, match=r"kontext\.safetensors"):
+            read_checkpoint(path)
 
 
 @pytest.fixture
