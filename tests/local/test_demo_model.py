@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,6 +14,8 @@ from questions import INSIDE, Ask, question
 from safetensors.torch import load_file
 
 if INSIDE:
+    import cards
+    import comfy.model_management
     import comfy.sd
     from comfy_extras.nodes_flux import CLIPTextEncodeFlux
     from inside import apart, folder, random, refusal, run
@@ -23,6 +26,7 @@ if INSIDE:
     from kontext_bridge.kontext.demo import shipped
     from kontext_bridge.nodes.local import work
     from kontext_bridge.nodes.local.demo_model import KontextLoadDemo
+    from pretended_comfyui import comfyui_on, dynamic_vram
 
     import nodes
 
@@ -324,3 +328,43 @@ def reloads() -> Any:
 def test_a_clip_and_a_vae_that_comfyui_cannot_load_again_are_noticed(ask: Ask) -> None:
     clip, vae, low, states, name, has_tensors = ask(reloads)
     assert clip and vae and low and states < 1e-3 and name.startswith("encoder.") and has_tensors
+
+
+@question
+def on_a_gpu() -> Any:
+    """On a pretended GPU, where nothing is computed: shapes and places of what CLIP and VAE give."""
+    told = []
+    for room in None, float("inf"), 0.0:
+        with comfyui_on(cards.RTX_40) as gpu, ExitStack() as stack:
+            if room is not None:
+                stack.enter_context(dynamic_vram(room))
+            clip, vae = companions.clip(DEMO / shipped.TEXT), companions.vae(DEMO / shipped.VAE)
+            given, real = [], type(clip.cond_stage_model.encoder).forward
+
+            def forward(self: Any, numbers: torch.Tensor, real: Any = real, given: Any = given) -> Any:
+                out = real(self, numbers)
+                given.extend(one.device.type for one in (numbers, *out))
+                return out
+
+            with mock.patch.object(type(clip.cond_stage_model.encoder), "forward", forward):
+                states, options = nodes.CLIPTextEncode().encode(clip, "make it night")[0][0]
+            latent = vae.encode(torch.empty(1, 48, 64, 3))
+            picture = vae.decode(torch.empty(1, 16, 6, 8))
+            told.append(
+                {
+                    "dynamic": [clip.patcher.is_dynamic(), vae.patcher.is_dynamic()],
+                    "computed on": sorted(set(given)) == [gpu.device.type],
+                    "shapes": [list(one.shape) for one in (states, options["pooled_output"], latent, picture)],
+                    "given on": sorted({one.device.type for one in (states, latent, picture)}),
+                    "VAE computes in": str(vae.vae_dtype),
+                }
+            )
+    return told
+
+
+def test_a_clip_or_a_vae_that_does_not_come_to_the_gpu_is_noticed(ask: Ask) -> None:
+    told = ask(on_a_gpu, "--use-pytorch-cross-attention")
+    assert [one["dynamic"] for one in told] == [[False, False], [True, True], [True, True]]
+    for one in told:
+        assert one["computed on"] and one["given on"] == ["cpu"], one
+        assert one["shapes"] == [[1, 16, 128], [1, 128], [1, 16, 6, 8], [1, 48, 64, 3]]
