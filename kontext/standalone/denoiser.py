@@ -98,7 +98,7 @@ class Denoiser:
         model = self._model
         modulation, at = (self._steps, step) if self._steps else (self._modulation(self._sigmas[step : step + 1]), 0)
         text, references = self._embedded or self._embed()
-        rotary = self._rotary or self._rotate()
+        rotary = self._rotate() if self._rotary is None else self._rotary
         batch = tokens.shape[0]
         image = model.x_embedder(tokens.to(self.device, self.dtype))
         image = torch.cat([image, *(reference.expand(batch, -1, -1) for reference in references)], dim=1)
@@ -124,12 +124,12 @@ class Denoiser:
         references = [self._model.x_embedder(tokens.to(self.device, self.dtype)) for tokens in self._references]
         return text, references
 
-    def _rotate(self) -> blocks.Rotary:
+    def _rotate(self) -> torch.Tensor:
         length = self._conditioning.text.shape[1]
         places = torch.cat([torch.zeros(length, 3), self._positions]).to(self.device)
         cosine, sine = self._model.pos_embed(places)
         # diffusers repeats every angle for the two numbers it turns.
-        return cosine[:, None, ::2].contiguous(), sine[:, None, ::2].contiguous()
+        return torch.stack([cosine, sine], dim=-1)[:, None, ::2].contiguous()
 
     def _modulation(self, sigmas: torch.Tensor) -> _Modulation:
         steps, model = len(sigmas), self._model
