@@ -107,16 +107,21 @@ def judge(
     network: DemoNetwork, autoencoder: Any, asked: list[Case], steps: int = 10, seed: int = 0
 ) -> tuple[list[Judged], torch.Tensor]:
     """Verdicts on cases of one size, and [B, 3, 3, H, W]: source, edit and truth of each."""
-    source, truth = _pictures([case.scene for case in asked]), _pictures([case.truth for case in asked])
+    source, truth = pictures([case.scene for case in asked]), pictures([case.truth for case in asked])
     latent = encoded(autoencoder, source)
     made = decoded(autoencoder, edits(network, latent, [case.said for case in asked], steps, seed))
     kept = decoded(autoencoder, latent)
     ideal = decoded(autoencoder, encoded(autoencoder, truth))
-    shown = torch.stack([source, made, truth], 1)
-    return [
-        _verdict(case, *pictures)
-        for case, *pictures in zip(asked, source, truth, kept, ideal, made, strict=True)
-    ], shown  # fmt: skip
+    return verdicts(asked, kept, ideal, made), torch.stack([source, made, truth], 1)
+
+
+def verdicts(asked: list[Case], kept: torch.Tensor, ideal: torch.Tensor, made: torch.Tensor) -> list[Judged]:
+    """Verdicts on edits of cases of one size, whoever made them.
+
+    made: the edits; kept and ideal: source and truth as the VAE gives them back; all [B, 3, H, W] of -1..1.
+    """
+    source, truth = pictures([case.scene for case in asked]), pictures([case.truth for case in asked])
+    return [_verdict(case, *shown) for case, *shown in zip(asked, source, truth, kept, ideal, made, strict=True)]
 
 
 def _verdict(
@@ -132,22 +137,23 @@ def _verdict(
         decibels = float(10 * torch.log10(4 / squared))
     else:
         stray, decibels = 0.0, float("nan")
-    wrong = _pictures([case.scene, *(edited(case.scene, edit) for edit in case.others)])
+    wrong = pictures([case.scene, *(edited(case.scene, edit) for edit in case.others)])
     nearest = (wrong - made).square().mean((1, 2, 3)).min() > (truth - made).square().mean()
     right = bool(nearest) and missing < MISSING and stray < _STRAY_SHARE
     return Judged(case.kind, right, missing, decibels)
 
 
-def figures(verdicts: Iterable[Judged]) -> dict[str, float]:
+def figures(judged: Iterable[Judged]) -> dict[str, float]:
     """Percent right, by kind and of all, the median missing share and the mean decibels outside."""
-    verdicts = list(verdicts)
-    found = {"all": 100 * float(np.mean([v.right for v in verdicts]))}
-    for kind in dict.fromkeys(v.kind for v in verdicts):
-        found[kind] = 100 * float(np.mean([v.right for v in verdicts if v.kind == kind]))
-    found["missing"] = float(np.median([v.missing for v in verdicts]))
-    found["outside dB"] = float(np.nanmean([v.outside for v in verdicts]))
+    judged = list(judged)
+    found = {"all": 100 * float(np.mean([v.right for v in judged]))}
+    for kind in dict.fromkeys(v.kind for v in judged):
+        found[kind] = 100 * float(np.mean([v.right for v in judged if v.kind == kind]))
+    found["missing"] = float(np.median([v.missing for v in judged]))
+    found["outside dB"] = float(np.nanmean([v.outside for v in judged]))
     return {name: round(value, 2) for name, value in found.items()}
 
 
-def _pictures(scenes: list[Scene]) -> torch.Tensor:
+def pictures(scenes: list[Scene]) -> torch.Tensor:
+    """Scenes as [B, 3, H, W] of -1..1."""
     return torch.from_numpy(tensor_ready([drawn(scene) for scene in scenes]))
