@@ -17,7 +17,7 @@ class KontextLoadDemo(io.ComfyNode):
             display_name="Load Kontext Demo",
             category=inputs.CATEGORY,
             description="Loads the small demo model that comes with the pack: MODEL, CLIP and VAE, nothing to "
-            "download, seconds an edit on a CPU. It edits drawn scenes of about 128x128 pixels as it is told. It is a "
+            "download. It edits drawn scenes of about 128x128 pixels as it is told. It is a "
             "demonstration of the nodes, not Kontext.",
             search_aliases=["try kontext", "demo model", "example model", "without download", "tiny kontext"],
             inputs=[],
