@@ -16,7 +16,7 @@ import torch
 
 from .commands.console import is_terminal, open_console, parsed, say, tell, typed
 from .commands.named import WrongName, in_words, path_of, shown, source, target
-from .imaging.canvas import pick_size, prepare, restore
+from .imaging.canvas import at_its_scale, pick_size, prepare, restore
 from .imaging.codec import DecodedImage, decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
@@ -284,21 +284,25 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     latent = sample(transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
     del transformer
     edited = autoencoder.decode(latent)
+    at_scale = edited
     if options.aspect_ratio == _MATCH:
         edited = restore(edited, canvas)
-    _write(options, image, edited, output_format, checkpoint.purpose.called)
+        at_scale = at_its_scale(edited, canvas)
+    _write(options, image, edited, at_scale, output_format, checkpoint.purpose.called)
 
 
 def _write(
     options: argparse.Namespace,
     image: torch.Tensor,
     edited: torch.Tensor,
+    at_scale: torch.Tensor,
     output_format: ImageFormat,
     called: str | None,
 ) -> None:
     """Write the edit; with --keep it is written first as it came, whatever then becomes of what is kept of it.
 
-    called: the model that made it, where that is no Kontext; a PNG says so.
+    at_scale: the edit as it is compared with its source. called: the model that made it, where that is no Kontext; a
+    PNG says so.
     """
     raw = _encoded(edited[0], output_format, called)
     if options.raw is None:
@@ -306,7 +310,7 @@ def _write(
         return
     options.raw.write_bytes(raw)
     options.made = True
-    kept = keep_edits([image[0]], [edited[0]], edited, check=lambda: None)
+    kept = keep_edits([image[0]], [at_scale[0]], edited, check=lambda: None)
     try:
         data = raw if kept.image is edited else _encoded(kept.image[0], output_format, called)
         options.out.write_bytes(data)

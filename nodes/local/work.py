@@ -209,6 +209,7 @@ class _Run:
         count = len(image) * self.variations
         report = _progress(self.model, self.settings.steps * count)
         pictures: list[torch.Tensor] = []
+        at_scale: list[torch.Tensor] = []
         told: list[dict[str, Any]] = []
         for number, source in enumerate(image, start=1):
             canvas = canvases.prepare(source[None], megapixels=purpose.megapixels)
@@ -218,6 +219,8 @@ class _Run:
                 seed = (self.seed + done) % SEEDS
                 picture = self._edited(canvas, reference, positive, seed, report(done * self.settings.steps))
                 pictures.append(picture)
+                if self.keeps:
+                    at_scale += canvases.at_its_scale(picture, canvas) if self.keeps_shape else picture
                 told.append(
                     {
                         "edit": done + 1,
@@ -229,17 +232,21 @@ class _Run:
                     }
                 )
         raw = torch.cat(pictures)
-        kept = self._kept(image, raw) if self.keeps else None
+        kept = self._kept(image, at_scale, raw) if self.keeps else None
         if kept is not None:
             told = [{**about, "keep": found} for about, found in zip(told, kept.told, strict=True)]
         by = {} if purpose.called is None else {"model": purpose.called}
         info = json.dumps({"edits": told, **by, "seconds": round(time.monotonic() - began, 2)}, indent=2)
         return Edited(raw, info, raw) if kept is None else Edited(kept.image, info, raw, kept.says)
 
-    def _kept(self, image: torch.Tensor, raw: torch.Tensor) -> KeptEdits:
+    @property
+    def keeps_shape(self) -> bool:
+        return self.aspect_ratio == AspectRatio.MATCH.value
+
+    def _kept(self, image: torch.Tensor, at_scale: list[torch.Tensor], raw: torch.Tensor) -> KeptEdits:
         bar = host.bar(len(raw))
         sources = [image[place // self.variations] for place in range(len(raw))]
-        return keep_edits(sources, list(raw), raw, host.check, lambda place: bar(place + 1))
+        return keep_edits(sources, at_scale, raw, host.check, lambda place: bar(place + 1))
 
     def _latent(self, prepared: torch.Tensor, number: int) -> torch.Tensor:
         latent: torch.Tensor = self.vae.encode(prepared[..., :3])
@@ -253,8 +260,7 @@ class _Run:
         from ...kontext.comfyui import sampler as comfyui_sampler
 
         height, width = canvas.prepared.shape[1:3]
-        keeps_shape = self.aspect_ratio == AspectRatio.MATCH.value
-        if not keeps_shape:
+        if not self.keeps_shape:
             megapixels = purpose_of(self.model).megapixels
             width, height = canvases.pick_size(self.aspect_ratio, width, height, megapixels)
         wanted = replace(self.settings, width=width, height=height)
@@ -262,7 +268,7 @@ class _Run:
         picture: torch.Tensor = self.vae.decode(latent)
         if not bool(torch.isfinite(picture).all()):
             raise NonFinite(f"Decoding the edit of seed {seed} gave NaN. Load FLUX's own VAE, ae.safetensors.")
-        return canvases.restore(picture, canvas) if keeps_shape else picture.clamp(0, 1)
+        return canvases.restore(picture, canvas) if self.keeps_shape else picture.clamp(0, 1)
 
 
 # By the CLIP object, so that encodings go when it goes. A text encoder is as large as the model: loading it again

@@ -111,7 +111,7 @@ def _weights(change: Callable[[str, Any], Any]) -> Mutation:
 
 def _scale_ignored(name: str, weights: Any) -> Any:
     forgotten = name == "single_transformer_blocks.0.proj_out"
-    return replace(weights, scale=torch.full_like(weights.scale, 1 / 448)) if forgotten else weights
+    return replace(weights, scale=torch.ones_like(weights.scale)) if forgotten else weights
 
 
 def _exchanged(one: str, other: str) -> Mutation:
