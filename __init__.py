@@ -13,5 +13,7 @@ WEB_DIRECTORY = "./web"
 async def comfy_entrypoint() -> ComfyExtension:
     """Called once by ComfyUI at start-up; nothing heavier than the node schemas is imported here."""
     from .nodes import KontextBridge
+    from .routes import register
 
+    register()
     return KontextBridge()

@@ -1,6 +1,6 @@
 """What a running ComfyUI gives, and what stands in for it where there is none.
 
-comfyui.py   the run, the element of a list, the user folder; progress and interruption
+comfyui.py   the run, the element of a list, the user folder, the routes; progress and interruption
 turns.py     whose turn it is, where a node runs once for each element of a list
 aside.py     blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
 """
@@ -22,9 +22,11 @@ from .comfyui import (
     interruption,
     is_interruption,
     request_interrupt,
+    route_table,
     run_id,
     set_local,
     set_local_element,
+    several_users,
     show,
     user_folder,
 )
@@ -44,10 +46,12 @@ __all__ = [
     "interruption",
     "is_interruption",
     "request_interrupt",
+    "route_table",
     "run_id",
     "run_off_loop",
     "set_local",
     "set_local_element",
+    "several_users",
     "show",
     "user_folder",
 ]

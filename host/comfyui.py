@@ -190,6 +190,17 @@ async def show(node_id: str | None, fraction: float, text: str) -> None:
         logger.debug("%s: %.0f %% %s", node_id, fraction * 100, text)
 
 
+def route_table() -> Any:
+    """What ComfyUI will serve once all packs are loaded, as aiohttp's RouteTableDef; None off ComfyUI."""
+    return getattr(_server(), "routes", None)
+
+
+def several_users() -> bool:
+    """Whether ComfyUI keeps its users apart (--multi-user), so that what one sets is not for the others."""
+    arguments = getattr(sys.modules.get("comfy.cli_args"), "args", None)
+    return bool(getattr(arguments, "multi_user", False))
+
+
 def _context() -> Any:
     """What ComfyUI is executing: prompt id, node id and element of a list; None off ComfyUI."""
     utils = sys.modules.get("comfy_execution.utils")

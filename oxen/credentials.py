@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import Misconfigured
+from .key_file import KEY_FILE, read_key_file, write_key_file
 from .loopback import is_loopback_name
 
 if sys.version_info >= (3, 11):
@@ -20,13 +21,26 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+__all__ = [
+    "KEY_FILE",
+    "Account",
+    "Place",
+    "find_account",
+    "find_base_url",
+    "is_sendable",
+    "keep_key",
+    "normalise_base_url",
+    "places_of_key",
+]
+
 logger = logging.getLogger(__name__)
 
 DEFAULT_BASE_URL = "https://hub.oxen.ai"
 KEY_VARIABLE = "OXEN_API_KEY"
 BASE_VARIABLE = "OXEN_BASE_URL"
-KEY_FILE = "oxen_api_key"
 KEY_PAGE = "https://oxen.ai/settings/profile"
+_CONFIG_FILE = "auth_config.toml"
+_LONGEST = 2048
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -51,30 +65,62 @@ class Account:
             return self.key
         host = urlsplit(self.base_url).netloc
         raise Misconfigured(
-            f"No Oxen.ai API key was found, nothing was sent. Get one at {KEY_PAGE}, then set the environment "
-            f"variable {KEY_VARIABLE} before ComfyUI starts, or run `oxen config --auth {host} KEY`, or write it to "
-            f"the file {self.key_file} (chmod 600)."
+            f"No Oxen.ai key: Settings > Kontext Bridge. Nothing was sent. Get a key at {KEY_PAGE} and paste it there, "
+            f"in ComfyUI. Or set the environment variable {KEY_VARIABLE} before ComfyUI starts, run "
+            f"`oxen config --auth {host} KEY`, or write the key to the file {self.key_file} (chmod 600)."
         )
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of the places that a key is looked for in.
+
+    name: variable, oxen or file. source: as in `Account`.
+    read: the key there, None where there is none; raises Misconfigured where what is there cannot be used.
+    """
+
+    name: str
+    source: str
+    read: Callable[[], str | None] = field(repr=False)
 
 
 def find_account(user_folder: Path, environ: Mapping[str, str] = os.environ) -> Account:
     """The account to use: environment, then Oxen's own config file, then a file in `user_folder`.
 
     Raises Misconfigured for an unusable base URL, a key with line breaks or other unprintable characters in it,
-    or a key file that others can read.
+    or a key file that others can read and whose rights cannot be changed.
     """
     base_url = find_base_url(environ)
-    from_environment = environ.get(KEY_VARIABLE, "").strip()
-    if from_environment:
-        return Account(base_url, _checked(from_environment, KEY_VARIABLE), KEY_VARIABLE)
-    config = _config_file(environ)
-    from_config = _key_in_config(config, urlsplit(base_url).netloc)
-    if from_config:
-        return Account(base_url, _checked(from_config, config.name), "Oxen's auth_config.toml")
     key_file = user_folder / KEY_FILE
-    if key_file.is_file():
-        return Account(base_url, _checked(_read_private(key_file), str(key_file)), f"the file {key_file}")
+    for place in places_of_key(user_folder, base_url, environ):
+        key = place.read()
+        if key:
+            return Account(base_url, key, place.source, key_file)
     return Account(base_url, None, key_file=key_file)
+
+
+def places_of_key(user_folder: Path, base_url: str, environ: Mapping[str, str] = os.environ) -> tuple[Place, ...]:
+    """The places that a key for `base_url` is looked for in; the first one that has a key gives it."""
+    host, key_file = urlsplit(base_url).netloc, user_folder / KEY_FILE
+    readers: tuple[tuple[str, str, Callable[[], str | None]], ...] = (
+        ("variable", KEY_VARIABLE, lambda: environ.get(KEY_VARIABLE, "").strip() or None),
+        ("oxen", f"Oxen's {_CONFIG_FILE}", lambda: _key_in_config(environ, host)),
+        ("file", f"the file {key_file}", lambda: read_key_file(key_file)),
+    )
+    return tuple(Place(name, source, partial(_checked, read, source)) for name, source, read in readers)
+
+
+def keep_key(user_folder: Path, key: str) -> None:
+    """Write a key to the pack's own file, where the next run finds it.
+
+    Raises Misconfigured for what cannot be a key, and OSError; nothing has changed then.
+    """
+    if not key or len(key) > _LONGEST or not is_sendable(key):
+        raise Misconfigured(
+            "That is no key: it is empty, longer than any, or has blanks, line breaks or other characters that cannot "
+            "be sent. Copy it again. Nothing was changed."
+        )
+    write_key_file(user_folder / KEY_FILE, key)
 
 
 def find_base_url(environ: Mapping[str, str] = os.environ) -> str:
@@ -113,25 +159,24 @@ def is_sendable(key: str) -> bool:
     return key.isascii() and key.isprintable() and " " not in key
 
 
-def _checked(key: str, where: str) -> str:
-    if not is_sendable(key):
-        raise Misconfigured(f"The API key in {where} contains spaces or unprintable characters; copy it again.")
+def _checked(read: Callable[[], str | None], source: str) -> str | None:
+    key = read()
+    if key is not None and not is_sendable(key):
+        raise Misconfigured(f"The API key in {source} contains spaces or unprintable characters; copy it again.")
     return key
 
 
-def _config_file(environ: Mapping[str, str]) -> Path:
+def _key_in_config(environ: Mapping[str, str], host: str) -> str | None:
     folder = environ.get("OXEN_CONFIG_DIR", "").strip()
-    base = Path(folder) if folder else Path.home() / ".config" / "oxen"
-    return base / "auth_config.toml"
-
-
-def _key_in_config(path: Path, host: str) -> str | None:
-    if not path.is_file():
-        return None
     try:
+        path = (Path(folder) if folder else Path.home() / ".config" / "oxen") / _CONFIG_FILE
+        if not path.is_file():
+            return None
         config: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except RuntimeError:  # a user who has no home
+        return None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        logger.warning("Oxen's auth_config.toml cannot be read and is ignored.")
+        logger.warning("Oxen's %s cannot be read and is ignored.", _CONFIG_FILE)
         return None
     entries = config.get("host_configs", [])
     for entry in entries if isinstance(entries, list) else []:
@@ -140,13 +185,3 @@ def _key_in_config(path: Path, host: str) -> str | None:
         if str(entry.get("host")).lower() == host:
             return str(entry["auth_token"]).strip() or None
     return None
-
-
-def _read_private(path: Path) -> str:
-    if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise Misconfigured(f"The key file {path} can be read by other users; run `chmod 600` on it.")
-    try:
-        # Windows' editors put a mark before the text
-        return path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError):
-        raise Misconfigured(f"The key file {path} cannot be read; write the key into it as plain text.") from None

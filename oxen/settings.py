@@ -89,6 +89,8 @@ class Settings:
     keep_days: age in days after which a collected result's file may go.
     allow_private_urls: let URL inputs reach private, loopback and link-local addresses.
     upload_repository: NAMESPACE/NAME of a public Oxen repository that "Oxen upload" writes to.
+    allow_key_page: let Settings > Kontext Bridge show and change the key and the limits also where ComfyUI serves
+    several users, or is reached under a public name without https.
     """
 
     max_in_flight: int = 8
@@ -98,9 +100,11 @@ class Settings:
     keep_days: int = 90
     allow_private_urls: bool = False
     upload_repository: str | None = None
+    allow_key_page: bool = False
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
+# What a TOML value, or a variable's text, means; a ValueError says what the setting takes.
+READERS: dict[str, Callable[[Any], Any]] = {
     "max_in_flight": _in_flight,
     "usd_per_run": _dollars,
     "usd_per_day": _dollars,
@@ -108,6 +112,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "keep_days": _positive,
     "allow_private_urls": _switch,
     "upload_repository": _repository,
+    "allow_key_page": _switch,
 }
 
 
@@ -118,23 +123,28 @@ def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
     """
     path = folder / SETTINGS_FILE
     given: dict[str, tuple[str, Any]] = {}
-    given.update({name: (f"{path}: {name}", value) for name, value in _read_toml(path).items()})
-    variables = {ENVIRONMENT_PREFIX + field.name.upper(): field.name for field in fields(Settings)}
+    given.update({name: (f"{path}: {name}", value) for name, value in read_toml(path).items()})
+    variables = {variable_of(field.name): field.name for field in fields(Settings)}
     for variable, value in environ.items():
         if variable.startswith(ENVIRONMENT_PREFIX) and variable != _FOLDER_VARIABLE and value.strip():
             given[variables.get(variable, variable)] = (variable, value)
     values: dict[str, Any] = {}
     for name, (where, value) in given.items():
-        if name not in _READERS:
-            raise Misconfigured(f"{where} is not a setting. Known settings: {', '.join(_READERS)}.")
+        if name not in READERS:
+            raise Misconfigured(f"{where} is not a setting. Known settings: {', '.join(READERS)}.")
         try:
-            values[name] = _READERS[name](value)
+            values[name] = READERS[name](value)
         except ValueError as error:
             raise Misconfigured(f"{where} is {value!r}; it takes {error}.") from None
     return Settings(**values)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def variable_of(name: str) -> str:
+    """The environment variable that goes before the file for this setting."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
     """What the file says, nothing where there is none."""
     try:
         # Notepad begins a file with a byte order mark.

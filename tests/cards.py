@@ -13,7 +13,7 @@ class Card:
     """A kind of GPU.
 
     row_wise: whether its torch was built with row-wise FP8 products, which none for Windows is. faster: the product
-    that is measured to be the faster one.
+    that is measured to be the faster one. triton: whether a compiler joins what quantises, as on Linux by default.
     """
 
     name: str
@@ -23,6 +23,7 @@ class Card:
     tensor_wise: bool = True
     holds_fp8: bool = True
     faster: Product = Product.ROWS
+    triton: bool = False
     memory: int = 24 * 2**30
 
 
@@ -30,6 +31,8 @@ RTX_20 = Card("RTX 2080 Ti", (7, 5))
 RTX_30 = Card("RTX 3090", (8, 6))
 RTX_40 = Card("RTX 4090", (8, 9))
 RTX_40_ON_WINDOWS = Card("RTX 4090 on Windows", (8, 9), row_wise=False)
+RTX_40_WITH_TRITON = Card("RTX 4090 with Triton", (8, 9), triton=True)
+RTX_40_ON_WINDOWS_WITH_TRITON = Card("RTX 4090 on Windows with Triton", (8, 9), row_wise=False, triton=True)
 RTX_40_BY_TENSOR = Card("RTX 4090, tensor-wise the faster", (8, 9), faster=Product.TENSOR)
 HOPPER = Card("H100", (9, 0))
 RTX_50 = Card("RTX 5090", (12, 0))

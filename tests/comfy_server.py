@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,11 +90,15 @@ class ComfyServer:
 
 @contextmanager
 def comfy_server_with(
-    packs: Mapping[str, Path], base: Path, environment: Mapping[str, str] | None = None, handles: int | None = None
+    packs: Mapping[str, Path],
+    base: Path,
+    environment: Mapping[str, str] | None = None,
+    handles: int | None = None,
+    arguments: Sequence[str] = (),
 ) -> Iterator[ComfyServer]:
     """A server on the CPU with these packs (folder name to folder) in its custom_nodes and nothing else.
 
-    handles: how many files it may have open.
+    handles: how many files it may have open. arguments: what else its command line says.
     """
     tree, python = comfyui()
     for folder in ("custom_nodes", "input", "models"):
@@ -106,7 +110,7 @@ def comfy_server_with(
         port = free.getsockname()[1]
     log = base / "log.txt"
     command = [python, "main.py", "--cpu", "--base-directory", base, "--listen", "127.0.0.1"]
-    command += ["--port", str(port), "--disable-auto-launch", "--disable-api-nodes"]
+    command += ["--port", str(port), "--disable-auto-launch", "--disable-api-nodes", *arguments]
     command += ["--database-url", f"sqlite:///{base / 'comfyui.db'}"]
     offline = {"HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     with log.open("wb") as out:

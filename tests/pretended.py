@@ -122,6 +122,22 @@ class Gpu:
         for counted in self._stretches:
             counted.waits.append(what)
 
+    def joined(
+        self, rows: torch.Tensor, mean: torch.Tensor | None, together: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a compiler makes of quantising: a kernel that reads and writes everything once.
+
+        One scale for all rows is known only when all have been read, so they are read by a second one.
+        """
+        inputs = [rows] if mean is None else [rows, mean]
+        out = torch.empty_like(rows, dtype=torch.float8_e4m3fn)
+        scale = self.empty(1 if together else len(rows), 1)
+        if together:
+            self.launch("joined scale", inputs, [scale])
+            inputs.append(scale)
+        self.launch("joined", inputs, [out] if together else [out, scale])
+        return out, scale
+
     def has(self, tensor: torch.Tensor) -> bool:
         return tensor.device.type == self.card.kind
 
@@ -209,8 +225,9 @@ def _nothing_known(gpu: Gpu) -> Iterator[None]:
     seconds = mock.patch.object(devices, "_seconds", lambda _, product: 0.5 if product is gpu.card.faster else 1.0)
     known = mock.patch.dict(devices._KNOWN, clear=True), mock.patch.dict(devices._HOLDS, holds, clear=True)
     writes = mock.patch.dict(quantising._WRITES, {gpu.device: True}, clear=True)
-    joins = mock.patch.dict(quantising._JOINS, {gpu.device: False}, clear=True)
-    with seconds, known[0], known[1], writes, joins:
+    joins = mock.patch.dict(quantising._JOINS, {gpu.device: gpu.card.triton}, clear=True)
+    joined = mock.patch.object(quantising, "_joined", gpu.joined)
+    with seconds, known[0], known[1], writes, joins, joined:
         yield
 
 

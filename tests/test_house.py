@@ -13,8 +13,9 @@ SHIM = ROOT / "headless" / "shim"
 
 # What each room may import besides itself. A wing is a folder in a room; rooms and wings alike run downwards only.
 MAY = {
-    "": {"nodes", "commands", "imaging", "kontext"},
+    "": {"nodes", "routes", "commands", "imaging", "kontext"},
     "nodes": {"editing", "host", "imaging", "kontext", "oxen"},
+    "routes": {"host", "oxen"},
     "headless": {"", "commands", "host", "nodes", "oxen", "standin"},
     "commands": set(),
     "host": set(),

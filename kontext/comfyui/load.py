@@ -29,7 +29,8 @@ from ..errors import CheckpointError
 from ..fp8.compilers import require_compiler
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
-from ..fp8.formats import FORMATS, quantise_rows
+from ..fp8.formats import E4M3, FORMATS, quantise_rows
+from ..fp8.quantising import join_on
 from .carried import carry
 from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
@@ -90,6 +91,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
     state: dict[str, torch.Tensor] = {}
     plans: dict[str, Plan] = {}
     always_read = {} if compiled else _always_read(checkpoint.size)
+    among_fp8 = compute is not Compute.STORAGE and _may_be_multiplied(checkpoint)
     for name, weights in _placed(checkpoint):
         state[f"{name}.weight"] = weights.weight
         state[f"{name}.bias"] = weights.bias
@@ -102,7 +104,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
             full_precision=weights.full_precision,
             centred=weights.role is Role.NORMED,
             number=None if weights.scale is None or weights.scale.ndim else weights.scale.item(),
-            among_fp8=compute is not Compute.STORAGE,
+            among_fp8=among_fp8,
             compiled=compiled,
             always_read=always_read.get(name),
         )
@@ -133,7 +135,9 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
 
 def _loaded(patcher: Any, device: torch.device, *_: Any) -> None:
     # A model may be sent to another GPU than it was loaded for, and inside a compiled graph none can be tried.
-    fp8_on(device)
+    if fp8_on(device).product is not None and device.type == "cuda":
+        # Settled already, unless there was no room for it with an earlier model.
+        join_on(device)
 
 
 def _always_read(size: Size) -> dict[str, int]:
@@ -143,6 +147,12 @@ def _always_read(size: Size) -> dict[str, int]:
     last = f"single_blocks.{size.singles - 1}"
     # The first layer gives query, key and value, which attention mixes, and then what only its own row needs.
     return {f"{last}.linear1": 3 * size.hidden, f"{last}.linear2": 0}
+
+
+def _may_be_multiplied(checkpoint: Checkpoint) -> bool:
+    """Whether any layer's weight is one that FP8 products take."""
+    blocks = [weights for weights in checkpoint.linears.values() if weights.role.in_block]
+    return not checkpoint.is_fp8 or any(one.weight.dtype == E4M3 and not one.full_precision for one in blocks)
 
 
 def _compile(patcher: Any, size: Size) -> None:

@@ -227,7 +227,8 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
             wrappers = [f for f in self.weight_function if not isinstance(f, comfy.model_patcher.LowVramPatch)]
             with self._resident(x) as (weight, bias):
                 if wrappers or self.dense:
-                    return functional.linear(x, self._written_out(weight, x, wrappers), bias)
+                    full = self._written_out(weight, x, wrappers)
+                    return self._each_by_itself(x, lambda pictures: functional.linear(pictures, full, bias))
                 out = self._product(x, weight, bias, rows)
         if self.patches.beside is not None:
             self._brought(self.patches.beside, x.device).add_to(out, x)
@@ -261,7 +262,9 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         always = self.plan.always_read
         if rows is None or always is None:
             return self._multiply(x, weight, scale, bias)
-        out = x.new_zeros(*x.shape[:-1], self.out_features)
+        out = x.new_empty(*x.shape[:-1], self.out_features)
+        for unread in slice(0, rows.start), slice(rows.stop, None):
+            out[:, unread, always:] = 0
         for at, outputs in (slice(None), slice(0, always)), (rows, slice(always, self.out_features)):
             if outputs.start < outputs.stop:
                 out[:, at, outputs] = self._multiply(x[:, at], *rows_of(outputs, weight, scale, bias))
@@ -271,17 +274,22 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         self, x: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor | None, bias: torch.Tensor | None
     ) -> torch.Tensor:
         plan = self.plan
-        if len(x) > 1 and plan.compute is Compute.STORAGE and plan.among_fp8 and fp8_on(x.device).product is not None:
-            # More rows at once may differ in the last digit, and FP8 products make much of it.
-            return torch.cat([self._multiply(picture, weight, scale, bias) for picture in x.chunk(len(x))])
-        if scale is None:
-            return functional.linear(x, weight.to(x.dtype), bias)
         demanded = plan.compute is Compute.FP8
-        found = None if plan.compute is Compute.STORAGE or not fits_fp8(weight) else fp8_on(x.device)
-        if found is None or (found.product is None and not demanded):
-            return widened(x, weight, scale, bias, number=plan.number)
-        inputs = (x, weight, scale, bias, found.required())
-        return multiply(*inputs, centred=plan.centred, demanded=demanded, number=plan.number)
+        can = scale is not None and plan.compute is not Compute.STORAGE and fits_fp8(weight)
+        found = fp8_on(x.device) if can else None
+        if scale is not None and found is not None and (found.product is not None or demanded):
+            inputs = (x, weight, scale, bias, found.required())
+            return multiply(*inputs, centred=plan.centred, demanded=demanded, number=plan.number)
+        if scale is None:
+            return self._each_by_itself(x, lambda pictures: functional.linear(pictures, weight.to(x.dtype), bias))
+        return self._each_by_itself(x, lambda pictures: widened(pictures, weight, scale, bias, number=plan.number))
+
+    def _each_by_itself(self, x: torch.Tensor, compute: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """What this layer makes of the pictures x [B, ..., K], one by one where other layers multiply in FP8."""
+        # More rows at once may differ in the last digit, and FP8 products make much of it.
+        if len(x) > 1 and self.plan.among_fp8 and fp8_on(x.device).product is not None:
+            return torch.cat([compute(picture) for picture in x.chunk(len(x))])
+        return compute(x)
 
     @contextmanager
     def _resident(self, x: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
@@ -314,20 +322,18 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         return full
 
     def _patched(self, weight: torch.Tensor) -> torch.Tensor:
-        """The numbers that `weight` stands for, in float32, with all patches but the branches."""
+        """The numbers that `weight` stands for, in float32, with all patches."""
         full = self.convert_weight(weight).to(torch.float32, copy=self.weight_scale is None)
         if self.dense:
             full = comfy.lora.calculate_weight(list(self.dense), full, "", intermediate_dtype=torch.float32)
+        for branch in self.branches:
+            branch.add_to_weight(full)
         return full
 
     def number(self) -> torch.Tensor:
         """The numbers that this layer multiplies by: its weight's, with its patches."""
-        if not self.patches:
-            return self.convert_weight(self.weight.detach())
-        full = self._patched(self.weight.detach())
-        for branch in self.branches:
-            branch.add_to_weight(full)
-        return full
+        weight = self.weight.detach()
+        return self._patched(weight) if self.patches else self.convert_weight(weight)
 
     def convert_weight(self, weight: torch.Tensor, inplace: bool = False, **_: Any) -> torch.Tensor:
         """What ComfyUI asks for to read a weight, when merging models for one: the numbers that `weight` stands for."""

@@ -20,6 +20,7 @@ import torch
 from ..checkpoint.layers import LATENT_CHANNELS
 from ..edit import LatentEdit
 from ..errors import BadRequest, NonFinite, OutOfMemory
+from ..fp8.failures import is_out_of_memory
 from ..latents import noise
 from ..schedule import schedule
 
@@ -118,7 +119,7 @@ def _memory_errors_explained(model: Any, edit: LatentEdit, references: Sequence[
 def _is_memory(error: RuntimeError) -> bool:
     # ComfyUI also knows drivers that call it something else.
     judge = getattr(comfy.model_management, "is_oom", None)
-    return isinstance(error, torch.OutOfMemoryError) or (judge is not None and bool(judge(error)))
+    return is_out_of_memory(error) or (judge is not None and bool(judge(error)))
 
 
 def _needed(model: Any, edit: LatentEdit, references: Sequence[torch.Tensor]) -> int:

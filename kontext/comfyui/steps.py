@@ -141,12 +141,12 @@ def _around(
     steps: Steps | None = getattr(executor.class_obj, _ATTRIBUTE, None)
     if steps is None or not _is_plain(options, more):
         return executor(x, timestep, context, y, guidance, ref_latents, control, options, **more)
-    if y is not None and guidance is not None:
-        place = _place(steps, executor.class_obj, x.dtype, timestep, y, guidance, options["sample_sigmas"])
-        steps.current, steps.index = place or (None, 0)
-    if not options.get("patches"):
-        steps.read = _read(context, x, ref_latents or [])
     try:
+        if y is not None and guidance is not None:
+            place = _place(steps, executor.class_obj, x.dtype, timestep, y, guidance, options["sample_sigmas"])
+            steps.current, steps.index = place or (None, 0)
+        if not options.get("patches"):
+            steps.read = _read(context, x, ref_latents or [])
         return executor(x, timestep, context, y, guidance, ref_latents, control, options, **more)
     finally:
         steps.current = steps.read = None

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import UnsupportedDevice
-from .failures import REFUSALS, first_line, is_about_the_machine
+from .failures import REFUSALS, first_line, is_about_the_machine, is_out_of_memory
 from .formats import E4M3, FORMATS, Product, Rows, quantise_input
 from .products import scaled_mm, widened
 from .quantising import join_on
@@ -167,10 +167,31 @@ def _find(device: torch.device) -> Ability:
     if nvidia and torch.cuda.get_device_capability(device) == (8, 9) and _version() < (2, 12):
         # https://github.com/pytorch/pytorch/issues/177651
         return Ability(Product.TENSOR, "tensor-wise, for row-wise ones before torch 2.12 disregard the stream here")
-    return _faster(_seconds(device, Product.ROWS), _seconds(device, Product.TENSOR))
+    try:
+        return _faster(_timed(device, Product.ROWS), _timed(device, Product.TENSOR))
+    # Timing is no need: whatever else is on the GPU, the model can be loaded.
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        logger.info("There is no room on %s to time FP8 products: %s", name_of(device), first_line(error))
+        return Ability(Product.ROWS, "row-wise, untimed, since memory was full")
+
+
+def _timed(device: torch.device, product: Product) -> float:
+    """Its seconds; without end where it fails at a layer's size."""
+    try:
+        return _seconds(device, product)
+    except REFUSALS as error:
+        if is_about_the_machine(error):
+            raise
+        logger.info("The %s FP8 product fails on %s: %s", product.value, name_of(device), first_line(error))
+        return math.inf
 
 
 def _faster(by_row: float, by_tensor: float) -> Ability:
+    if math.inf in (by_row, by_tensor):
+        product, other = (Product.TENSOR, Product.ROWS) if by_row > by_tensor else (Product.ROWS, Product.TENSOR)
+        return Ability(product, f"{product.value}, for {other.value} fails at the size of a layer")
     times = f"a layer takes {by_row * 1e3:.2f} ms row-wise and {by_tensor * 1e3:.2f} ms tensor-wise"
     if by_tensor < _CLEARLY_FASTER * by_row:
         return Ability(Product.TENSOR, f"tensor-wise, the faster: {times}")

@@ -14,6 +14,8 @@ E5M2 = torch.float8_e5m2
 FORMATS = {E4M3: "float8_e4m3fn", E5M2: "float8_e5m2"}
 # Widening a signed byte copies its sign bit into bit 14 after the shift.
 _WITHOUT_SIGN_COPY = ~(1 << 14)
+# Of a picture of so many rows every eighth tells their mean closely enough.
+_MANY, _EVERY = 4096, 8
 # The smallest bit pattern, sign apart, that is no finite number.
 _FIRST_NONFINITE = {E4M3: 0x7F, E5M2: 0x7C}
 
@@ -78,7 +80,10 @@ def _centred(rows: torch.Tensor, product: Product) -> Rows:
     all rows, and that part can be multiplied apart, once. It is only for such rows, which are all of one size: small
     ones among large would be rounded by the size of the mean. One scale serves them all where a product takes no more.
     """
-    mean = rows.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
+    # Whatever is taken out is put back exactly, so it need not be quite the mean: reading all rows for it would be a
+    # pass more over them. A compiler would make a graph for few rows and one for many.
+    some = rows[::_EVERY] if len(rows) >= _MANY and not torch.compiler.is_compiling() else rows
+    mean = some.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
     first, first_scale = quantise_rows(mean.float())
     second, second_scale = quantise_rows(mean.float() - first.float() * first_scale)
     # Kernels like 16 rows at least; and not every torch stacks FP8, but bytes it does.

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .failures import REFUSALS, first_line, is_about_the_machine
+from .failures import REFUSALS, first_line, is_about_the_machine, is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,12 @@ def join_on(device: torch.device) -> None:
         try:
             with torch.inference_mode():
                 why = _compared(device, _joined, _USUAL, *_TRIED) or _slower(device)
-        except torch.OutOfMemoryError as error:
+        # A compiler wraps what its kernels raise.
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
             logger.info("Quantising on %s: there is no room for trying one kernel: %s", device, first_line(error))
-            return  # tried again with the next model
+            return  # tried again when a model is loaded
     _JOINS[device] = why is None
     logger.info("Quantising on %s: %s", device, "in one kernel" if why is None else f"in several kernels ({why})")
 

@@ -100,7 +100,7 @@ class Denoiser:
         text, references = self._embedded or self._embed()
         rotary = self._rotate() if self._rotary is None else self._rotary
         batch = tokens.shape[0]
-        image = model.x_embedder(tokens.to(self.device, self.dtype))
+        image = _each_by_itself(model.x_embedder, tokens.to(self.device, self.dtype))
         image = torch.cat([image, *(reference.expand(batch, -1, -1) for reference in references)], dim=1)
         text = text.expand(batch, -1, -1)
         for block, (of_text, of_image) in zip(model.transformer_blocks, modulation.doubles, strict=True):
@@ -116,13 +116,12 @@ class Denoiser:
         else:
             x = self._single(block, x, of_block[:, at], rotary)[:, first:end]
         scale, shift = modulation.final[:, at]
-        velocity: torch.Tensor = model.proj_out(blocks.modulate(x, shift, scale))
-        return velocity.float()
+        return _each_by_itself(model.proj_out, blocks.modulate(x, shift, scale)).float()
 
     def _embed(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        text = self._model.context_embedder(self._conditioning.text.to(self.device, self.dtype))
-        references = [self._model.x_embedder(tokens.to(self.device, self.dtype)) for tokens in self._references]
-        return text, references
+        text = _each_by_itself(self._model.context_embedder, self._conditioning.text.to(self.device, self.dtype))
+        references = [tokens.to(self.device, self.dtype) for tokens in self._references]
+        return text, [_each_by_itself(self._model.x_embedder, tokens) for tokens in references]
 
     def _rotate(self) -> torch.Tensor:
         length = self._conditioning.text.shape[1]
@@ -157,6 +156,13 @@ class Denoiser:
         pooled = self._conditioning.pooled.to(self.device, torch.float32)
         moment = _two_layers(embed.timestep_embedder, time) + _two_layers(embed.guidance_embedder, guidance)
         return (moment[:, None] + _two_layers(embed.text_embedder, pooled)[None]).flatten(0, 1)
+
+
+def _each_by_itself(layer: Linear, x: torch.Tensor) -> torch.Tensor:
+    """What a layer makes of each picture of x [B, L, K]: more rows at once may differ in the last digit."""
+    # The layers of the blocks multiply in FP8, which makes much of it.
+    outs: list[torch.Tensor] = [layer(picture) for picture in x.chunk(len(x))]
+    return outs[0] if len(outs) == 1 else torch.cat(outs)
 
 
 def _two_layers(embedder: Any, x: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import OutOfMemory
+from ..fp8.failures import is_out_of_memory
 
 _MEMINFO = Path("/proc/meminfo")
 
@@ -38,7 +39,9 @@ def reported(device: torch.device, needed: int, purpose: str, remedy: str) -> It
     """Turns the device's own out-of-memory error into OutOfMemory. needed: an estimate in bytes."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         free = free_bytes(device) or 0
         raise OutOfMemory(_text(purpose, needed, free, device, remedy), needed, free) from error
 

@@ -187,9 +187,13 @@ class Client:
         data = reply.get("data") if isinstance(reply, dict) else None
         return tuple(read_model(entry) for entry in (data if isinstance(data, list) else []))
 
-    def username(self) -> str:
-        """The name of the key's user (GET /api/users/me), the cheapest check of a key known."""
-        reply = self.transport.redact.value(self.transport.send("GET", "/api/users/me").json())
+    def username(self, *, within: float | None = None) -> str:
+        """The name of the key's user (GET /api/users/me), the cheapest check of a key known; within: as in `row`."""
+        if within is None:
+            answer = self.transport.send("GET", "/api/users/me")
+        else:
+            answer = self.transport.send("GET", "/api/users/me", seconds=within, patient=False)
+        reply = self.transport.redact.value(answer.json())
         user = reply.get("user") if isinstance(reply, dict) else None
         name = user.get("username") if isinstance(user, dict) else None
         if not isinstance(name, str) or not name:

@@ -23,9 +23,10 @@ from ..api.replies import read_amount
 from ..api.request import EditParameters
 from ..control import Control, Deadline
 from ..errors import LocalTrouble, Misconfigured, TimedOut, UnexpectedReply
+from ..private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, make_private
 from .locks import hold
 from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, text_digest
-from .store import PRIVATE_FILE, PRIVATE_FOLDER, Store, make_folder, make_private
+from .store import Store
 
 FILE_NAME = "ledger.sqlite3"
 DAY_SECONDS = 86400.0

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PRIVATE_FILE = 0o600
-PRIVATE_FOLDER = 0o700
-_PART = ".part"
+from ..private_files import PART, PRIVATE_FOLDER, make_folder, make_private, write_durably
+
 # No file takes this long to write, so that an older one has lost its writer.
 _TORN_SECONDS = 3600.0
 
@@ -41,7 +38,7 @@ class Store:
                 if path.stat().st_size == len(data) and path.read_bytes() == data:
                     break
                 continue
-            _write_durably(path, data)
+            write_durably(path, data)
             break
         return name
 
@@ -59,11 +56,11 @@ class Store:
 
     def any(self, stem: str) -> str | None:
         """The name of a file of this owner, whatever it ends in; None where there is none."""
-        return next((path.name for path in sorted(self.folder.glob(f"{stem}.*")) if path.suffix != _PART), None)
+        return next((path.name for path in sorted(self.folder.glob(f"{stem}.*")) if path.suffix != PART), None)
 
     def names(self) -> list[str]:
         """The names of all whole files of owners, which are numbers; a desktop leaves others in any folder."""
-        return [path.name for path in self.folder.glob("[0-9]*") if path.suffix != _PART and path.is_file()]
+        return [path.name for path in self.folder.glob("[0-9]*") if path.suffix != PART and path.is_file()]
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove files; one that stays, as Windows keeps what another program shows, is told after all others went."""
@@ -78,7 +75,7 @@ class Store:
 
     def remove_torn(self) -> None:
         """Remove what runs that were killed while writing a file left behind."""
-        for path in self.folder.glob("*" + _PART):
+        for path in self.folder.glob("*" + PART):
             with contextlib.suppress(FileNotFoundError, PermissionError):  # somebody else removes or reads it
                 if time.time() - path.stat().st_mtime > _TORN_SECONDS:
                     path.unlink()
@@ -89,38 +86,3 @@ def _names(stem: str, suffix: str) -> Iterator[str]:
     yield f"{stem}.{suffix}"
     for number in itertools.count(2):
         yield f"{stem}-{number}.{suffix}"
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that only its owner can look into, where it is not there."""
-    if not folder.is_dir():
-        folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
-
-
-def make_private(path: Path, mode: int) -> None:
-    """Take from others what an older version, or a hand-made folder, left open to them; as far as that is allowed."""
-    with contextlib.suppress(OSError):
-        if os.name == "posix" and path.stat().st_mode & 0o077:
-            path.chmod(mode)
-
-
-def _write_durably(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all, and have it on the disk before returning."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}-{threading.get_ident()}{_PART}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
-    try:
-        with open(os.open(temporary, flags, PRIVATE_FILE), "wb") as file:  # noqa: PTH123  # of a handle
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

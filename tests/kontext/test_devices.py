@@ -4,6 +4,7 @@ import logging
 
 import pytest
 import torch
+import torch._dynamo  # here, for it remembers torch's functions as they are when it is imported
 from kontext_bridge.kontext.errors import UnsupportedDevice
 from kontext_bridge.kontext.fp8 import devices
 from kontext_bridge.kontext.fp8.compute import Compute, Linear, project
@@ -171,6 +172,83 @@ def test_full_memory_or_a_wrong_input_do_not_take_fp8_away(monkeypatch):
     assert ability(CPU).product is Product.ROWS
 
 
+# What a GPU itself reports; the rest of such a text names pages and variables.
+CANNOT = ["no kernel image is available for execution on the device", "operation not supported", "invalid argument"]
+BROKEN = ["an illegal memory access was encountered", "unspecified launch failure", "out of memory"]
+
+
+def reported(what):
+    def report(*_, **__):
+        raise torch.AcceleratorError(f"CUDA error: {what}\nCompile with `TORCH_USE_CUDA_DSA` to enable assertions.")
+
+    return report
+
+
+@pytest.mark.parametrize("what", CANNOT)
+def test_a_gpu_that_itself_reports_what_its_torch_was_built_without_only_stores(monkeypatch, what):
+    monkeypatch.setattr(torch, "_scaled_mm", reported(what))
+    assert ability(CPU).product is None and what in ability(CPU).why
+    devices._KNOWN[CPU] = Ability(Product.ROWS, "row-wise")
+    weight, scale, bias = make()
+    out = devices.multiply(even(), weight, scale, bias, Product.ROWS, centred=True, demanded=False)
+    assert relative(out, functional.linear(even(), dequantise(weight, scale, torch.float32), bias)) < 1e-5
+    assert ability(CPU).product is None and "has failed" in ability(CPU).why
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_gpu_that_has_failed_as_a_whole_is_not_said_to_lack_fp8(monkeypatch, what):
+    monkeypatch.setattr(torch, "_scaled_mm", reported(what))
+    with pytest.raises(torch.AcceleratorError):
+        ability(CPU)
+    assert CPU not in devices._KNOWN
+    devices._KNOWN[CPU] = Ability(Product.ROWS, "row-wise")
+    with pytest.raises(torch.AcceleratorError):
+        devices.multiply(even(), *make(), Product.ROWS, centred=True, demanded=False)
+    assert ability(CPU).product is Product.ROWS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasLtCreate(&handle)`",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+    ],
+)
+def test_full_memory_by_another_name_does_not_take_fp8_away(monkeypatch, text):
+    def full(*_, **__):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch, "_scaled_mm", full)
+    with pytest.raises(RuntimeError):
+        ability(CPU)
+    assert CPU not in devices._KNOWN
+
+
+def test_a_product_that_fails_on_one_device_is_still_taken_on_another(monkeypatch, caplog):
+    other = torch.device("meta")
+    devices._KNOWN.update({CPU: Ability(Product.ROWS, "row-wise"), other: Ability(Product.ROWS, "row-wise")})
+    there = []
+
+    def fails_here(left, *arguments, **options):
+        if left.device == CPU:
+            raise RuntimeError("no FP8 here")
+        there.append(left.shape)
+        return REAL(left, *arguments, **options)
+
+    monkeypatch.setattr(torch, "_scaled_mm", fails_here)
+    weight, scale, bias = make()
+    inputs = (even(), weight, scale, bias)
+    with caplog.at_level(logging.WARNING):
+        for device in CPU, other, CPU, other:
+            product = ability(device).product
+            if product is not None:
+                moved = (tensor.to(device) for tensor in inputs)
+                devices.multiply(*moved, product, centred=False, demanded=False)
+    assert ability(CPU).product is None and ability(other).product is Product.ROWS
+    assert len(there) == 2 and sum("no FP8 here" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_a_clearly_faster_product_is_taken_and_a_nearly_alike_one_is_not():
     assert devices._faster(1.0e-3, 0.5e-3).product is Product.TENSOR
     assert devices._faster(1.0e-3, 0.95e-3).product is Product.ROWS
@@ -179,11 +257,16 @@ def test_a_clearly_faster_product_is_taken_and_a_nearly_alike_one_is_not():
 
 def pretend(monkeypatch, capability, version="2.13.0", refused=(), seconds=(1.0, 0.5)):
     """A CUDA device of this kind; gives what is chosen on it."""
+    monkeypatch.setattr(devices, "_seconds", lambda _, product: seconds[product is Product.TENSOR])
+    return timed(monkeypatch, capability, version, refused)
+
+
+def timed(monkeypatch, capability=(9, 0), version="2.13.0", refused=()):
+    """The same, with products timed as they are."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA Pretended")
     monkeypatch.setattr(torch, "__version__", version)
     monkeypatch.setattr(devices, "_refusal", lambda _, product: "not built" if product in refused else None)
-    monkeypatch.setattr(devices, "_seconds", lambda _, product: seconds[product is Product.TENSOR])
     return ability(torch.device("cuda", 0))
 
 
@@ -214,6 +297,36 @@ def test_where_both_work_the_clock_decides_unless_row_wise_is_known_to_be_wrong(
     assert pretend(monkeypatch, (8, 9), version="2.12.0a0+git1", seconds=(0.5, 1.0)).product is Product.ROWS
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("full"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), ValueError("too many rows")]
+)
+def test_products_that_cannot_be_timed_end_no_load(monkeypatch, error):
+    def untimed(_, product):
+        raise error
+
+    monkeypatch.setattr(devices, "_seconds", untimed)
+    found = timed(monkeypatch)
+    assert found.product is Product.ROWS and "inf" not in found.why
+
+
+@pytest.mark.parametrize(("failing", "taken"), [(Product.ROWS, Product.TENSOR), (Product.TENSOR, Product.ROWS)])
+def test_a_product_that_fails_only_at_the_size_of_a_layer_is_not_taken(monkeypatch, failing, taken):
+    def seconds(_, product):
+        if product is failing:
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+        return 1.0
+
+    monkeypatch.setattr(devices, "_seconds", seconds)
+    found = timed(monkeypatch)
+    assert found.product is taken and "size of a layer" in found.why
+
+
+def test_a_gpu_that_fails_while_products_are_timed_is_not_hidden(monkeypatch):
+    monkeypatch.setattr(devices, "_seconds", reported(BROKEN[0]))
+    with pytest.raises(torch.AcceleratorError):
+        timed(monkeypatch)
+
+
 def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
     assert devices.holds_fp8(CPU)
     # There is none in this computer, which is told in the same way as a Mac that has no 8-bit floats.
@@ -228,6 +341,17 @@ def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
 
     devices._HOLDS.clear()
     monkeypatch.setattr(torch.Tensor, "to", as_a_mac)
+    assert not devices.holds_fp8(CPU)
+
+
+def test_a_device_whose_8_bit_floats_are_other_numbers_is_said_to_have_none(monkeypatch):
+    real = torch.Tensor.to
+
+    def twice(tensor, *arguments, **options):
+        out = real(tensor, *arguments, **options)
+        return out * 2 if tensor.dtype in FORMATS and out.dtype not in FORMATS else out
+
+    monkeypatch.setattr(torch.Tensor, "to", twice)
     assert not devices.holds_fp8(CPU)
 
 

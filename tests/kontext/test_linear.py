@@ -4,6 +4,7 @@ import pytest
 import torch
 from alone import succeeds_alone
 from kontext_bridge.kontext.errors import NonFinite, UnsupportedDevice
+from kontext_bridge.kontext.fp8 import formats
 from kontext_bridge.kontext.fp8.compute import Branch, Compute, Linear, multiplies_fp8_rows, project, require_finite
 from kontext_bridge.kontext.fp8.formats import (
     E4M3,
@@ -72,6 +73,23 @@ def test_what_the_rows_after_a_layer_norm_have_in_common_is_not_rounded_to_fp8()
     apart = (linear(x + shift) - expected(linear, x + shift)).norm() / (linear(x) - expected(linear, x)).norm()
     assert apart < 5, "rounding all of it to FP8 would make it twenty"
     assert relative(linear(shift[None]), expected(linear, shift[None])) < 4e-3, "a single row is all mean"
+
+
+@pytest.mark.parametrize("product", Product)
+def test_the_mean_of_a_large_picture_is_close_enough_from_some_of_its_rows(product, monkeypatch):
+    linear, shift = make(n=32, k=128), torch.randn(128) * 20
+    # Neighbours are alike, as they are in a picture, and the first rows are a text's.
+    size = torch.linspace(0.5, 2, 4608)[:, None]
+    x = (torch.randn(576, 128).repeat_interleave(8, 0) * size + shift)[None].to(torch.bfloat16)
+    truth = expected(linear, x.float())
+
+    def strayed():
+        rows = quantise_input(x, product, centred=True)
+        return relative(scaled_mm(x, rows, linear.weight, linear.scale, linear.bias, product).float(), truth)
+
+    found = strayed()
+    monkeypatch.setattr(formats, "_MANY", 10**9)
+    assert found < 1.01 * strayed()
 
 
 @pytest.mark.parametrize("centred", [False, True])

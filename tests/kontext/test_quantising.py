@@ -160,6 +160,19 @@ def test_memory_that_is_full_while_one_kernel_is_tried_ends_no_load_and_settles_
     assert quantising._JOINS == {CPU: True}
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, torch.AcceleratorError])
+def test_full_memory_that_a_compiler_has_wrapped_ends_no_load_and_settles_nothing(triton, monkeypatch, kind):
+    def full(*_):
+        raise kind("backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 50.00 MiB")
+
+    with monkeypatch.context() as crowded:
+        crowded.setattr(quantising, "_joined", full)
+        join_on(CPU)
+    assert quantising._JOINS == {}
+    join_on(CPU)
+    assert quantising._JOINS == {CPU: True}
+
+
 def test_joined_is_compiled_once_for_all_sizes_references_and_batches(triton):
     join_on(CPU)
     assert quantising._JOINS == {CPU: True}

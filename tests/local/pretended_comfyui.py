@@ -78,6 +78,13 @@ def with_lora(model: Any, rank: int = 16) -> Any:
     return comfy.sd.load_lora_for_models(model, None, tensors, 0.8, 0)[0]
 
 
+def with_a_changed_weight(model: Any) -> Any:
+    """The model with a patch that is no LoRA on one of its layers, which is written out at each use."""
+    changed, name = model.clone(), "diffusion_model.single_blocks.0.linear2.weight"
+    changed.add_patches({name: ("diff", (torch.empty(KONTEXT.hidden, 5 * KONTEXT.hidden),))}, 0.5)
+    return changed
+
+
 def conditioning(references: int = 1, side: int = 128) -> list[Any]:
     options = {
         "pooled_output": torch.empty(1, KONTEXT.pooled),
@@ -87,7 +94,9 @@ def conditioning(references: int = 1, side: int = 128) -> list[Any]:
     return [[torch.empty(1, TEXT, KONTEXT.context), options]]
 
 
-def steps_of(gpu: Gpu, model: Any, *, steps: int = 3, references: int = 1, side: int = 128) -> list[Counted]:
+def steps_of(
+    gpu: Gpu, model: Any, *, steps: int = 3, references: int = 1, side: int = 128, batch: int = 1
+) -> list[Counted]:
     """What each step of an edit takes, from ComfyUI's own KSampler."""
     # ComfyUI itself brings the conditioning to the GPU at every step, just before.
     kind, counted = type(model.model.diffusion_model), []
@@ -100,7 +109,7 @@ def steps_of(gpu: Gpu, model: Any, *, steps: int = 3, references: int = 1, side:
         counted.append(step)
         return out
 
-    positive, latent = conditioning(references, side), {"samples": torch.zeros(1, 16, side, side)}
+    positive, latent = conditioning(references, side), {"samples": torch.zeros(batch, 16, side, side)}
     with mock.patch.object(kind, "forward", forward):
         nodes.KSampler().sample(model, 7, steps, 1.0, "euler", "simple", positive, positive, latent)
     assert len(counted) == steps

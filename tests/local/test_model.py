@@ -270,10 +270,15 @@ def test_fp8_bytes_that_a_cast_of_the_whole_model_changes_are_noticed(ask: Ask) 
 
 @question
 def built_again_for_another_gpu() -> Any:
-    model = ours()
-    function, arguments = model.cached_patcher_init[:2]
-    return bool(torch.equal(run(function(*arguments)), run(model)))
+    told = {}
+    for compute in Compute.AUTO, Compute.STORAGE, Compute.FP8:
+        model = ours(compute=compute)
+        function, arguments = model.cached_patcher_init[:2]
+        again = function(*arguments)
+        plans = [[layer.plan for _, layer in comfyui_patches.layers_of(one)] for one in (model, again)]
+        told[compute.value] = [bool(torch.equal(run(again), run(model))), plans[0] == plans[1]]
+    return told
 
 
 def test_a_model_that_comfyui_cannot_build_once_more_is_noticed(ask: Ask) -> None:
-    assert ask(built_again_for_another_gpu) is True
+    assert ask(built_again_for_another_gpu, FP8) == {kind: [True, True] for kind in ("auto", "storage", "fp8")}

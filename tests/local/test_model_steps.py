@@ -49,7 +49,11 @@ def foreseen_steps() -> Any:
     more, other = modulation_runs(lambda model: run(model, conditioning(REFERENCE, seed=4)), model)
     aside, every = modulation_runs(lambda model: run(replaced(model)), model)
     between = modulation_runs(lambda model: run(model, sampler="dpm_2"), model)[0]
+    stronger = [[text, {**options, "guidance": 5.0}] for text, options in POSITIVE]
+    run(model)
+    guided_more = run(model, stronger)
     return {
+        "another guidance": [apart(guided_more, run(without(model), stronger)), apart(guided_more, first)],
         "rows a layer": sorted(set(once)),
         "layers": len(once),
         "again": len(again),
@@ -72,6 +76,11 @@ def test_modulation_that_is_computed_again_in_every_step_is_noticed(ask: Ask) ->
 def test_foreseen_modulation_that_changes_the_picture_is_noticed(ask: Ask) -> None:
     told = ask(foreseen_steps)
     assert max(told["apart"], told["guided"], told["another prompt"][1], told["unannounced levels"]) < SAME
+
+
+def test_modulation_that_was_foreseen_for_another_guidance_is_noticed(ask: Ask) -> None:
+    strayed, changed = ask(foreseen_steps)["another guidance"]
+    assert strayed < SAME and changed > 1e-4
 
 
 @question

@@ -143,7 +143,7 @@ def test_no_key_is_said_with_every_place_to_put_one_and_nothing_is_sent(
     bench: Any, images: Any, node: str, monkeypatch: Any
 ) -> None:
     monkeypatch.delenv("OXEN_API_KEY")
-    with pytest.raises(OxenError, match=r"No Oxen.ai API key.*OXEN_API_KEY.*oxen_api_key"):
+    with pytest.raises(OxenError, match=r"^No Oxen.ai key: Settings > Kontext Bridge\..*OXEN_API_KEY.*oxen_api_key"):
         bench.run(node, image=images(), prompt="a hat")
     assert bench.server.requests == []
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import traceback
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def test_without_a_key_the_error_names_every_place_to_put_one(places: Places) ->
     with pytest.raises(Misconfigured) as raised:
         account.require_key()
     path = str(places.user / KEY_FILE)
+    assert str(raised.value).startswith("No Oxen.ai key: Settings > Kontext Bridge. Nothing was sent.")
     for word in ("OXEN_API_KEY", "oxen config --auth hub.oxen.ai", path, "https://oxen.ai/settings/profile"):
         assert word in str(raised.value)
 
@@ -89,12 +91,59 @@ def test_an_account_does_not_show_its_key(places: Places) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610])
-def test_a_key_file_that_others_can_reach_is_refused(places: Places, mode: int) -> None:
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o610, 0o777])
+def test_a_key_file_that_others_can_reach_is_put_right_and_that_is_logged(
+    places: Places, mode: int, caplog: pytest.LogCaptureFixture
+) -> None:
     places.file(mode=mode)
-    with pytest.raises(Misconfigured, match=r"chmod 600") as raised:
+    assert places.find().key == FILE_KEY
+    path = places.user / KEY_FILE
+    assert path.stat().st_mode & 0o7777 == 0o600
+    assert [str(path) in record.getMessage() for record in caplog.records] == [True]
+    assert places.find().key == FILE_KEY and len(caplog.records) == 1
+    assert FILE_KEY not in caplog.text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_a_key_file_that_cannot_be_put_right_is_taken_from_a_private_folder_alone(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.file(mode=0o644)
+
+    def not_permitted(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", not_permitted)
+    monkeypatch.setattr(os, "chmod", not_permitted)
+    subprocess.run(["chmod", "755", places.user], check=True)
+    with pytest.raises(Misconfigured, match=r"chmod 600.*Nothing was sent") as raised:
         places.find()
     assert str(places.user / KEY_FILE) in str(raised.value)
+    subprocess.run(["chmod", "700", places.user], check=True)
+    assert places.find().key == FILE_KEY
+    assert (places.user / KEY_FILE).stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file modes")
+def test_a_disk_that_keeps_no_modes_does_not_pass_for_a_private_one(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places.file(mode=0o644)
+    places.user.chmod(0o755)
+    monkeypatch.setattr(Path, "chmod", lambda *_, **__: None)
+    with pytest.raises(Misconfigured, match="chmod 600"):
+        places.find()
+
+
+def test_a_user_without_a_home_can_still_have_a_key_file(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    del places.environ["OXEN_CONFIG_DIR"]
+    assert places.find().key is None
+    places.file()
+    assert places.find().key == FILE_KEY
 
 
 @pytest.mark.skipif(os.name != "posix", reason="file modes")

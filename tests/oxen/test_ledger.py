@@ -155,7 +155,7 @@ def out_of_room(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         raise FULL if where != "file" else OSError(28, "No space left on device")
 
     if where == "file":
-        monkeypatch.setattr(store_module, "_write_durably", fail)
+        monkeypatch.setattr(store_module, "write_durably", fail)
     elif where == "all after sending":
         leaving, update = Ledger.leaving, Ledger._update
 

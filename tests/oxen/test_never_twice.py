@@ -82,7 +82,7 @@ def test_a_picture_that_the_disk_does_not_take_is_handed_over_all_the_same(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store_module, "_write_durably", full)
+        patched.setattr(store_module, "write_durably", full)
         (outcome,) = remote.run(remote.edits(), terms)
     assert outcome.picture is not None and outcome.how is How.NEW
     again = remote.run(remote.edits(), Terms())[0]

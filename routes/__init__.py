@@ -1,0 +1,35 @@
+"""What the pages in web/ ask of ComfyUI's server, under /kontext-bridge/. Nothing here runs before it is asked.
+
+guard.py         who may ask: the page that ComfyUI itself served, where it serves one person
+bodies.py        what is asked: one small JSON object
+answers.py       what is answered: JSON that no cache keeps; an error in words, which repeats nothing of what was asked
+key_routes.py    the key: set, tested, removed, and never shown
+limit_routes.py  spend limits, and how many edits go at once
+
+An answer, a log line or an error never holds the key or a piece of it beyond its last four characters.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .. import host
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "/kontext-bridge/"
+
+
+def register() -> None:
+    """Add the routes to ComfyUI's, while it starts; off ComfyUI, nothing."""
+    table = host.route_table()
+    if table is None:
+        return
+    if any(str(getattr(route, "path", "")).startswith(PREFIX) for route in table):
+        # aiohttp would not start with a route that is there twice
+        logger.warning("There are two copies of Kontext Bridge in custom_nodes. Remove one.")
+        return
+    from . import key_routes, limit_routes
+
+    key_routes.add_to(table, PREFIX)
+    limit_routes.add_to(table, PREFIX)

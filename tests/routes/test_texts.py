@@ -1,0 +1,41 @@
+"""The words of the pack's pages: none is missing, none is left over, and nothing goes to ComfyUI's own settings."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "web" / "js").rglob("*.js")}
+LOCALES = sorted((REPOSITORY / "locales").glob("*/main.json"))
+ENGLISH = json.loads((REPOSITORY / "locales" / "en" / "main.json").read_text(encoding="utf-8"))["kontextBridge"]
+PLACES = ("variable", "oxen", "file")
+LIMITS = ("usd_per_run", "usd_per_day", "max_in_flight")
+
+
+def test_every_text_that_a_page_asks_for_is_there_and_no_other() -> None:
+    asked = {name for script in SCRIPTS.values() for name in re.findall(r'\btext\(\s*"(\w+)"', script)}
+    for script in SCRIPTS.values():
+        for choice in re.findall(r"\btext\(([^;]*?\?[^;]*?)\)", script):
+            asked |= set(re.findall(r'[?:] "(\w+)"', choice))
+    asked |= {f"where_{place}" for place in PLACES} | {f"label_{name}" for name in LIMITS}
+    assert asked == set(ENGLISH)
+
+
+@pytest.mark.parametrize("path", LOCALES, ids=lambda path: path.parent.name)
+def test_a_translation_has_the_same_places_for_values(path: Path) -> None:
+    words = json.loads(path.read_text(encoding="utf-8"))["kontextBridge"]
+    for name, text in words.items():
+        assert sorted(re.findall(r"{(\w+)}", text)) == sorted(re.findall(r"{(\w+)}", ENGLISH[name])), name
+
+
+def test_nothing_is_given_to_comfyuis_own_settings() -> None:
+    page = SCRIPTS["settings_page.js"]
+    assert re.findall(r"type: (.*),", page) == ["() => keyPanel()", "() => limitsPanel()"]
+    for name in ("settings_page", "key_panel", "limits_panel", "asking", "elements", "texts"):
+        script = SCRIPTS[f"{name}.js"]
+        assert not re.search(r"setting\.set\(|setSettingValue|storeSetting|localStorage|sessionStorage", script), name
+        assert "innerHTML" not in script and "console." not in script, name
