@@ -16,6 +16,7 @@ import torch
 
 from .commands.console import is_terminal, open_console, parsed, say, tell, typed
 from .commands.named import WrongName, in_words, path_of, shown, source, target
+from .commands.written import free_names, write_new, write_whole
 from .imaging.canvas import at_its_scale, pick_size, prepare, restore
 from .imaging.codec import DecodedImage, decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
@@ -127,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         "--keep",
         action="store_true",
         help="change only what was edited: OUT has the picture's own pixels everywhere else, and the edit as it came "
-        f"is written beside it, with {_RAW} at the end of its name",
+        f"is written beside it, with {_RAW} at the end of its name; where a file has that name, _2 and so on follow",
     )
     parser.add_argument(
         "--device",
@@ -220,6 +221,9 @@ def _check_files(options: argparse.Namespace) -> None:
     for out in (options.out, options.raw):
         if out is not None and out.exists() and out.samefile(options.picture):
             raise BadRequest(f"{out} is the picture itself, which the edit would replace. Name another file.")
+    if options.keep:
+        options.raw = next(free_names(options.raw))
+        target(str(options.raw), "--keep")
     _check_models(options)
 
 
@@ -306,17 +310,20 @@ def _write(
     """
     raw = _encoded(edited[0], output_format, called)
     if options.raw is None:
-        options.out.write_bytes(raw)
+        write_whole(options.out, raw)
         return
-    options.raw.write_bytes(raw)
+    options.raw = write_new(options.raw, raw)
     options.made = True
     kept = keep_edits([image[0]], [at_scale[0]], edited, check=lambda: None)
     try:
         data = raw if kept.image is edited else _encoded(kept.image[0], output_format, called)
-        options.out.write_bytes(data)
+        write_whole(options.out, data)
     except (OSError, MemoryError, ImageError) as error:
         why = in_words(error) if isinstance(error, OSError) else str(error) or "There is too little memory left."
-        raise ImageError(f"{why} The edit as it came is {options.raw}.") from error
+        raise ImageError(
+            f"{why} {shown(options.out)} was not written. The edit as it came is {options.raw}: python -m "
+            "kontext_bridge.keep lays it back onto its picture, once that is mended."
+        ) from error
     tell(f"{kept.says}\nThe edit as it came: {options.raw}")
 
 

@@ -12,6 +12,7 @@ import torch
 
 from .commands.console import open_console, parsed, say, tell
 from .commands.named import WrongName, in_words, path_of, shown, source, target
+from .commands.written import write_whole
 from .imaging.codec import decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
@@ -69,6 +70,11 @@ def _check(options: argparse.Namespace) -> None:
     options.mask = None if options.mask is None else source(options.mask, "--mask")
     for name, path in paths.items():
         target(str(path), name)
+    read = {"SOURCE": options.source, "EDITED": options.edited, "--mask": options.mask}
+    for name, path in paths.items():
+        for what, given in read.items():
+            if given is not None and path.exists() and path.samefile(given):
+                raise WrongName(f"{shown(path)}, which {name} names, is {what}, which would be lost. Name another.")
     if len({os.path.realpath(path) for path in paths.values()}) < len(paths):
         raise WrongName(f"Two of {', '.join(paths)} name the same file. Name one for each.")
     options.out, options.mask_out, options.info = (paths.get(name) for name in written)
@@ -85,7 +91,7 @@ def _keep(options: argparse.Namespace) -> None:
         _write(kept.masks[0].unsqueeze(-1), options.mask_out)
     report = kept.reports[0]
     if options.info is not None:
-        options.info.write_text(json.dumps(report.numbers(), indent=2), encoding="utf-8")
+        write_whole(options.info, json.dumps(report.numbers(), indent=2).encode())
     tell(report.line)
 
 
@@ -101,7 +107,7 @@ def _read(path: Path) -> torch.Tensor:
 
 
 def _write(picture: torch.Tensor, path: Path) -> None:
-    path.write_bytes(encode(to_uint8(picture), format=_FORMATS[path.suffix.lower()]).data)
+    write_whole(path, encode(to_uint8(picture), format=_FORMATS[path.suffix.lower()]).data)
 
 
 if __name__ == "__main__":

@@ -75,11 +75,13 @@ class TerminalReport(Report):
     def finished(self, node_id: str, seconds: float) -> None:
         with self._lock:
             line = self._lines.pop(node_id)
-            self._redraw(f"{line.name}: done in {seconds:.1f} s")
+            # what it said last tells more than that it ended
+            self._redraw(f"{line.name}: {line.text}" if line.text else f"{line.name}: done in {seconds:.1f} s")
 
     def close(self) -> None:
         with self._lock:
-            left = [_worded(line, live=False) for line in self._lines.values()] if self._live else []
+            words = [(line, _worded(line, live=False)) for line in self._lines.values()]
+            left = [wording for line, wording in words if self._live or (line.text and wording != line.shown)]
             self._lines.clear()
             self._redraw(*left)
 

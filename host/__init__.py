@@ -1,6 +1,7 @@
 """What a running ComfyUI gives, and what stands in for it where there is none.
 
 comfyui.py   the run, the element of a list, the user folder, the routes; progress and interruption
+voice.py     the line of text that a node says of itself
 turns.py     whose turn it is, where a node runs once for each element of a list
 aside.py     blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
 """
@@ -27,9 +28,9 @@ from .comfyui import (
     set_local,
     set_local_element,
     several_users,
-    show,
     user_folder,
 )
+from .voice import Voice
 
 __all__ = [
     "FOLDER_NAME",
@@ -38,6 +39,7 @@ __all__ = [
     "LocalInterruption",
     "NoFolder",
     "NoThread",
+    "Voice",
     "bar",
     "blocked",
     "check",
@@ -52,6 +54,5 @@ __all__ = [
     "set_local",
     "set_local_element",
     "several_users",
-    "show",
     "user_folder",
 ]

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from . import turns
-from .comfyui import executing_node, interrupted, interruption, show
+from .comfyui import executing_node, interrupted, interruption, move_bar
+from .voice import Voice
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ async def run_off_loop(
     """Run blocking `work` on a thread of its own, when its turn has come, and show its `status` until it ends.
 
     load: how many things the work does at once, for `turns`. is_last: asked at the end, whether all else that `status`
-    tells of has ended, so that the bar is full.
+    tells of has ended, so that the bar is full. What became of it all is for the caller to say.
     Cancel interrupts `control` and ends this call within a second, whether or not `work` is through with its
     cleaning up by then. When ComfyUI drops the node for another reason, `control` is only detached.
     Raises NoThread, and what `work` raises.
@@ -74,19 +75,21 @@ async def run_off_loop(
             raise
     if status is not None:
         whole = outcome.exception() is None and is_last()
-        await show(node_id, 1.0 if whole else min(status.fraction, 0.99), status.text)
+        await move_bar(node_id, 1.0 if whole else min(status.fraction, 0.99))
     return outcome.result()
 
 
 async def _follow(outcome: asyncio.Future[T], stop: _Stop, status: HowFar | None, node_id: str | None) -> None:
     """Wait for an outcome and show how far it is; raises what stands for Cancel soon after it was pressed."""
     shown = (-1.0, "")
+    voice = Voice(node_id) if node_id is not None else None
     events: set[asyncio.Future[Any]] = {outcome, stop.pressed}
     while not outcome.done():
         if status is not None:
             now = (min(status.fraction, 0.99), status.text)
-            if now != shown:
-                await show(node_id, *now)
+            if now != shown and voice is not None:
+                await move_bar(node_id, now[0])
+                voice.say(now[1])
                 shown = now
         if stop.is_set:
             await asyncio.wait({outcome}, timeout=_GRACE)

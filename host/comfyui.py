@@ -174,20 +174,31 @@ def bar(total: int) -> Callable[[int], None]:
     return moved
 
 
-async def show(node_id: str | None, fraction: float, text: str) -> None:
-    """Move a node's bar to `fraction` (0 to 1) and set its line of text."""
+async def move_bar(node_id: str | None, fraction: float) -> None:
+    """Move a node's bar to `fraction` (0 to 1)."""
     if node_id is None:
         return
-    server = _server()
-    if server is not None:
+    if _server() is not None:
         api: Any = sys.modules["comfy_api.latest"]
         await api.ComfyAPI().execution.set_progress(value=fraction * 100.0, max_value=100.0, node_id=node_id)
-        server.send_progress_text(text, node_id, server.client_id)
     elif _reporter is not None:
         _reporter.progress(node_id, fraction * 100.0, 100.0)
+
+
+def client() -> Any:
+    """Whom ComfyUI tells of the run that it executes; None off ComfyUI, and where it tells everybody."""
+    return getattr(_server(), "client_id", None)
+
+
+def tell(event: str, node_id: str, text: str, run: str, to: Any) -> None:
+    """Tell ComfyUI's front ends a line of text of a node, from any thread; off ComfyUI the reporter, or the log."""
+    server = _server()
+    if server is not None:
+        server.send_sync(event, {"node": node_id, "text": text, "prompt_id": run}, to)
+    elif _reporter is not None:
         _reporter.text(node_id, text)
     else:
-        logger.debug("%s: %.0f %% %s", node_id, fraction * 100, text)
+        logger.debug("%s: %s", node_id, text)
 
 
 def route_table() -> Any:

@@ -38,10 +38,12 @@ async def in_session(
     node_id: str | None = None,
     load: int = 1,
     is_last: Callable[[], bool] = lambda: True,
+    after_stop: Callable[[], None] = lambda: None,
 ) -> T:
     """Run work in a session off the event loop, when its turn has come; Cancel stops it within a second.
 
-    The session is this machine's account, settings and ledger. load, is_last: see `host.run_off_loop`. Raises
+    The session is this machine's account, settings and ledger. load, is_last: see `host.run_off_loop`. after_stop: is
+    called where the work was stopped and has cancelled its jobs, which may be after this has returned. Raises
     Misconfigured, and LocalTrouble for what the machine raises in trouble.
     """
     control = Control()
@@ -58,6 +60,8 @@ async def in_session(
                 return work(session)
         finally:
             no_more()
+            if control.stopped:
+                after_stop()
             if folder is not None:
                 prune_soon(folder)
 

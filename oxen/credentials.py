@@ -134,7 +134,9 @@ def normalise_base_url(text: str) -> str:
     The scheme's own port is left out, so that one service has one name. Raises Misconfigured unless it is https, or
     http to a loopback address.
     """
-    unusable = Misconfigured(f"{BASE_VARIABLE} must be a URL such as {DEFAULT_BASE_URL}, without user name or path.")
+    unusable = Misconfigured(
+        f"{BASE_VARIABLE} must be a URL such as {DEFAULT_BASE_URL}, without user name or path. Nothing was sent."
+    )
     try:
         parts = urlsplit(text.strip())
         port = parts.port
@@ -148,7 +150,7 @@ def normalise_base_url(text: str) -> str:
     if parts.scheme == "http" and not is_loopback_name(parts.hostname):
         raise Misconfigured(
             f"{BASE_VARIABLE} is plain http to {parts.hostname}; the key is only sent over https (http is allowed "
-            "for a loopback address)."
+            "for a loopback address). Nothing was sent. Write it with https."
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{parts.scheme}://{host}" + ("" if port in {None, _PORTS[parts.scheme]} else f":{port}")
@@ -162,7 +164,9 @@ def is_sendable(key: str) -> bool:
 def _checked(read: Callable[[], str | None], source: str) -> str | None:
     key = read()
     if key is not None and not is_sendable(key):
-        raise Misconfigured(f"The API key in {source} contains spaces or unprintable characters; copy it again.")
+        raise Misconfigured(
+            f"The API key in {source} contains spaces or unprintable characters; copy it again. Nothing was sent."
+        )
     return key
 
 

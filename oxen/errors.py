@@ -30,19 +30,24 @@ OxenError
            └── UnknownStatus    a row whose status no document lists: wait on, believe nothing
 
 Every error is a value: `status`, `generation_id` and `retryable` can be asked for, and its text says what to
-do next. No text holds the key, a data URI or the query of a presigned URL.
+do next, and whether anything was paid; last stands the generation. `line` is the same in a few words. No text
+holds the key, a data URI or the query of a presigned URL.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from ..editing.short import in_short
 from ..editing.values import Unfit
 
 Self = TypeVar("Self", bound="OxenError")
 T = TypeVar("T")
+
+_IDS_SHOWN = 8
+_ABOUT = " Generation"
 
 
 class OxenError(Exception):
@@ -64,6 +69,22 @@ class OxenError(Exception):
         self.message = message
         self.status = status
         self.generation_id = generation_id
+
+    def __str__(self) -> str:
+        """The text, and last of all which generation it is about."""
+        return about(self.message, self.not_named)
+
+    @property
+    def not_named(self) -> list[str]:
+        """The generation that the error is about, unless its text ends with it already."""
+        _, ends_so, last = self.message.rpartition(_ABOUT)
+        named = ends_so and self.generation_id is not None and self.generation_id in last
+        return [] if self.generation_id is None or named else [self.generation_id]
+
+    @property
+    def line(self) -> str:
+        """What happened, in a few words: the one line of text on a node."""
+        return in_short(self.message)
 
     def reworded(self: Self, message: str) -> Self:
         """The same error with another text."""
@@ -97,6 +118,11 @@ class TimedOut(OxenError):
     """`alive`: of a job that was seen to be under way."""
 
     alive = False
+
+    @property
+    def line(self) -> str:
+        what = "still running there" if self.alive else "not seen to be finished"
+        return f"{what}; run again to {'go on waiting' if self.alive else 'look once more'}"
 
 
 class Interrupted(OxenError):
@@ -196,6 +222,15 @@ class UnexpectedReply(ReplyError):
 
 class UnknownStatus(UnexpectedReply):
     pass
+
+
+def about(text: str, generation_ids: Sequence[str]) -> str:
+    """A text with the generations that it is about, which stand last: they are for looking up, not for reading."""
+    if not generation_ids:
+        return text
+    shown, more = generation_ids[:_IDS_SHOWN], len(generation_ids) - _IDS_SHOWN
+    rest = f" and {more} more" if more > 0 else ""
+    return f"{text}{_ABOUT}{'s' if len(generation_ids) > 1 else ''} {', '.join(shown)}{rest}."
 
 
 def checked(read: Callable[..., T], *value: object) -> T:

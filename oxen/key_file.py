@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from .errors import Misconfigured
-from .private_files import PART, PRIVATE_FILE, make_folder, replace_file, sync_folder
+from .private_files import PART, PRIVATE_FILE, make_folder, replace_file, sync_if_possible
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,9 @@ def read_key_file(path: Path) -> str | None:
         # Windows' editors put a mark before the text
         return path.read_text(encoding="utf-8-sig").strip() or None
     except (OSError, UnicodeDecodeError):
-        raise Misconfigured(f"The key file {path} cannot be read; write the key into it as plain text.") from None
+        raise Misconfigured(
+            f"The key file {path} cannot be read; write the key into it as plain text. Nothing was sent."
+        ) from None
 
 
 def write_key_file(path: Path, key: str) -> None:
@@ -42,7 +44,7 @@ def write_key_file(path: Path, key: str) -> None:
         make_folder(path.parent)
         _remove_torn(path)
         replace_file(path, key.encode("ascii") + b"\n")
-        _sync(path.parent)
+        sync_if_possible(path.parent)
 
 
 def remove_key_file(path: Path) -> None:
@@ -51,12 +53,7 @@ def remove_key_file(path: Path) -> None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             _remove_torn(path)
-            _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # what was done is done, whether or not it outlives a power cut
-        sync_folder(folder)
+            sync_if_possible(path.parent)
 
 
 def _take_back_rights(path: Path) -> None:

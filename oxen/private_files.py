@@ -50,6 +50,12 @@ def replace_file(path: Path, data: bytes) -> None:
         raise
 
 
+def sync_if_possible(folder: Path) -> None:
+    """`sync_folder` for what is done already, whether or not it outlives a power cut."""
+    with contextlib.suppress(OSError):
+        sync_folder(folder)
+
+
 def sync_folder(path: Path) -> None:
     """Have on the disk what a folder's files are called; on Windows that is the system's own business."""
     if os.name == "posix":

@@ -131,11 +131,11 @@ def load_settings(folder: Path, environ: Mapping[str, str] = os.environ) -> Sett
     values: dict[str, Any] = {}
     for name, (where, value) in given.items():
         if name not in READERS:
-            raise Misconfigured(f"{where} is not a setting. Known settings: {', '.join(READERS)}.")
+            raise Misconfigured(f"{where} is not a setting. Known settings: {', '.join(READERS)}. Nothing was sent.")
         try:
             values[name] = READERS[name](value)
         except ValueError as error:
-            raise Misconfigured(f"{where} is {value!r}; it takes {error}.") from None
+            raise Misconfigured(f"{where} is {value!r}; it takes {error}. Nothing was sent.") from None
     return Settings(**values)
 
 
@@ -152,4 +152,4 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured(f"{path} cannot be read: {error}") from None
+        raise Misconfigured(f"{path} cannot be read: {error}. Mend it, or remove it. Nothing was sent.") from None

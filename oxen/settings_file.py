@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 import threading
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import Misconfigured
-from .private_files import make_folder, replace_file, sync_folder
+from .private_files import make_folder, replace_file, sync_if_possible
 from .settings import READERS, SETTINGS_FILE, read_toml
 
 if sys.version_info >= (3, 11):
@@ -42,11 +41,12 @@ def change_settings(folder: Path, changes: Mapping[str, Any]) -> None:
         )
         new = _changed(old, values)
         if _parsed(new) != wanted:
-            raise Misconfigured(f"{path} is written in a way that only a text editor can change. Nothing was changed.")
+            raise Misconfigured(
+                f"{path} is written in a way that only a text editor can change. Change it there. Nothing was changed."
+            )
         make_folder(folder)
         replace_file(path, new.encode())
-        with contextlib.suppress(OSError):  # the file is replaced, whether or not that outlives a power cut
-            sync_folder(folder)
+        sync_if_possible(folder)
 
 
 def _read(name: str, value: Any) -> int | Decimal:

@@ -5,6 +5,7 @@ bodies.py        what is asked: one small JSON object
 answers.py       what is answered: JSON that no cache keeps; an error in words, which repeats nothing of what was asked
 key_routes.py    the key: set, tested, removed, and never shown
 limit_routes.py  spend limits, and how many edits go at once
+price_routes.py  the published price, which is no secret
 
 An answer, a log line or an error never holds the key or a piece of it beyond its last four characters.
 """
@@ -29,7 +30,8 @@ def register() -> None:
         # aiohttp would not start with a route that is there twice
         logger.warning("There are two copies of Kontext Bridge in custom_nodes. Remove one.")
         return
-    from . import key_routes, limit_routes
+    from . import key_routes, limit_routes, price_routes
 
     key_routes.add_to(table, PREFIX)
     limit_routes.add_to(table, PREFIX)
+    price_routes.add_to(table, PREFIX)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..geometry import box_around
+from ..geometry import Box, box_around
 from .bench import Bench
 from .colour import Drift
 from .filters import blur, centres, highest, pooled, sampled, scaled
 from .mapping import Mapping
 
-_ROWS = 256  # a band: memory beside the pictures stays small whatever their size
+_TILE = 512  # pixels: memory beside the pictures stays small whatever their size, and what is not edited costs nothing
 _FAINT = 1e-3  # less of the edit than that is none, and less of the source
 _QUARTER = 4
 _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no leftover drift
@@ -85,17 +86,23 @@ def blended(source: Tensor, patch: LaidPart, alpha: Tensor) -> tuple[Tensor, Ten
     box = box_around(alpha[None], 1)
     top, low = box.top * height // alpha.shape[0], -(-(box.top + box.height) * height // alpha.shape[0])
     left, right = box.left * width // alpha.shape[1], -(-(box.left + box.width) * width // alpha.shape[1])
-    columns = across[left:right]
-    for start in range(top, low, _ROWS):
-        rows = down[start : min(low, start + _ROWS)]
-        part = picture[start : start + len(rows), left:right, :3]
+    for tile in _tiles(top, low, left, right):
+        rows, columns = down[tile.rows], across[tile.columns]
         share = _spread(alpha[None], rows, columns)[0]
         share = torch.where(share < _FAINT, 0.0, torch.where(share > 1 - _FAINT, 1.0, share))
-        new = patch.at(rows, columns).permute(1, 2, 0)
-        mixed = torch.lerp(part.float(), new, share[..., None])
+        if not share.any():
+            continue
+        part = picture[tile.rows, tile.columns, :3]
+        mixed = torch.lerp(part.float(), patch.at(rows, columns).permute(1, 2, 0), share[..., None])
         part.copy_(torch.where(share[..., None] > 0, mixed.to(part.dtype), part))
-        weight[start : start + len(rows), left:right] = share
+        weight[tile.rows, tile.columns] = share
     return picture, weight
+
+
+def _tiles(top: int, low: int, left: int, right: int) -> Iterator[Box]:
+    for row in range(top, low, _TILE):
+        for column in range(left, right, _TILE):
+            yield Box(column, row, min(_TILE, right - column), min(_TILE, low - row))
 
 
 def _spread(planes: Tensor, down: Tensor, across: Tensor) -> Tensor:

@@ -9,13 +9,14 @@ texture alone lets one expect, scaled to this edit's own loss. Grown from what i
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .components import Mask, parts_of, with_filled_holes
-from .filters import blur, enlarged, highest, pooled, slopes
+from .filters import blur, enlarged, highest, in_bands, lowest, pooled, slopes
 
 _NEAR = 2  # pixels that an edge may wander
 _FINE = 0.010, 0.10  # the differences expected: flat, and for each unit of slope
@@ -25,6 +26,7 @@ _WEAK, _STRONG = 1.0, 2.2
 _APART = 3  # pixels around an obvious change that say nothing of faint ones
 _SEED = 12  # this many strong pixels make a part certain
 _TAIL, _TAIL_REACH = 0.2, 6  # less than that share of the largest nearby is a blur's tail
+_FINE_REACH = 20  # rows: three deviations of each blur, one of slopes, and the tail's
 _GOES_ON = 40  # a faint part beside an obvious one is certain if so many of its pixels lie further off
 _HOLE = 120  # pixels: smaller holes in a changed part are changed
 _CUT = 0.012  # a channel this near to black or white was cut off
@@ -44,20 +46,29 @@ def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tens
     edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
     far beyond these it may have been.
     """
-    cut = (edited < _CUT) | (edited > 1 - _CUT)
-    difference = (source - corrected) * covered
-    difference = difference.sign() * (difference.abs() - cut * slack).clamp_(min=0)
-    smooth, other = blur(source, 1.5), blur(source - difference, 1.5)
-    texture = _texture(smooth)
-    beyond = torch.maximum(_outside(smooth, other), _outside(other, smooth)).square_().sum(0, keepdim=True).sqrt_()
-    fine = blur(beyond, 1.0) / (_FINE[0] + _FINE[1] * texture) * covered
-    fine *= fine > _TAIL * highest(fine, _TAIL_REACH)
+    reach = covered.float()[None]
+    found = in_bands(partial(_fine, slack), _FINE_REACH, source, corrected, edited, reach)
+    difference, fine, texture = found[:3], found[3:4], found[4:5]
     noise = max(1.0, _quiet(fine[0], covered) * _LOUD)
     plain = _grown(fine[0] / noise)
     free = covered * (1 - highest(torch.from_numpy(plain).float()[None], _APART))
     coarse = _coarse(difference, free) / (_COARSE[0] + _COARSE[1] * texture)
     noise = max(noise, _quiet(coarse[0], covered) * _LOUD)
     return EditedPixels(with_filled_holes(_with_faint(plain, coarse[0] / noise), _HOLE), noise)
+
+
+def _fine(slack: float, source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor) -> Tensor:
+    """[5,H,W]: the difference, by how much it is more than texture, and the texture. covered [1,H,W]."""
+    cut = (edited < _CUT) | (edited > 1 - _CUT)
+    difference = (source - corrected).mul_(covered)
+    difference = difference.sign() * (difference.abs() - cut * slack).clamp_(min=0)
+    smooth = blur(source, 1.5)
+    other = smooth - blur(difference, 1.5)
+    texture = _texture(smooth)
+    beyond = torch.maximum(_outside(smooth, other), _outside(other, smooth)).square_().sum(0, keepdim=True).sqrt_()
+    fine = blur(beyond, 1.0) / (_FINE[0] + _FINE[1] * texture) * covered
+    fine *= fine > _TAIL * highest(fine, _TAIL_REACH)
+    return torch.cat([difference, fine, texture])
 
 
 def _texture(smooth: Tensor) -> Tensor:
@@ -68,7 +79,7 @@ def _texture(smooth: Tensor) -> Tensor:
 
 def _outside(one: Tensor, other: Tensor) -> Tensor:
     """How far `one` lies outside the range that the other takes nearby."""
-    return torch.maximum(one - highest(other, _NEAR), -highest(-other, _NEAR) - one).clamp_(min=0)
+    return torch.maximum(one - highest(other, _NEAR), lowest(other, _NEAR) - one).clamp_(min=0)
 
 
 def _coarse(difference: Tensor, free: Tensor) -> Tensor:
@@ -106,5 +117,5 @@ def _with_faint(plain: Mask, ratio: Tensor) -> Mask:
 
 def _closed(mask: Tensor, radius: int = 2) -> Mask:
     """Gaps of up to twice the radius closed."""
-    closed: Mask = (-highest(-highest(mask, radius), radius))[0].numpy() > 0.5
+    closed: Mask = lowest(highest(mask, radius), radius)[0].numpy() > 0.5
     return np.asarray(closed)

@@ -87,7 +87,7 @@ def keep(
     patch = LaidPart(sharp, found.mapping, seen.drift, rim, options.strength)
     picture, weight = blended(base, patch, change)
     check()
-    report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", weight, picture)
+    report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", base, picture, weight)
     return Kept(picture, weight, report, found.mapping)
 
 
@@ -155,7 +155,7 @@ def _faded(mask: Tensor, feather: int) -> Tensor:
 def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, seen: Look | None = None) -> Kept:
     mapping = mapping or squeezed(bench)
     picture, weight = source.clone(), torch.zeros(bench.size)
-    report = report_of(bench, mapping, seen, Verdict.NONE, "", weight, picture)
+    report = report_of(bench, mapping, seen, Verdict.NONE, "", source, picture, weight)
     return Kept(picture, weight, report, mapping)
 
 
@@ -163,7 +163,7 @@ def _handed_on(source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen
     """The edit's own pixels: where it lies, if that can be trusted, else simply at the source's size."""
     mapping = found.mapping if signs.aligned else squeezed(bench)
     picture, weight = blended(source, LaidPart(sharp, mapping, None, None, 0.0), torch.ones(1, 1))
-    report = report_of(bench, mapping, seen, Verdict.WHOLE, why, weight, picture)
+    report = report_of(bench, mapping, seen, Verdict.WHOLE, why, source, picture, weight)
     return Kept(picture, weight, report, mapping)
 
 

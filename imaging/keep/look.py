@@ -19,6 +19,7 @@ _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them i
 _APART = 6  # pixels around a change that may not tell of the drift
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _SEEN = 0.02  # a difference that is one at a border
+_OVER = 5  # pixels that a mask reaches beyond its change
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
 
@@ -69,21 +70,28 @@ def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
     """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near.
 
     Each pixel beyond takes the nearest judged one's, if the change is still seen at the edit's very border: a thing
-    that ends there ends. Where the edit shows much less than the source, every change ends with the edit. source
-    [3,h,w].
+    that ends there ends. Its edges go on as they ran, so that what narrows towards the border comes to its end. Where
+    the edit shows much less than the source, a change ends with the edit, unless it so closes soon. source [3,h,w].
     """
     mask = seen.mask.clone()
     height, width = mask.shape
-    most = max(2 * _BORDER, _CARRIED * max(height, width))
+    most = max(2 * _BORDER, round(_CARRIED * max(height, width)))
     down, across = (~seen.judged).nonzero(as_tuple=True)
     affine = mapping.affine()
     u, v = mapping.on(height, width)
-    columns = _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most)[down, across]
-    rows = _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most).T[down, across]
+    columns, far_across = (p[down, across] for p in _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most))
+    rows, far_down = (p.T[down, across] for p in _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most))
     near = (rows >= 0) & (columns >= 0)
-    down, across, rows, columns = (places[near] for places in (down, across, rows, columns))
+    down, across, rows, columns, far_down, far_across = (
+        one[near] for one in (down, across, rows, columns, far_down, far_across)
+    )
     goes_on = seen.mask[rows, columns] & _reaches(source - seen.corrected, down, across, rows, columns)
-    mask[down, across] |= goes_on
+    if goes_on.any():
+        goes_on &= _still_wide(seen.mask, seen.judged, down, rows, columns, far_down, most)
+        goes_on &= _still_wide(seen.mask.T, seen.judged.T, across, columns, rows, far_across, most)
+        mask[down, across] |= goes_on
+        # A mask runs over its change. Within the edit that shows nothing; beyond it, it would.
+        mask[down, across] &= highest((~mask).float()[None], _OVER)[0][down, across] == 0
     # Its ends were drawn row by row: made even.
     mask[down, across] &= blur(mask.float()[None], 2.0)[0][down, across] > 0.5
     return mask
@@ -97,18 +105,57 @@ def _reaches(difference: Tensor, down: Tensor, across: Tensor, rows: Tensor, col
     return (far[last[0], last[1]] > _SEEN) & (far[last[0], last[1]] > 0.3 * far[rows, columns])
 
 
-def _nearest(points: Tensor, length: int, scale: float, most: float) -> Tensor:
-    """[h,w]: for each pixel of the source the nearest column that can be judged; -1 beyond a side of the edit that is
-    further than `most` from the source's. points [h,w]: u of every pixel; scale: edit pixels in one of them."""
+def _still_wide(
+    mask: Tensor, judged: Tensor, there: Tensor, near: Tensor, along: Tensor, far: Tensor, most: int
+) -> Tensor:
+    """[N]: whether a change has not closed yet, in the rows `there` beyond the last that can be judged, `near`.
+
+    What narrows goes on to narrow: its middle moves evenly, and the square of its width shrinks evenly. That is exact
+    for a round end and, as far as it matters, for straight edges. along: the pixels' columns; far: where it must have
+    closed within `most` rows.
+    """
+    left, right = _edges(mask, judged)
+
+    def beyond(way: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The middle and the square of half the width so far beyond; whether it is known how that changes."""
+        before = (near - way).clamp(0, len(mask) - 1)
+        middle, half, old_middle, old_half = (
+            (right[at, along] + sign * left[at, along]) / 2 for at in (near, before) for sign in (1, -1)
+        )
+        return 2 * middle - old_middle, 2 * half.square() - old_half.square(), mask[before, along]
+
+    way = there - near
+    middle, square, known = beyond(way)
+    _, last, sure = beyond(way.sign() * most)
+    closes = sure & (last <= 0)
+    return (way == 0) | ((~known | ((along - middle).square() < square)) & (~far | closes))
+
+
+def _edges(mask: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
+    """[h,w] twice: where along the row the mask ends before and after a pixel of it; far out where that is not seen."""
+    width = mask.shape[1]
+    places = torch.arange(width, dtype=torch.int32).expand_as(mask)
+    before = torch.where(judged & ~mask, places, -width).cummax(1).values
+    after = torch.where(judged & ~mask, places, 2 * width).flip(1).cummin(1).values.flip(1)
+    return before, after
+
+
+def _nearest(points: Tensor, length: int, scale: float, most: int) -> tuple[Tensor, Tensor]:
+    """[h,w] twice: for each pixel of the source the nearest column that can be judged; and whether it lies beyond a
+    side of the edit that is further than `most` from the source's: there only so many have one, and others -1.
+
+    points [h,w]: u of every pixel; scale: edit pixels in one of them.
+    """
     width = points.shape[1]
     columns = torch.arange(width)
     beyond = (points - points.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
     near = (columns - beyond).round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
+    far = torch.zeros_like(near, dtype=torch.bool)
     if float(-beyond[:, 0].min()) > most:
-        near = torch.where(near > columns, -1, near)
+        far |= near > columns
     if float(beyond[:, -1].max()) > most:
-        near = torch.where((near < columns) & (near >= 0), -1, near)
-    return near
+        far |= near < columns
+    return torch.where(far & ((near - columns).abs() > most), -1, near), far
 
 
 def half(bench: Bench) -> Bench:

@@ -156,7 +156,7 @@ def _solved(sums: _Sums, mapping: Mapping, degree: int, variance: Tensor) -> tup
             loose[place] = (_TURN * max(mapping.edit)) ** -2
     stiff = torch.where(order > 1, 1 / variance[order], loose)
     now = mapping.terms[:, list(down), list(across)].reshape(-1)
-    for _ in range(_TURNS):
+    for _ in range(_TURNS if degree > 1 else 1):
         covariance = torch.linalg.inv(information + torch.diag(stiff))
         step = (-covariance @ (pull + stiff * now * (stiff > 1e-8))).clamp(-20, 20)
         power = (now + step).square() + covariance.diagonal()

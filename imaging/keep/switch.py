@@ -29,10 +29,12 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class KeptEdits:
-    """image [B,H,W,C]: what is handed on. told: for each edit what was found, as JSON says it."""
+    """image [B,H,W,C]: what is handed on. told: for each edit what was found, as JSON says it. resized: the places of
+    those that were not kept and brought to the size of those that were."""
 
     image: Tensor
     told: tuple[dict[str, Any], ...]
+    resized: tuple[int, ...] = ()
 
     @property
     def says(self) -> str:
@@ -64,7 +66,9 @@ def keep_edits(
     except Exception as error:
         check()
         return none_kept(raw, error)
-    return KeptEdits(image, tuple(told))
+    pairs = enumerate(zip(found, edited, strict=True))
+    resized = (place for place, (kept, edit) in pairs if kept is None and edit.shape[:2] != image.shape[1:3])
+    return KeptEdits(image, tuple(told), () if all(kept is None for kept in found) else tuple(resized))
 
 
 def none_kept(raw: Tensor, error: Exception) -> KeptEdits:

@@ -23,6 +23,7 @@ from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
 from .. import checks
 from . import model_files as files
+from .says import LOADING, Says
 
 if TYPE_CHECKING:
     from ...kontext.checkpoint.purpose import Purpose
@@ -51,16 +52,18 @@ class Edited:
 def load(name: str, compute: str, *, compiled: bool) -> Loaded:
     """Load Kontext (FP8): the MODEL in a file of diffusion_models; raises KontextError."""
     compute, compiled = checks.text(compute, "compute"), checks.switch(compiled, "compile")
-    path = files.path("diffusion_models", checks.text(name, "file"))
-    if compute not in _COMPUTE:
-        raise BadRequest(f"compute is {compute!r}; choose one of {', '.join(_COMPUTE)}.")
+    with Says() as says:
+        path = files.path("diffusion_models", checks.text(name, "file"))
+        if compute not in _COMPUTE:
+            raise BadRequest(f"compute is {compute!r}; choose one of {', '.join(_COMPUTE)}.")
 
-    def loaded() -> Loaded:
-        from ...kontext.comfyui import load as comfyui
+        def loaded() -> Loaded:
+            from ...kontext.comfyui import load as comfyui
 
-        return comfyui.load(path, _COMPUTE[compute], compiled=compiled)
+            says.doing(LOADING)
+            return comfyui.load(path, _COMPUTE[compute], compiled=compiled)
 
-    return _inside_comfyui(loaded)
+        return _inside_comfyui(loaded)
 
 
 @dataclass(frozen=True)
@@ -126,21 +129,26 @@ def sample(
     seed: int,
 ) -> torch.Tensor:
     """Kontext Sample: a latent [B,16,height/8,width/8], B the most pictures that a reference has."""
-    if not references:
-        raise BadRequest("Kontext edits pictures, and no reference is connected. Connect an encoded picture.")
-    width, height = checks.whole(width, "width"), checks.whole(height, "height")
-    steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
-    guidance, cfg = checks.number(guidance, "guidance"), checks.number(cfg, "cfg")
-    batch = max(reference.shape[0] for reference in references)
-    edit = LatentEdit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
-    _refuse_other_size(purpose_of(model), width, height)
+    with Says() as says:
+        if not references:
+            raise BadRequest("Kontext edits pictures, and no reference is connected. Connect an encoded picture.")
+        width, height = checks.whole(width, "width"), checks.whole(height, "height")
+        steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
+        guidance, cfg = checks.number(guidance, "guidance"), checks.number(cfg, "cfg")
+        batch = max(reference.shape[0] for reference in references)
+        edit = LatentEdit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
+        _refuse_other_size(purpose_of(model), width, height)
 
-    def sampled() -> torch.Tensor:
-        from ...kontext.comfyui import sampler as comfyui_sampler
+        def sampled() -> torch.Tensor:
+            from ...kontext.comfyui import sampler as comfyui_sampler
 
-        return comfyui_sampler.sample(model, edit, positive, references, seed=seed, negative=negative)
+            says.doing(LOADING)
+            report = _progress(model, steps, says)(0)
+            return comfyui_sampler.sample(
+                model, edit, positive, references, seed=seed, negative=negative, callback=report
+            )
 
-    return _inside_comfyui(sampled)
+        return _inside_comfyui(sampled)
 
 
 def _refuse_other_size(purpose: Purpose, width: int, height: int) -> None:
@@ -172,7 +180,23 @@ def edit(
     With match_input_image each comes back at its own size; another aspect ratio is sampled as a new shape and comes
     back in the size it was sampled at. Raises KontextError or ImageError.
     """
-    image, prompt = check_image(image), checks.text(prompt, "prompt")
+    with Says() as says:
+        pictures = check_image(image)
+        wanted = _checked(prompt, aspect_ratio, steps, guidance, seed, variations, keep)
+        return _inside_comfyui(lambda: _Run(model, clip, vae, *wanted, says).edit(pictures))
+
+
+def _checked(
+    prompt: str,
+    aspect_ratio: str,
+    steps: int,
+    guidance: float,
+    seed: int,
+    variations: int,
+    keep: str,
+) -> tuple[str, str, LatentEdit, int, int, bool]:
+    """What a whole edit was asked for, checked, as `_Run` takes it; raises BadRequest."""
+    prompt = checks.text(prompt, "prompt")
     steps, seed = checks.whole(steps, "steps"), checks.whole(seed, "seed")
     variations, guidance = checks.whole(variations, "variations"), checks.number(guidance, "guidance")
     aspect_ratio = checks.member(AspectRatio, aspect_ratio, "aspect_ratio").value
@@ -181,11 +205,7 @@ def edit(
         raise BadRequest("The prompt is empty: say in a sentence what to change.")
     if variations < 1:
         raise BadRequest(f"variations is {variations}; at least one result must be made.")
-    return _inside_comfyui(
-        lambda: _Run(
-            model, clip, vae, prompt, aspect_ratio, LatentEdit(16, 16, steps, guidance), seed, variations, keeps
-        ).edit(image)
-    )
+    return prompt, aspect_ratio, LatentEdit(16, 16, steps, guidance), seed, variations, keeps
 
 
 @dataclass
@@ -201,23 +221,27 @@ class _Run:
     seed: int
     variations: int
     keeps: bool
+    says: Says
 
     def edit(self, image: torch.Tensor) -> Edited:
         began = time.monotonic()
         purpose = purpose_of(self.model)
-        positive = _encoded(self.clip, self.prompt)
         count = len(image) * self.variations
-        report = _progress(self.model, self.settings.steps * count)
+        self.says.of(count)
+        self.says.doing("encoding")
+        positive = _encoded(self.clip, self.prompt)
+        report = _progress(self.model, self.settings.steps, self.says, count)
         pictures: list[torch.Tensor] = []
         at_scale: list[torch.Tensor] = []
         told: list[dict[str, Any]] = []
         for number, source in enumerate(image, start=1):
+            self.says.doing("encoding")
             canvas = canvases.prepare(source[None], megapixels=purpose.megapixels)
             reference = self._latent(canvas.prepared, number)
             for _ in range(self.variations):
                 since, done = time.monotonic(), len(pictures)
                 seed = (self.seed + done) % SEEDS
-                picture = self._edited(canvas, reference, positive, seed, report(done * self.settings.steps))
+                picture = self._edited(canvas, reference, positive, seed, report(done))
                 pictures.append(picture)
                 if self.keeps:
                     at_scale += canvases.at_its_scale(picture, canvas) if self.keeps_shape else picture
@@ -244,6 +268,7 @@ class _Run:
         return self.aspect_ratio == AspectRatio.MATCH.value
 
     def _kept(self, image: torch.Tensor, at_scale: list[torch.Tensor], raw: torch.Tensor) -> KeptEdits:
+        self.says.doing("keeping what was not edited")
         bar = host.bar(len(raw))
         sources = [image[place // self.variations] for place in range(len(raw))]
         return keep_edits(sources, at_scale, raw, host.check, lambda place: bar(place + 1))
@@ -264,7 +289,9 @@ class _Run:
             megapixels = purpose_of(self.model).megapixels
             width, height = canvases.pick_size(self.aspect_ratio, width, height, megapixels)
         wanted = replace(self.settings, width=width, height=height)
+        self.says.doing(LOADING)
         latent = comfyui_sampler.sample(self.model, wanted, positive, [reference], seed=seed, callback=report)
+        self.says.doing("decoding")
         picture: torch.Tensor = self.vae.decode(latent)
         if not bool(torch.isfinite(picture).all()):
             raise NonFinite(f"Decoding the edit of seed {seed} gave NaN. Load FLUX's own VAE, ae.safetensors.")
@@ -286,12 +313,21 @@ def _encoded(clip: Any, prompt: str) -> Any:
     return kept[prompt]
 
 
-def _progress(model: Any, total: int) -> Callable[[int], Any]:
-    """Reporters for one bar over all edits: each counts on from the steps that were done before it."""
+def _progress(model: Any, steps: int, says: Says, edits: int = 1) -> Callable[[int], Any]:
+    """Reporters for one bar over all edits: each counts on from the edits that were done before it."""
     import latent_preview  # type: ignore[import-not-found]
 
-    report = latent_preview.prepare_callback(model, total)
-    return lambda done: lambda step, x0, x, _: report(done + step, x0, x, total)
+    total = steps * edits
+    shown = latent_preview.prepare_callback(model, total)
+
+    def of_edit(done: int) -> Any:
+        def report(step: int, x0: Any, x: Any, _: int) -> None:
+            says.step(done, step + 1, steps)
+            shown(done * steps + step, x0, x, total)
+
+        return report
+
+    return of_edit
 
 
 def _inside_comfyui(work: Callable[[], T]) -> T:

@@ -72,6 +72,6 @@ class KontextHistory(io.ComfyNode):
         pick, count = whole(pick, "pick", (1, _LINES)), whole(count, "count", (1, _LINES))
         search = text(search, "search").strip()
         keeps = member(Keep, keep, "keep") is Keep.AUTO
-        found = await listing.history(pick, search, count, source, cls.hidden.unique_id, keeps=keeps)
+        found = await listing.history(pick, search, count, source, keeps=keeps)
         said = "\n".join(text for text in (found.table, found.says) if text)
         return io.NodeOutput(found.image, found.table, found.as_json, found.raw, ui=ui.PreviewText(said))

@@ -76,3 +76,28 @@ def checked_source(source: object, edits: int, asked: int = 0) -> torch.Tensor:
             "for each, or those that were submitted, where each has as many variations. Nothing was fetched."
         )
     return image
+
+
+def sizes_note(stacked: Stacked, kept: KeptEdits | None, numbers: Sequence[int]) -> str:
+    """Which pictures were brought to another's size, and to which; empty where none was.
+
+    kept: what image holds, None where that is `stacked` itself. numbers: of the edits, in the same order.
+    """
+
+    def brought(places: Sequence[int], image: torch.Tensor) -> str:
+        which = ", ".join(str(numbers[place]) for place in places)
+        return f"number {which} brought to {image.shape[2]}x{image.shape[1]}"
+
+    if kept is None:
+        first = f"{brought(stacked.resized, stacked.image)}, the first one's size"
+        return f"The results differ in size; {first}." if stacked.resized else ""
+    notes = []
+    if stacked.resized:
+        height, width = kept.image.shape[1:3]
+        notes += [
+            f"The results differ in size; in raw {brought(stacked.resized, stacked.image)}, the first one's size.",
+            f"image is {width}x{height}, as before the edit.",
+        ]
+    if kept.resized:
+        notes.append(f"In image {brought(kept.resized, kept.image)}, as those that could be kept are.")
+    return " ".join(notes)

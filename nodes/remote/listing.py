@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -15,6 +16,7 @@ import torch
 from ... import host
 from ...imaging.codec import decode
 from ...imaging.errors import ImageError
+from ...oxen.api.models import DEFAULT
 from ...oxen.api.replies import JobStatus, Row
 from ...oxen.errors import (
     GenerationFailed,
@@ -25,6 +27,7 @@ from ...oxen.errors import (
     OxenError,
 )
 from ...oxen.jobs.batch import Batch
+from ...oxen.jobs.ends import dollars
 from ...oxen.jobs.progress import Progress, Stage
 from ...oxen.jobs.record import Record, State
 from ...oxen.jobs.session import Session
@@ -33,7 +36,8 @@ from ..sessions import in_session
 from .keeping import Keeping, checked_source
 from .runs import Gathered, as_collected, gather
 
-_PROMPT_SHOWN = 60
+# As many characters as stand on a line of a node in either renderer.
+_WIDE = 80
 _LINES = 1000
 
 
@@ -58,8 +62,12 @@ def rows(session: Session, ids: tuple[str, ...]) -> tuple[Row | str, ...]:
 
 
 def queue_table(rows: tuple[Row | str, ...]) -> str:
-    """One job a line: id, status, model, age, prompt."""
-    return "\n".join(map(_queue_line, rows)) or "Nothing is queued or processing."
+    """How many there are, then one job a line: id, status, model, age, prompt."""
+    if not rows:
+        return "Nothing is queued or processing."
+    states = Counter("unknown" if isinstance(row, str) else row.status.value for row in rows)
+    total = [", ".join(f"{count} {state}" for state, count in states.items())] if len(rows) > 1 else []
+    return "\n".join([*total, *map(_queue_line, rows)])
 
 
 def queue_json(rows: tuple[Row | str, ...]) -> str:
@@ -77,7 +85,7 @@ def cancel(session: Session, generation_id: str) -> str:
     except (Interrupted, Misconfigured):
         raise
     except OxenError as error:
-        return f"{generation_id}: {error}"
+        return f"{generation_id}: {error.message}"
     if row.status is JobStatus.CANCELLED:
         record = session.ledger.by_generation(generation_id)
         if record is not None and record.state in {State.SENDING, State.SENT}:
@@ -102,9 +110,7 @@ class PastEdits:
     says: str | None
 
 
-async def history(
-    pick: int, search: str, count: int, source: torch.Tensor | None, node_id: str | None, *, keeps: bool
-) -> PastEdits:
+async def history(pick: int, search: str, count: int, source: torch.Tensor | None, *, keeps: bool) -> PastEdits:
     """What was made, and the picture of one line. source: the picture before that edit, where it is to be kept."""
     progress = Progress(1, keeps=keeps)
 
@@ -114,7 +120,7 @@ async def history(
         table, as_json = _history_table(session, records, search), _history_json(session, records)
         return PastEdits(found.image, table, as_json, found.raw, found.says)
 
-    return await in_session(work, progress=progress, node_id=node_id)
+    return await in_session(work)
 
 
 def _picture(
@@ -158,15 +164,16 @@ def _not_brought(pick: int, record: Record, error: OxenError) -> str:
             f"Picture {pick} of the history is gone: neither this machine nor Oxen.ai has it any more. It can be made "
             "again, and is paid again, with Kontext Edit, from the same picture, prompt and seed."
         )
-    return error.message
+    return str(error)
 
 
 def _queue_line(row: Row | str) -> str:
     if isinstance(row, str):
         return f"{row}  unknown to Oxen.ai"
     age = f"{max(0, time.time() - row.enqueued_at):.0f} s ago" if row.enqueued_at else ""
-    prompt = _shortened(str(row.parameters.get("prompt", "")))
-    return "  ".join(part for part in (row.generation_id, row.status.value, row.model, age, prompt) if part)
+    prompt = str(row.parameters.get("prompt", ""))
+    model = "" if row.model == DEFAULT.id else row.model
+    return _fitted("  ".join(part for part in (row.generation_id, row.status.value, model, age, prompt) if part))
 
 
 def _queue_entry(row: Row | str) -> dict[str, Any]:
@@ -193,14 +200,14 @@ def _has_picture(record: Record) -> bool:
 
 
 def _history_table(session: Session, records: Sequence[Record], search: str) -> str:
-    """One edit a line, numbered where it can be brought back, and the total."""
+    """The total, then one edit a line, numbered where it can be brought back."""
     numbers = itertools.count(1)
     lines = [_history_line(str(next(numbers)) if _has_picture(one) else "-", one) for one in records]
     count, total = session.ledger.totals()
     if not lines and not search:
         return "Nothing was made on this machine yet."
     lines = lines or [f"No edit has {search!r} in its prompt or generation id."]
-    return "\n".join([*lines, f"{_counted(count, 'edit')} in all, {total} USD as far as the service told."])
+    return "\n".join([f"{_counted(count, 'edit')} in all, {dollars(total)} as far as is known.", *lines])
 
 
 def _counted(count: int, what: str) -> str:
@@ -209,15 +216,19 @@ def _counted(count: int, what: str) -> str:
 
 def _history_line(number: str, record: Record) -> str:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created_at))
-    seed = "" if record.seed is None else f"seed {record.seed}  "
-    return f"{number}  {when}  {record.state.value}  {seed}{_price(record)}  {_shortened(record.prompt or '')}"
+    seed = "" if record.seed is None else f"seed {record.seed}"
+    parts = (f"{number:>3}", when, record.state.value, _price(record), seed, record.prompt or "")
+    return _fitted("  ".join(part for part in parts if part))
 
 
 def _price(record: Record) -> str:
-    if record.state is State.REFUSED:
+    """What an edit cost, where that is known; a price is no cost where nothing came of it."""
+    if record.state is State.REFUSED or record.cost == 0:
         return "not billed"
-    cost = record.cost if record.cost is not None else record.price
-    return f"{cost} USD" if cost is not None else "cost unknown"
+    if record.cost is not None:
+        return dollars(record.cost)
+    came = record.price is not None and record.state in {State.DONE, State.SENT}
+    return f"about {dollars(record.price)}" if came and record.price is not None else "cost unknown"
 
 
 def _history_json(session: Session, records: tuple[Record, ...]) -> str:
@@ -239,6 +250,7 @@ def _history_json(session: Session, records: tuple[Record, ...]) -> str:
     return json.dumps({"edits": edits, "count": count, "total_usd": float(total)}, indent=2)
 
 
-def _shortened(prompt: str) -> str:
-    line = " ".join(prompt.split())
-    return line if len(line) <= _PROMPT_SHOWN else line[: _PROMPT_SHOWN - 1] + "…"
+def _fitted(text: str) -> str:
+    """A text on one line that a node of usual width shows without breaking it."""
+    line = "".join(" " if character in "\r\n\t" else character for character in text)
+    return line if len(line) <= _WIDE else line[: _WIDE - 1].rstrip() + "…"

@@ -1,22 +1,23 @@
 """The items of a list: ComfyUI runs a node once for each, all at once, and tells none of the others.
 
-Here they find each other: one bar for all, one report that names every item that failed, and an end for those not yet
-sent where none can succeed.
+Here they find each other: one bar for all, one line that says at the end what became of them all, one report that names
+every item that failed, and an end for those not yet sent where none can succeed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 from ... import host
 from ...imaging.errors import ImageError
-from ...oxen.errors import OxenError, SomeFailed
+from ...oxen.errors import OxenError, SomeFailed, about
 from ...oxen.jobs.batch import HOPELESS
-from ...oxen.jobs.progress import Together
+from ...oxen.jobs.progress import Progress, Together
 from .anew import Asked
 
 Failure: TypeAlias = "OxenError | ImageError"
@@ -40,10 +41,24 @@ class Item:
         self.asked = group.asked
         self.failure: Failure | None = None
         self.ended = False
+        self._own: Progress | None = None
 
     async def all_here(self) -> None:
         """Wait until the host has begun with all items."""
         await self._group.all_here()
+
+    def begun(self, progress: Progress) -> Progress:
+        """How far its own edits are; gives it back."""
+        self._own = progress
+        return progress
+
+    def went_wrong(self, error: Exception) -> None:
+        """Have the node's line say at the end that this item was ended by an error."""
+        (self.progress if self._own is None else self._own).failed(error)
+
+    def left_over(self) -> None:
+        """Have the node's line say what is known now: a run that was stopped has done all that it had still to do."""
+        self._group.say_again()
 
     def is_last(self) -> bool:
         """Whether all others have ended, and well."""
@@ -56,6 +71,7 @@ class Item:
         """
         group = self._group
         self.failure = failure
+        self.went_wrong(failure)
         if isinstance(failure, HOPELESS):
             group.hopeless.append(failure)
         await group.all_here()
@@ -66,7 +82,10 @@ class Item:
 
 
 class _Group:
-    def __init__(self) -> None:
+    def __init__(self, node_id: str | None) -> None:
+        self._voice = None if node_id is None else host.Voice(node_id)
+        self._speaks = threading.Lock()
+        self.cancelled = False
         self.items: list[Item] = []
         self.hopeless: list[OxenError] = []
         self.asked = Asked()
@@ -88,8 +107,19 @@ class _Group:
 
     def look(self) -> None:
         """Tell those who wait where every item has ended, or has failed and waits itself."""
-        if all(one.ended or one.failure is not None for one in self.items):
+        if all(one.ended or one.failure is not None for one in self.items) and not self._settled.is_set():
             self._settled.set()
+            self.say_again()
+
+    def say_again(self) -> None:
+        """Say what became of the whole list, once that is settled; from any thread."""
+        with self._speaks:
+            if self._voice is None or not self._settled.is_set():
+                return
+            if self.stopped:
+                self._voice.say(self.progress.stopped_text(cancelled=self.cancelled))
+            else:
+                self._voice.say(self.progress.last_text())
 
 
 _groups: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], _Group]] = WeakKeyDictionary()
@@ -103,7 +133,9 @@ async def item(node_id: str | None) -> AsyncIterator[Item]:
     """
     groups = _groups.setdefault(asyncio.get_running_loop(), {})
     key = (host.run_id(), node_id)
-    group = groups.setdefault(key, _Group())
+    group = groups.get(key)
+    if group is None:
+        group = groups[key] = _Group(node_id)
     element = host.element()
     mine = Item(group, len(group.items) + 1 if element is None else element + 1)
     group.items.append(mine)
@@ -112,6 +144,9 @@ async def item(node_id: str | None) -> AsyncIterator[Item]:
         yield mine
     except BaseException as error:
         group.stopped = group.stopped or host.is_interruption(error)
+        group.cancelled = group.cancelled or (group.stopped and not isinstance(error, asyncio.CancelledError))
+        if isinstance(error, Exception) and mine.failure is None and not group.stopped:
+            mine.went_wrong(error)
         raise
     finally:
         mine.ended = True
@@ -157,13 +192,15 @@ class Failed:
 
     def _reasons(self) -> dict[str, list[str]]:
         """The names of the failed items by the reason why they failed."""
-        reasons: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
+        ids: dict[str, list[str]] = {}
         for one in self._failed:
-            reason = str(one.failure)
+            reason = one.failure.message if isinstance(one.failure, OxenError) else str(one.failure)
             if self.kept:  # of the others something was
                 reason = reason.replace("Nothing was sent.", "It was not sent.")
-            reasons.setdefault(reason, []).append(one.name)
-        return reasons
+            names.setdefault(reason, []).append(one.name)
+            ids.setdefault(reason, []).extend(one.failure.not_named if isinstance(one.failure, OxenError) else [])
+        return {about(reason, ids[reason]): names[reason] for reason in names}
 
 
 def _listed(names: list[str]) -> str:

@@ -32,6 +32,7 @@ from ...oxen.errors import (
     SomeFailed,
     TimedOut,
     Upstream,
+    about,
 )
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.order import How, Outcome, Terms
@@ -39,11 +40,12 @@ from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
 from ...oxen.jobs.results import ANEW
 from ...oxen.jobs.session import Session
+from ...oxen.jobs.waiting import NOT_TOLD, ONCE_MORE
 from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
 from . import lists
-from .keeping import Keeping, checked_source, keeping_of
+from .keeping import Keeping, checked_source, keeping_of, sizes_note
 from .lists import Failure, Item
 from .orders import Order, is_batch
 
@@ -92,11 +94,13 @@ def gather(
         raise failure(failed, len(outcomes), send_as)
     stacked = to_tensors(pictures)
     kept = None if keeping is None else keeping.keep(outcomes, stacked, progress)
+    # Nothing kept of any of them: image is raw.
+    mixed = None if kept is None or kept.image is stacked.image else kept
     succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
     edits = []
     for place, number in enumerate(succeeded):
-        outcome = outcomes[number - 1]
-        edits.append(_told(number, outcome, size_sent, resized=place in stacked.resized))
+        outcome, resized = outcomes[number - 1], place in (mixed or stacked).resized
+        edits.append(_told(number, outcome, size_sent, resized=resized))
         if kept is not None:
             edits[-1]["keep"] = kept.told[place]
     info: dict[str, Any] = {"edits": edits, "seconds": round(progress.seconds, 2)}
@@ -107,10 +111,9 @@ def gather(
         info["cost_usd"] = float(sum(costs))
     if failed:
         info["failed"] = [{"edit": number, "error": str(error)} for number, error in failed.items()]
-    if stacked.resized:
-        height, width = stacked.image.shape[1:3]
-        which = ", ".join(str(succeeded[place]) for place in stacked.resized)
-        info["note"] = f"The results differ in size; number {which} brought to {width}x{height}, the first one's size."
+    note = sizes_note(stacked, mixed, succeeded)
+    if note:
+        info["note"] = note
     image, says = (stacked.image, None) if kept is None else (kept.image, kept.says)
     gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says)
     batch.handed_over(outcomes)
@@ -152,8 +155,9 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
         advice = " If it keeps happening, the service may refuse pictures in the request: set send_as to Oxen upload."
     if count == 1:
         return first.reworded(first.message + advice)
-    if len({str(error) for error in failed.values()}) == 1 and len(failed) == count:
-        return first.reworded(f"All {count} edits failed: {first.message}{advice}")
+    if len({error.message for error in failed.values()}) == 1 and len(failed) == count:
+        ids = [one for error in failed.values() for one in error.not_named]
+        return first.reworded(about(f"All {count} edits failed: {first.message}{advice}", ids))
     named = " ".join(f"Edit {number}: {error}" for number, error in failed.items())
     again = _again(failed.values(), _RUN_AGAIN if send_as is not None else _MAKE_AGAIN)
     kept = count - len(failed)
@@ -181,7 +185,7 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
     async def of(item: Item) -> Gathered:
         order = Order.read(**widgets)
         count, keeps = order.count(image), order.keep is Keep.AUTO
-        progress = Progress(count, item.progress, keeps=keeps)
+        progress = item.begun(Progress(count, item.progress, keeps=keeps))
         run_id = host.run_id()
         await _noted(order, image, item)
 
@@ -221,7 +225,7 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
 
     async def of(item: Item) -> Submitted:
         order = Order.read(**widgets, submit_only=True)
-        progress = Progress(order.count(image), item.progress)
+        progress = item.begun(Progress(order.count(image), item.progress))
         run_id = host.run_id()
         await _noted(order, image, item)
 
@@ -275,7 +279,7 @@ async def collect(
         keeps = checks.member(Keep, keep, "keep") is Keep.AUTO
         asked = job.asked if job is not None and count == len(job.records) else 0
         before = checked_source(source, count, asked) if keeps else None
-        progress = Progress(count, item.progress, keeps=keeps)
+        progress = item.begun(Progress(count, item.progress, keeps=keeps))
 
         def work(session: Session) -> Gathered:
             records = _records(session, job, ids)
@@ -295,7 +299,14 @@ async def _in_turn(work: Callable[[Session], T], item: Item, progress: Progress,
     """Do the work of an item of a list, or of a node alone, when its turn has come."""
 
     load = min(progress.edits, EACH)
-    return await in_session(work, progress=item.progress, node_id=node_id, load=load, is_last=item.is_last)
+    return await in_session(
+        work,
+        progress=item.progress,
+        node_id=node_id,
+        load=load,
+        is_last=item.is_last,
+        after_stop=item.left_over,
+    )
 
 
 async def _of_a_list(
@@ -368,9 +379,11 @@ def as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
     """The outcome with what Kontext Collect can promise: it makes nothing, however often it is run."""
     error = outcome.error
     if isinstance(error, GenerationCancelled):
-        told = f"Generation {error.generation_id} was cancelled, so there is no picture to collect."
+        told = f"The edit was cancelled at Oxen.ai, so there is no picture to collect. {NOT_TOLD}"
     elif isinstance(error, JobOutOfCredits):
         told = error.message.replace(", then run again.", ".")
+    elif error is not None and ONCE_MORE in error.message:
+        told = error.message.replace(f" {ONCE_MORE}", "")
     elif error is not None and ANEW in error.message:
         told = error.message.replace(f", or {ANEW}", "").removesuffix(f" Or {ANEW}.")
     else:
@@ -390,10 +403,13 @@ def generation_ids(job: JobHandle | None, text: str, *, required: bool) -> tuple
     for generation_id in ids:
         if not is_generation_id(generation_id):
             raise InvalidParameters(
-                f"{shown_id(generation_id)} is not a generation id. Give one a line, as Kontext Submit shows them."
+                f"{shown_id(generation_id)} is not a generation id. Give one a line, as Kontext Submit shows them. "
+                "Nothing was sent."
             )
     if required and not ids and not (job and job.records):
-        raise InvalidParameters("There is no job: connect Kontext Submit's job, or write generation ids, one a line.")
+        raise InvalidParameters(
+            "There is no job: connect Kontext Submit's job, or write generation ids, one a line. Nothing was sent."
+        )
     return ids
 
 

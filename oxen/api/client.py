@@ -177,7 +177,7 @@ class Client:
             reply = self.transport.send("GET", f"/api/ai/models/{quote(name, safe='')}", public=True)
         except ModelNotFound:
             raise ModelNotFound(
-                f"Oxen.ai has no model named {name!r}; {DEFAULT.id} is the default.", status=404
+                f"Oxen.ai has no model named {name!r}; {DEFAULT.id} is the default. Nothing was charged.", status=404
             ) from None
         return self._read(read_model, reply)
 
@@ -217,10 +217,14 @@ class Client:
     def check_id(self, generation_id: str) -> None:
         """Raises InvalidParameters for what is no generation id, the key or a piece of it above all."""
         if not is_generation_id(generation_id):
-            raise InvalidParameters(f"{shown_id(generation_id)} is not a generation id. Nothing was sent.")
+            raise InvalidParameters(
+                f"{shown_id(generation_id)} is not a generation id. Nothing was sent. Copy it as Kontext Submit shows "
+                "it."
+            )
         if self.transport.redact(generation_id) != generation_id:
             raise InvalidParameters(
-                "The API key, or a piece of it, was given for a generation id. It was neither sent nor kept."
+                "The API key, or a piece of it, was given for a generation id. It was neither sent nor kept. "
+                "Write the id in its place."
             )
 
     def _about(self, generation_id: str, method: str, path: str, within: float | None = None) -> Reply:
@@ -234,7 +238,8 @@ class Client:
             if error.status != 404:
                 raise
             not_found = GenerationNotFound(
-                f"Oxen.ai knows no generation {generation_id}. Check the id, and that the key is the account's.",
+                "Oxen.ai knows no such generation. Check the id, and that the key is the account's. Nothing was "
+                "charged for asking.",
                 status=404,
                 generation_id=generation_id,
             )

@@ -51,7 +51,7 @@ def classify(
     free = "; nothing was charged." if definite else "."
     if is_moderation(said):
         return ModerationBlocked(
-            f"The service's safety check refused the request.{quote} Change the prompt or the picture.",
+            f"The service's safety check refused the request.{quote} Change the prompt or the picture{free}",
             status=status,
         )
     if status in {401, 403}:
@@ -66,7 +66,10 @@ def classify(
             status=status,
         )
     if status == 404:
-        return ModelNotFound(f"Oxen.ai does not know what was asked for (HTTP 404).{quote}", status=status)
+        return ModelNotFound(
+            f"Oxen.ai does not know what was asked for (HTTP 404).{quote} Check the namespace and OXEN_BASE_URL{free}",
+            status=status,
+        )
     if status == 426:
         return ClientRefused(
             f"Oxen.ai refuses this client's User-Agent (HTTP 426).{quote} Please report it{free}",
@@ -75,11 +78,13 @@ def classify(
     if status == 429:
         return RateLimited(
             f"Oxen.ai is receiving too many requests from this account (HTTP 429).{quote} Wait a minute, or lower "
-            "max_in_flight in the settings.",
+            f"max_in_flight in the settings{free}",
             retry_after=retry_after(headers.get("Retry-After")),
         )
     if 400 <= status < 500:
-        return InvalidParameters(f"Oxen.ai refused the request (HTTP {status}).{quote}", status=status)
+        return InvalidParameters(
+            f"Oxen.ai refused the request (HTTP {status}).{quote} Change what it does not take{free}", status=status
+        )
     if status >= 500:
         return Upstream(f"Oxen.ai or the model's provider failed (HTTP {status}).{quote}", status=status)
     return UnexpectedReply(

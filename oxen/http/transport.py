@@ -304,7 +304,10 @@ class Transport:
             return ConnectionFailed(f"No connection to {host}: {why}. Nothing was sent. {advice}")
         if request.paid:
             return ConnectionFailed(f"The upload to {host} broke off: {why}. Nothing was sent whole. {advice}")
-        return ConnectionFailed(f"{request.method} {request.path} at {host} broke off: {why}. Run again to go on.")
+        return ConnectionFailed(
+            f"{request.method} {request.path} at {host} broke off: {why}. Run again to go on: what was sent is not "
+            "paid a second time."
+        )
 
     def error_for(self, reply: Reply) -> OxenError:
         """The error that a reply outside 2xx stands for, with what to do next."""

@@ -18,6 +18,7 @@ shelf.py      what this machine holds of a record, and writing down what a full 
 sending.py    a request is sent, once, its record before it
 finishing.py  from a sent job to its picture
 editor.py     one edit through all of these
+ends.py       what became of its edits, in one line
 progress.py   how far a run is
 parallel.py   side by side on daemon threads
 batch.py      many edits side by side, nothing lost when some fail

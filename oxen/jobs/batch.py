@@ -25,6 +25,7 @@ from ..errors import (
     Unauthenticated,
 )
 from .editor import Editor
+from .ends import End, Fate
 from .given_up import Decision
 from .order import Edit, Outcome, Terms
 from .parallel import for_each
@@ -174,12 +175,24 @@ class Batch(Generic[Picture]):
                 with in_words(f"Edit {index + 1}" if len(found) > 1 else "The edit"):
                     outcomes[index] = one(index)
             except Interrupted:
+                if not progress.has_end(index):
+                    progress.ended(index, _left(found[index]))
                 raise
             except OxenError as error:
                 if isinstance(error, HOPELESS):
                     hopeless.append(error)
                 outcomes[index] = Outcome(error=error)
+                progress.ended(index, End.of_error(error))
                 progress.at(index, Stage.FAILED)
 
         for_each(len(found), self._session.settings.max_in_flight, work)
         return tuple(outcomes)
+
+
+def _left(record: Record | None) -> End:
+    """What became of an edit whose run was stopped before it had sent or cancelled anything; record: an earlier one."""
+    if record is None:
+        return End(Fate.NOT_SENT)
+    if record.state is State.DONE:
+        return End(Fate.FINISHED_BEFORE)
+    return End(Fate.RUNS_ON if record.state is State.SENT else Fate.UNKNOWN)

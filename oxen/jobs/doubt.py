@@ -17,6 +17,7 @@ from ..errors import Interrupted, OutcomeUnknown, OxenError, RateLimited
 from .ledger import Ledger
 from .lookup import Answer, Found, Nothing, Perhaps, look_up
 from .record import Record, State
+from .waiting import NOT_TOLD, ONCE_MORE
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class Doubts:
                 return self._ledger.sent(record, generation_id=answer.row.generation_id)
         if error.definite:
             self._ledger.ended(record, State.FAILED, error.message)
-            raise error
+            raise error.reworded(f"{error.message} {NOT_TOLD} {ONCE_MORE}")
         if isinstance(answer, Nothing) and error.status in _TURNED_AWAY:
             self._ledger.ended(record, State.REFUSED, error.message)
             if isinstance(error, RateLimited):

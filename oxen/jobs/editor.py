@@ -22,6 +22,7 @@ from ..errors import (
 )
 from . import unread
 from .doubt import Doubts
+from .ends import End
 from .finishing import Finisher
 from .given_up import NO_PICTURE, Consent, Decision, with_way_out
 from .lookup import Answer, Found, Perhaps, asked, look_up
@@ -96,6 +97,10 @@ class Editor(Generic[Picture]):
                     claim = self._attempt(index, key, edit)
             finally:
                 self._anew.pop(key, None)
+            if claim.picture is None or self._terms.submit_only:
+                self._progress.ended(index, End.of_submission(claim.how))
+            else:
+                self._progress.ended(index, End.of_picture(claim.how, claim.record.cost))
             self._progress.at(index, Stage.SUBMITTED if self._terms.submit_only else Stage.DONE)
         return Outcome(claim.record, claim.how, claim.picture, seconds=time.monotonic() - since)
 
@@ -117,6 +122,7 @@ class Editor(Generic[Picture]):
                         self._ledger.forget(record)
                         raise  # the caller's own words for an id that nobody knows
                     raise told from error
+        self._progress.ended(index, End.of_picture(how, record.cost, collects=True))
         self._progress.at(index, Stage.DONE)
         return Outcome(record, how, picture, seconds=time.monotonic() - since)
 
@@ -227,7 +233,7 @@ class Editor(Generic[Picture]):
         if isinstance(answer, Perhaps):
             raise ResultUnavailable(
                 f"The picture of edit {record.id} of the history is not on this machine, and Oxen.ai {answer.why}. Run "
-                "again to ask once more."
+                "again to ask once more, without paying."
             )
         if not isinstance(answer, Found):
             if (came := self._shelf.unread(record)) is not None:
@@ -235,7 +241,9 @@ class Editor(Generic[Picture]):
             why = record.error or "Oxen.ai does not list it."
             if record.state is State.DONE and record.bytes is None:
                 why = _NEVER_KEPT
-            raise GenerationFailed(f"Edit {record.id} of the history has no picture to collect: {why}")
+            raise GenerationFailed(
+                f"Edit {record.id} of the history has no picture to collect: {why} Collecting costs nothing."
+            )
         return self._ledger.sent(record, generation_id=answer.row.generation_id)
 
     @staticmethod
@@ -249,5 +257,5 @@ class Editor(Generic[Picture]):
 
     def cancel_submitted(self) -> None:
         """Cancel at the service what this run has put into the queue."""
-        for record in self._sender.submitted:
-            self._finisher.cancel(record)
+        for index, record in self._sender.submitted:
+            self._progress.ended(index, self._finisher.cancel(record))

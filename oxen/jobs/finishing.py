@@ -20,6 +20,7 @@ from ..errors import (
     ResultUnreadable,
 )
 from . import unread
+from .ends import End, Fate
 from .lookup import Found, asked
 from .order import Terms
 from .progress import Progress, Stage
@@ -97,8 +98,8 @@ class Finisher(Generic[Picture]):
             self._shelf.ended(record, State.FAILED, error.message)
             raise
         except Interrupted:
-            if self._client.control.cancel_remotely:
-                self.cancel(record)
+            cancels = self._client.control.cancel_remotely
+            self._progress.ended(index, self.cancel(record) if cancels else End(Fate.RUNS_ON))
             raise
         return self._note_cost(self._shelf.keep(record, data)), picture
 
@@ -128,10 +129,10 @@ class Finisher(Generic[Picture]):
             logger.debug("No cost for generation %s: %s", record.generation_id, error)
             return record
 
-    def cancel(self, record: Record) -> None:
+    def cancel(self, record: Record) -> End:
         """Cancel a job at the service; where that comes too late, keep the picture that was paid for."""
         if record.generation_id is None:
-            return
+            return End(Fate.UNKNOWN)
         client = self._client.for_cleanup()
         ends = threading.Timer(_CLEANUP_SECONDS, client.control.detach)
         ends.daemon = True
@@ -141,14 +142,19 @@ class Finisher(Generic[Picture]):
             row = client.row(record.generation_id)
             if row.status is JobStatus.CANCELLED:
                 self._shelf.ended(record, State.CANCELLED, "Cancelled.")
-            elif row.status is JobStatus.FAILED:
-                self._shelf.ended(record, State.FAILED, row.error_message or "Failed.")
-            elif row.status is JobStatus.SUCCEEDED:
+                return End(Fate.CANCELLED)
+            if row.status is JobStatus.FAILED:
+                why = row.error_message or "Failed."
+                self._shelf.ended(record, State.FAILED, why)
+                return End(Fate.FAILED, why=why)
+            if row.status is JobStatus.SUCCEEDED:
                 data, _ = self._results.under(client).download(row.result_url, row.generation_id)
                 self._shelf.keep(record, data)
+                return End(Fate.FINISHED_BEFORE)
         except ResultUnreadable as came:
             logger.warning("%s", unread.keep(self._ledger, record, came))
         except OxenError as error:
             logger.warning("Generation %s could not be cancelled: %s", record.generation_id, error)
         finally:
             ends.cancel()
+        return End(Fate.UNKNOWN)

@@ -96,7 +96,9 @@ def with_way_out(ledger: Ledger, record: Record, error: OxenError) -> OxenError:
     key = ""
     if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
         key = " with the right key"
-    return error.reworded(
-        f"What became of generation {record.generation_id} cannot be seen: {error.message} It is remembered: run again"
-        f"{key} to look once more, without paying, or {ANEW}."
+    told = error.reworded(
+        f"What became of the edit cannot be seen: {error.message} It is remembered: run again{key} to look once more, "
+        f"without paying, or {ANEW}."
     )
+    told.generation_id = record.generation_id
+    return told

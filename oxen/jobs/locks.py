@@ -92,7 +92,7 @@ def _taken(path: Path, control: Control, deadline: Deadline | None) -> int:
         if deadline is not None and deadline.passed:
             raise TimedOut(
                 f"Another run is working on the same edit, and was not done with it after {deadline.seconds:g} s; run "
-                "again to go on waiting."
+                "again to go on waiting, without paying."
             )
         control.sleep(_PAUSE)
 

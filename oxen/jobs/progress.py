@@ -1,4 +1,4 @@
-"""How far a run of edits is, as one number and one line of text."""
+"""How far a run of edits is, as one number and one line of text; and at its end what became of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from enum import Enum
 
 from ..api.replies import JobStatus
+from .ends import End, Fate, line, stopped_line
 
 
 class Stage(Enum):
@@ -43,6 +44,7 @@ _TOLD = (
     Stage.LOOKING,
     Stage.WAITING,
 )
+_UNSENT = (Stage.WAITING, Stage.LOOKING)
 _BY_STATUS = {JobStatus.QUEUED: Stage.QUEUED, JobStatus.PROCESSING: Stage.PROCESSING}
 
 
@@ -56,11 +58,13 @@ class Progress:
     def __init__(self, edits: int, together: Together | None = None, *, keeps: bool = False) -> None:
         self._keeps = keeps
         self._stages = [Stage.WAITING] * edits
+        self._ends: dict[int, End] = {}
+        self._failure: End | None = None
         self._together = together
-        if together is not None:
-            together.moved(Counter({Stage.WAITING: edits}))
         self._guard = threading.Lock()
         self._since = time.monotonic()
+        if together is not None:
+            together.joined(self)
 
     def at(self, index: int, stage: Stage) -> None:
         """Move one edit on; it never moves back, so that the bar does not."""
@@ -80,6 +84,51 @@ class Progress:
                 change = Counter({stage: 1})
                 change[before] -= 1
                 self._together.moved(change)
+
+    def ended(self, index: int, end: End) -> None:
+        """What became of one edit; the last word on it counts."""
+        with self._guard:
+            self._ends[index] = end
+
+    def has_end(self, index: int) -> bool:
+        with self._guard:
+            return index in self._ends
+
+    def failed(self, error: Exception) -> None:
+        """The run was ended by an error; it is what became of all edits that have no end of their own.
+
+        Of none if all have failed already; of the run as a whole if none has, or all came and were not handed on.
+        """
+        end = End.of_error(error)
+        with self._guard:
+            missing = [index for index in range(len(self._stages)) if index not in self._ends]
+            if self._ends and missing:
+                self._ends.update((index, end) for index in missing)
+            elif missing or all(one.fate not in (Fate.FAILED, Fate.RUNS_ON) for one in self._ends.values()):
+                self._failure = end
+
+    @property
+    def failure(self) -> End | None:
+        """What ended the run as a whole."""
+        return self._failure
+
+    def ends(self, under_way: Fate = Fate.RUNS_ON) -> list[End]:
+        """What became of the edits. under_way: of those that were sent and have not ended yet."""
+        with self._guard:
+            if self._failure is not None:
+                return [self._failure] * len(self._stages)
+            return [
+                self._ends.get(index, End(Fate.NOT_SENT if stage in _UNSENT else under_way))
+                for index, stage in enumerate(self._stages)
+            ]
+
+    def last_text(self) -> str:
+        """What became of the run, in one line."""
+        return line(self.ends(), self.seconds) if self.failure is None else line([self.failure], self.seconds)
+
+    def stopped_text(self, *, cancelled: bool) -> str:
+        """What became of a run that was stopped, as far as it is known. cancelled: at the service, too."""
+        return stopped_line(self.ends(Fate.CANCELLING if cancelled else Fate.RUNS_ON), cancelled=cancelled)
 
     def at_status(self, index: int, status: JobStatus) -> None:
         stage = _BY_STATUS.get(status)
@@ -127,11 +176,34 @@ class Together(Progress):
     def __init__(self) -> None:
         super().__init__(0)
         self._counts: Counter[Stage] = Counter()
+        self._members: list[Progress] = []
+
+    def joined(self, member: Progress) -> None:
+        """Count the edits of a run that begins."""
+        with self._guard:
+            self._members.append(member)
+            self._counts.update({Stage.WAITING: member.edits})
 
     def moved(self, change: Counter[Stage]) -> None:
         """Add to the counts, from any thread."""
         with self._guard:
             self._counts.update(change)
+
+    def failed(self, error: Exception) -> None:
+        """A run ended before it had any edits."""
+        with self._guard:
+            self._ends[len(self._ends)] = End.of_error(error)
+
+    def ends(self, under_way: Fate = Fate.RUNS_ON) -> list[End]:
+        with self._guard:
+            members, more = list(self._members), list(self._ends.values())
+        return [end for member in members for end in member.ends(under_way)] + more
+
+    @property
+    def failure(self) -> End | None:
+        with self._guard:
+            found = {*(member.failure for member in self._members), *self._ends.values()}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def counts(self) -> Counter[Stage]:

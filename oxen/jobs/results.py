@@ -90,7 +90,7 @@ class Results(Generic[Picture]):
             where = "It is gone there, and not on this machine. " if gone else ""
             advice = f"{where}Run again to try once more, or {ANEW}."
         raise ResultUnavailable(
-            f"{_name(generation_id)} is finished and paid for, but its picture could not be downloaded: {why} {advice}",
+            f"The edit is finished and paid for, but its picture could not be downloaded: {why} {advice}",
             status=410 if gone else 403 if denied else None,
             generation_id=generation_id,
         )
@@ -102,7 +102,7 @@ def unreadable(
     """The error for what came and is no picture that can be read; why: a sentence."""
     how = "could not be downloaded as one that can be read" if downloaded else "cannot be read"
     return ResultUnreadable(
-        f"{_name(generation_id)} is finished and paid for, but its picture {how}: {why}",
+        f"The edit is finished and paid for, but its picture {how}: {why}",
         data,
         may_pass=may_pass,
         generation_id=generation_id,
@@ -111,16 +111,12 @@ def unreadable(
 
 def _too_large(why: str, generation_id: str | None) -> ResultUnavailable:
     return ResultUnavailable(
-        f"{_name(generation_id)} is finished and paid for, but its picture could not be downloaded: {why} Running "
+        f"The edit is finished and paid for, but its picture could not be downloaded: {why} Running "
         "again cannot change that. Save it from your account at Oxen.ai; or ask for output_format jpg or webp, which "
         f"makes smaller files and is another edit that is paid for, or {ANEW}.",
         status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         generation_id=generation_id,
     )
-
-
-def _name(generation_id: str | None) -> str:
-    return f"Generation {generation_id}" if generation_id else "The edit"
 
 
 def _absolute(base_url: str, url: str) -> str:

@@ -42,8 +42,11 @@ _BUSY_PAUSE = 2.0
 
 
 class Sender(Generic[Picture]):
-    """Sends what is not there yet. submitted: what it put into the queue. uncounted: the indices of edits that the
-    spend limits have not been held against."""
+    """Sends what is not there yet.
+
+    submitted: what it put into the queue, each with its index. uncounted: the indices of edits that the spend limits
+    have not been held against.
+    """
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Sender(Generic[Picture]):
         self._doubts = doubts
         self._decision = decision
         self._progress = progress
-        self.submitted: list[Record] = []
+        self.submitted: list[tuple[int, Record]] = []
         self.uncounted: set[int] = set()
 
     def send(self, index: int, key: str, edit: Edit) -> Claim[Picture]:
@@ -100,7 +103,8 @@ class Sender(Generic[Picture]):
         )
         if record is None:
             raise SpendLimitReached(
-                f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent."
+                f"One more picture would pass the limit of ${limit} for 24 hours (usd_per_day). It was not sent. "
+                "Raise the limit, or wait."
             )
         self._decision.sent.add(key)
         leaving = partial(self._ledger.leaving, record)
@@ -109,7 +113,7 @@ class Sender(Generic[Picture]):
                 return self._at_once(record, edit.parameters, input_image, leaving)
             generation_id = self._client.enqueue(edit.parameters, input_image, before_last=leaving)
             record = self._shelf.noted(record, generation_id=generation_id)
-            self.submitted.append(record)
+            self.submitted.append((index, record))
             return Claim(record, How.NEW)
         except ResultUnreadable as came:
             return self._in_place_of(came, record)

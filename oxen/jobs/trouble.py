@@ -43,7 +43,9 @@ def in_words(what: str = "The edit") -> Iterator[None]:
         advice = _OF_THE_SYSTEM.get(error.errno or 0, "Check the disk and the folder.")
         raise LocalTrouble(f"{what} was stopped by the system ({error}). {advice} {_REMEMBERED}") from error
     except MemoryError as error:
-        raise LocalTrouble(f"{what} was stopped, as there is no memory left. {_REMEMBERED}") from error
+        raise LocalTrouble(
+            f"{what} was stopped, as there is no memory left. Close other programs. {_REMEMBERED}"
+        ) from error
     except RuntimeError as error:
         if "thread" not in str(error):
             raise

@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.25
 PAUSE_GROWTH = 1.3
 LONGEST_PAUSE = 2.0
+# Of a job that has ended without a picture; no document says more.
+NOT_TOLD = "Oxen.ai does not say whether that was billed."
+ONCE_MORE = "Run again to try once more, which is paid for."
 _OUTAGE_SECONDS = 30.0
 _LOOK_SECONDS = 30.0
 _SHORTEST_LOOK = 1.0
@@ -135,11 +138,11 @@ class _Looks:
 
     def timed_out(self) -> TimedOut:
         """The deadline's error, with the reason why the last look failed."""
-        name, seconds = f"Generation {self._id}", f"{self._deadline.seconds:g} s"
+        seconds = f"{self._deadline.seconds:g} s"
         remembered = "is remembered: run again to go on waiting for it, it is not paid a second time."
-        told = f"{name} was not finished after {seconds}. It goes on at Oxen.ai and {remembered}"
+        told = f"The edit was not finished after {seconds}. It goes on at Oxen.ai and {remembered}"
         if self._failed is not None:
-            told = f"{name} was not seen to be finished within {seconds}: {self._failed} It {remembered}"
+            told = f"The edit was not seen to be finished within {seconds}: {self._failed.message} It {remembered}"
         error = TimedOut(told, generation_id=self._id)
         error.alive = self._failed is None or isinstance(self._failed, UnknownStatus)
         return error
@@ -164,23 +167,26 @@ def _row_of(event: JobEvent) -> Row:
 
 def succeeded(row: Row) -> Row:
     """The row if it succeeded; raises the error that a failed or cancelled one means."""
-    name = f"Generation {row.generation_id}"
     if row.status is JobStatus.CANCELLED:
         raise GenerationCancelled(
-            f"{name} was cancelled and has no picture. Running its edit again starts, and pays for, a new one.",
+            f"The edit was cancelled at Oxen.ai and has no picture. {NOT_TOLD} Running it again starts, and pays for, "
+            "a new one.",
             generation_id=row.generation_id,
         )
     if row.status is JobStatus.FAILED:
         said = row.error_message or "no reason given"
         if is_moderation(said):
             raise ModerationBlocked(
-                f'{name} was stopped by the safety check: "{said}". Change the prompt or the picture.',
+                f'The edit was stopped by the safety check: "{said}". {NOT_TOLD} Change the prompt or the picture.',
                 generation_id=row.generation_id,
             )
         if "insufficient credits" in said.lower():
             raise JobOutOfCredits(
-                f'{name} failed: "{said}". Add credits on Oxen.ai\'s billing page, then run again.',
+                f'The edit failed at Oxen.ai: "{said}". {NOT_TOLD} Add credits on Oxen.ai\'s billing page, then run '
+                "again.",
                 generation_id=row.generation_id,
             )
-        raise GenerationFailed(f'{name} failed: "{said}".', generation_id=row.generation_id)
+        raise GenerationFailed(
+            f'The edit failed at Oxen.ai: "{said}". {NOT_TOLD} {ONCE_MORE}', generation_id=row.generation_id
+        )
     return row

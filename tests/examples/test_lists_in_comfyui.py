@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import threading
 import time
@@ -133,7 +134,8 @@ def test_a_failed_item_stops_the_list_or_is_left_out_as_the_node_says(server: Co
     (error,) = heard(server, workflow(server, "some"))
     assert (error["node_id"], error["exception_type"]) == ("2", "kontext_bridge.SomeFailed")
     said = error["exception_message"]
-    assert said.startswith("2 of 12 items of the list failed.") and said.count("the worker died") == 2
+    assert said.startswith("2 of 12 items of the list failed. Items ") and said.count("the worker died") == 1
+    assert len(re.findall(r"Generations \S+, \S+\. The other", said)) == 1, "one reason, said once"
     assert '(32x24, seed 0, "a hat")' in said and "The other 10 are kept" in said
     service.set(run_fails=Fault("the worker died", times=1))
     (blocked,) = heard(server, workflow(server, "some", if_some_fail=GO_ON))

@@ -71,3 +71,21 @@ def test_news_of_a_node_that_is_not_running_is_left_out() -> None:
     report.text("9", "late")
     report.close()
     assert log.getvalue() == ""
+
+
+def test_what_a_node_says_last_stands_in_a_log_file_too_however_soon_it_came() -> None:
+    log = io.StringIO()
+    report = TerminalReport(log)
+    report.started("1", "A")
+    report.text("1", "sending")
+    report.text("1", "done · 9 s · $0.04")
+    report.finished("1", 9.0)
+    report.started("2", "B")
+    report.text("2", "No Oxen.ai key")
+    report.close()
+    assert log.getvalue().splitlines() == [
+        "1 A: running",
+        "1 A: done · 9 s · $0.04",
+        "2 B: running",
+        "2 B: No Oxen.ai key",
+    ]

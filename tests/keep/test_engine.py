@@ -76,6 +76,32 @@ def test_only_what_was_edited_differs_from_the_source(case: str) -> None:
     assert float(error) < 0.03
 
 
+def test_a_thing_that_closes_just_beyond_the_edits_border_is_not_drawn_on_to_the_pictures() -> None:
+    """The edit is zoomed in by 4.5 %, and the disc's top lies a pixel above its upper border, 14 below the source's."""
+    given = pair(640, 480, zoom=1.045, disc=(0.5, 0.5 - 0.5 / 1.045 - 1 / 640 + 0.3, 0.3))
+    kept = keep(given.source, given.edited)
+    assert kept.report.verdict is Verdict.LOCAL and rest_is_the_source(kept, given.source)
+    assert float(kept.mask[away(given.changed)].max()) == 0
+    assert float((kept.mask[given.changed] > 0.5).float().mean()) > 0.99
+
+
+def test_a_thing_of_which_the_edit_cuts_off_a_little_is_laid_in_whole() -> None:
+    """The edit shows 400 of 600 columns; the disc goes on beyond its left border, and closes there."""
+    given = pair(400, 600, size=(512, 512), fit="cover", disc=(212 / 600, 0.5, 0.3))
+    kept = keep(given.source, given.edited)
+    assert kept.report.verdict is Verdict.LOCAL and rest_is_the_source(kept, given.source)
+    assert float(kept.mask[away(given.changed)].max()) == 0
+    cut = given.changed.clone()
+    cut[:, 99:] = False
+    assert float((kept.mask[cut] > 0.5).float().mean()) > 0.7
+
+
+def test_a_thing_that_the_edit_cuts_in_half_ends_with_the_edit() -> None:
+    given = pair(400, 600, size=(512, 512), fit="cover", disc=(100 / 600, 0.5, 0.2))
+    kept = keep(given.source, given.edited)
+    assert kept.report.verdict is Verdict.LOCAL and float(kept.mask[:, :92].max()) == 0
+
+
 @pytest.mark.parametrize("loss", [0.0, 1.0])
 def test_where_nothing_was_edited_every_pixel_is_the_sources(loss: float) -> None:
     given = pair(disc=None, zoom=1.02, shift=(3.0, -5.0), loss=loss)

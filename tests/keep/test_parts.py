@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from drawn import scene
+from drawn import pair, scene
+from kontext_bridge.imaging.keep import blend, engine, filters
+from kontext_bridge.imaging.keep import colour as colours
+from kontext_bridge.imaging.keep.blend import LaidPart, blended
+from kontext_bridge.imaging.keep.change import find_change
 from kontext_bridge.imaging.keep.components import parts_of, with_filled_holes
-from kontext_bridge.imaging.keep.filters import blur, highest
-from kontext_bridge.imaging.keep.mapping import Mapping
+from kontext_bridge.imaging.keep.engine import keep
+from kontext_bridge.imaging.keep.filters import blur, centres, highest, in_bands, lowest
+from kontext_bridge.imaging.keep.mapping import Mapping, legendre
 from kontext_bridge.imaging.keep.measures import ciede2000, distance, lab
+from torch import Tensor
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 70), (1, 48, 48), (2, 97, 131)])
@@ -29,6 +35,64 @@ def test_a_blur_is_the_gaussians_convolution(shape: tuple[int, int, int], sigma:
 def test_the_highest_nearby_is_a_pooling(radius: int) -> None:
     planes = torch.randn(2, 31, 44, generator=torch.Generator().manual_seed(2))
     assert torch.equal(highest(planes, radius), F.max_pool2d(planes[None], 2 * radius + 1, 1, radius)[0])
+    assert torch.equal(lowest(planes, radius), -F.max_pool2d(-planes[None], 2 * radius + 1, 1, radius)[0])
+
+
+@pytest.mark.parametrize("height", [1, 20, 104, 105, 209, 330])
+def test_what_is_made_in_bands_is_what_is_made_at_once(height: int) -> None:
+    planes = torch.rand(3, height, 40, generator=torch.Generator().manual_seed(4))
+    wanted = highest(blur(planes, 2.5), 3)
+    assert torch.allclose(in_bands(lambda p: highest(blur(p, 2.5), 3), 11, planes), wanted, atol=1e-6)
+
+
+def test_a_change_is_the_same_where_one_band_ends_and_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = scene(260, 120).permute(2, 0, 1)
+    edited = source.clone()
+    edited[:, 90:118, 30:80] = edited[[1, 2, 0], 90:118, 30:80]
+    covered = torch.ones(260, 120, dtype=torch.bool)
+    banded = find_change(source, edited, edited, covered, 0.08).mask
+    monkeypatch.setattr(filters, "_BAND", 1000)
+    assert np.array_equal(banded, find_change(source, edited, edited, covered, 0.08).mask)
+    assert banded[95:113, 35:75].all() and not banded[:80].any() and not banded[130:].any()
+
+
+def test_a_drift_is_taken_back_as_it_was_learnt() -> None:
+    """By the sum over all terms, and band by band what is taken back at once."""
+    colour = torch.rand(3, 150, 90, generator=torch.Generator().manual_seed(5))
+    down, across = centres(150), centres(90)
+    rows, columns = (legendre(2 * share - 1, colours._BIAS) for share in (down, across))
+    slow = torch.stack([rows[i][:, None] * columns[j] for i, j in colours._SLOW_BIAS])
+    drift = colours.Drift(0.02 * torch.randn(3, 39, generator=torch.Generator().manual_seed(6)), 0.05)
+    flat = colour.reshape(3, -1)
+    added = torch.stack([drift.weights[c] @ colours._terms(flat, c, slow.reshape(len(slow), -1)) for c in range(3)])
+    wanted = flat + 0.7 * added.clamp(-0.05, 0.05)
+    assert torch.allclose(drift.corrected(colour, down, across, 0.7).reshape(3, -1), wanted, atol=1e-5)
+
+
+def test_laying_in_by_tiles_leaves_no_trace_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, edited = scene(300, 280), scene(300, 280, 3).permute(2, 0, 1).contiguous()
+    alpha = torch.zeros(150, 140)
+    alpha[20:90, 50:], alpha[120, 3] = 1, 0.5
+    mapping = Mapping.of(torch.tensor([[280.0, 0, 3.2], [0, 300.0, -1.7]]), (300, 280))
+    patch = LaidPart(edited, mapping, None, torch.full((3, 75, 70), 0.02), 1.0)
+    tiled = blended(source, patch, alpha)
+    monkeypatch.setattr(blend, "_TILE", 1000)
+    whole = blended(source, patch, alpha)
+    assert torch.allclose(tiled[0], whole[0], atol=1e-5) and torch.allclose(tiled[1], whole[1], atol=1e-5)
+    assert torch.equal(tiled[0][tiled[1] == 0], source[tiled[1] == 0])
+
+
+def test_a_result_that_is_not_the_sources_outside_the_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = pair(160, 200)
+    assert (told := keep(given.source, given.edited).report.after) is not None and told.psnr == 99 and told.ssim == 1
+
+    def careless(*one: Tensor) -> tuple[Tensor, Tensor]:
+        picture, weight = blended(*one)
+        return picture + 0.1, weight
+
+    monkeypatch.setattr(engine, "blended", careless)
+    assert (told := keep(given.source, given.edited).report.after) is not None
+    assert told.psnr == pytest.approx(20, abs=0.2) and told.delta > 1
 
 
 @pytest.mark.parametrize("corners", [True, False])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from alone import succeeds_alone
 from drawn import pair, scene
+from full_disk import full_disk
 from kontext_bridge import host
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.imaging.codec import decode, encode, to_tensors
@@ -138,6 +139,38 @@ def test_the_command_says_what_is_wrong(
     assert main(arguments) == 1
     said = capsys.readouterr().err
     assert words in said and "Errno" not in said and not Path("x.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "lost"),
+    [
+        (["-o", "a.png"], "a.png"),
+        (["-o", "link.png"], "b.png"),
+        (["-o", "x.png", "--info", "b.png"], "b.png"),
+        (["-o", "x.png", "--mask", "m.png", "--mask-out", "m.png"], "m.png"),
+    ],
+    ids=str,
+)
+def test_the_command_writes_over_nothing_that_it_reads(
+    options: list[str], lost: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {name: save(scene(64, 64), tmp_path / name).read_bytes() for name in ("a.png", "b.png", "m.png")}
+    Path("link.png").symlink_to("b.png")
+    assert main(["a.png", "b.png", *options]) == 1
+    assert "would be lost" in capsys.readouterr().err and Path(lost).read_bytes() == before[lost]
+
+
+def test_a_disk_that_fills_up_leaves_the_older_picture_and_no_torn_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    source, edited = save(scene(64, 64), tmp_path / "a.png"), save(scene(64, 64, 3), tmp_path / "b.png")
+    out = tmp_path / "out.png"
+    out.write_bytes(older := b"an older picture " * 200)
+    with full_disk():
+        status = main([str(source), str(edited), "-o", str(out)])
+    assert status == 1 and out.read_bytes() == older and str(out) in capsys.readouterr().err
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 LARGE = """

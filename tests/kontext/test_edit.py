@@ -1,5 +1,6 @@
 """The headless command: a picture in, a picture out, and one line where there is none."""
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import pair
+from full_disk import full_disk
 from kontext_bridge import edit
 from kontext_bridge.imaging.keep import switch
 from kontext_bridge.imaging.keep.filters import blur
@@ -538,6 +540,41 @@ def test_what_keeps_the_kept_picture_from_being_written_is_said_with_where_the_e
     status, _ = run("--keep", source=source)
     assert status == 1 and (tmp_path / "out_raw.png").exists()
     assert "The edit as it came is" in (said := capsys.readouterr().err) and "out_raw.png" in said
+
+
+def test_a_disk_that_fills_up_while_the_kept_picture_is_written_costs_neither_the_edit_nor_the_older_picture(
+    run, tmp_path, monkeypatch, capsys
+):
+    given, keep = drawn_by_the_model(monkeypatch), switch.keep
+    source = saved(tmp_path / "in.png", given.source)
+    (tmp_path / "out.png").write_bytes(older := b"an older picture " * 200)
+    with contextlib.ExitStack() as later:
+
+        def fills_up(*one, **more):
+            kept = keep(*one, **more)
+            later.enter_context(full_disk())
+            return kept
+
+        monkeypatch.setattr(switch, "keep", fills_up)
+        status, out = run("--keep", source=source)
+    said = capsys.readouterr().err
+    assert status == 1 and out.read_bytes() == older
+    assert np.array_equal(pixels(tmp_path / "out_raw.png"), to_uint8(given.edited).astype(int))
+    assert f"{out} was not written. The edit as it came is {tmp_path / 'out_raw.png'}" in said and "Errno" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out.png", "out_raw.png"]
+
+
+def test_the_edit_as_it_came_takes_no_earlier_files_name_and_the_command_says_which_it_took(
+    run, tmp_path, monkeypatch, capsys
+):
+    given = drawn_by_the_model(monkeypatch)
+    source = saved(tmp_path / "in.png", given.source)
+    (tmp_path / "out_raw.png").write_bytes(b"an earlier one")
+    (tmp_path / "out_raw_2.png").symlink_to(tmp_path / "nowhere.png")
+    assert run("--keep", source=source)[0] == 0
+    assert (tmp_path / "out_raw.png").read_bytes() == b"an earlier one" and not (tmp_path / "nowhere.png").exists()
+    assert np.array_equal(pixels(tmp_path / "out_raw_3.png"), to_uint8(given.edited).astype(int))
+    assert f"The edit as it came: {tmp_path / 'out_raw_3.png'}" in capsys.readouterr().out
 
 
 def test_a_raw_name_that_is_a_link_to_out_is_refused_before_the_edit_as_it_came_is_lost_over_it(

@@ -196,7 +196,9 @@ def test_a_service_that_refuses_data_uris_is_reported_with_the_way_around(
 
 @pytest.mark.parametrize("node", ["KontextCollect", "KontextQueueStatus"])
 def test_a_generation_id_that_does_not_exist_is_named(bench: Any, node: str) -> None:
-    with pytest.raises(OxenError, match=r"knows no generation 00000000-0000-4000-8000-000000000000.*Check the id"):
+    with pytest.raises(
+        OxenError, match=r"no such generation\. Check the id.*Generation 00000000-0000-4000-8000-000000000000\.$"
+    ):
         bench.run(node, generation_ids="00000000-0000-4000-8000-000000000000")
 
 
@@ -204,7 +206,7 @@ def test_cancelling_an_id_that_does_not_exist_says_so_and_goes_on_with_the_other
     bench.server.hold()
     _, ids = bench.submit(images())
     text = bench.run("KontextCancel", generation_ids=f"no-such-id\n{ids[0]}")[0].splitlines()
-    assert "knows no generation no-such-id" in text[0]
+    assert "no-such-id: Oxen.ai knows no such generation" in text[0] and text[0].count("no-such-id") == 1
     assert text[1] == f"{ids[0]}: cancelled"
 
 

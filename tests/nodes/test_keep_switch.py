@@ -290,6 +290,29 @@ def test_memory_that_ends_around_keep_costs_no_picture(bench: Any, monkeypatch: 
     assert all(one["keep"]["verdict"] == "failed" for one in info["edits"])
 
 
+def test_the_note_on_sizes_says_of_which_output_it_speaks(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter((1, 2, 1))
+    monkeypatch.setattr("kontext_bridge.standin.service.make_edit", lambda *one: smaller(make_edit(*one), next(sizes)))
+    break_keep(monkeypatch, RuntimeError("odd"), at=2)
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    kept, info, raw = edit(bench, sources(3))
+    assert kept.shape[1:3] == SIZE and raw.shape[1:3] == BIG
+    assert info["note"] == (
+        "The results differ in size; in raw number 2 brought to 250x200, the first one's size. "
+        "image is 200x160, as before the edit. In image number 3 brought to 200x160, as those that could be kept are."
+    )
+    assert [one["resized"] for one in info["edits"]] == [False, False, True]
+
+
+def test_where_nothing_was_kept_the_note_on_sizes_is_the_raw_ones(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter((1, 2))
+    monkeypatch.setattr("kontext_bridge.standin.service.make_edit", lambda *one: smaller(make_edit(*one), next(sizes)))
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    kept, info, raw = edit(bench, sources(2), prompt=NIGHT)
+    assert kept.shape == raw.shape and [one["resized"] for one in info["edits"]] == [False, True]
+    assert info["note"] == "The results differ in size; number 2 brought to 250x200, the first one's size."
+
+
 def out_of_memory(*_: Any, **__: Any) -> Any:
     raise RuntimeError("not enough memory")
 

@@ -283,13 +283,13 @@ def test_the_history_lists_what_was_paid_for_and_brings_a_picture_back(bench: An
     bench.edit(images(), prompt="the newer one")
     back, table, text, _ = bench.run("KontextHistory", pick=2)
     assert torch.equal(back, pictures) and len(bench.paid) == 2
-    assert [line.split()[-2] for line in table.splitlines()[:2]] == ["newer", "older"]
+    assert [line.split()[-2] for line in table.splitlines()[1:]] == ["newer", "older"], "after the total"
     assert json.loads(text)["count"] == 2 and json.loads(text)["total_usd"] == 0.08
     found, table, *_ = bench.run("KontextHistory", search="older")
     assert torch.equal(found, pictures) and len(table.splitlines()) == 2
     nothing = bench.result("KontextHistory", search="nothing like it")
-    assert nothing.nodes["node"].texts["table"].startswith("No edit has 'nothing like it' in its prompt or generation")
-    assert "2 edits in all, 0.08 USD" in nothing.nodes["node"].texts["table"]
+    assert nothing.nodes["node"].texts["table"].splitlines()[1].startswith("No edit has 'nothing like it' in its")
+    assert "2 edits in all, $0.08" in nothing.nodes["node"].texts["table"]
     assert "no picture with 'nothing like it'" in nothing.blocked["node"]
 
 
@@ -308,7 +308,7 @@ def test_a_number_that_the_history_lacks_is_told_beside_the_table(bench: Any, im
     bench.edit(images())
     result = bench.result("KontextHistory", pick=2)
     assert "has 1 picture, so there is no number 2" in result.blocked["node"]
-    assert result.nodes["node"].texts["table"].splitlines()[-1].startswith("1 edit in all, 0.04 USD")
+    assert result.nodes["node"].texts["table"].startswith("1 edit in all, $0.04")
 
 
 def test_a_picture_that_is_gone_for_good_leaves_the_table_and_says_how_to_make_it_again(
@@ -367,7 +367,7 @@ def test_collecting_does_not_promise_what_only_editing_can_do(serve: Any, images
     bench.server.release()
     bench.server.set(result_missing=ending == "gone")
     for _ in range(2):
-        with pytest.raises(OxenError, match=f"Generation {ids[0]} .* use Kontext Edit or Kontext Submit") as raised:
+        with pytest.raises(OxenError, match=f"use Kontext Edit or Kontext Submit.* Generation {ids[0]}.$") as raised:
             bench.run("KontextCollect", job=[job])
         said = str(raised.value)
         assert "always new" not in said

@@ -256,7 +256,8 @@ def test_a_broken_answer_is_told_in_plain_words(scripted: Any, reply: bytes, wor
 )
 def test_a_connection_that_breaks_off_is_told_in_plain_words(serve: Any, fault: str, words: str) -> None:
     transport = serve(**{fault: Fault(route="queue")}).transport()
-    assert str(failure(transport, seconds=0.3)).endswith(f" broke off: {words}. Run again to go on.")
+    said = str(failure(transport, seconds=0.3))
+    assert said.endswith(f" broke off: {words}. Run again to go on: what was sent is not paid a second time.")
 
 
 def test_a_service_that_is_not_there_is_told_in_plain_words(remote: Any) -> None:

@@ -198,7 +198,9 @@ def test_a_404_for_a_live_id_is_looked_up_in_the_history_and_tolerated(serve: An
 def test_an_id_that_neither_queue_nor_history_knows_is_tolerated_for_a_while_and_then_named(
     remote: Any, client: Client
 ) -> None:
-    with pytest.raises(GenerationNotFound, match=r"knows no generation no-such-id.*Check the id") as raised:
+    with pytest.raises(
+        GenerationNotFound, match=r"knows no such generation\. Check the id.*Generation no-such-id\.$"
+    ) as raised:
         wait_for_row(client, "no-such-id", Deadline(PATIENCE))
     assert raised.value.generation_id == "no-such-id"
     assert remote.count("row") == 4

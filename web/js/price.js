@@ -1,0 +1,69 @@
+// The price on a node before Run, where the pack knows it: of its variations, and of its pictures where they can be counted.
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { allNodes } from "./graphs.js";
+import { picturesInto } from "./pictures.js";
+
+const PAID = { KontextEdit: "flux-kontext-dev", KontextSubmit: "flux-kontext-dev" };
+const LOOK_MS = 500;
+const COLOURS = { fgColor: "#e8e8e8", bgColor: "#3f4a3c" };
+
+let asked;
+let prices = {};
+const shown = new WeakMap();
+
+// Asked once, when a node that costs is there; without an answer nothing is said.
+function ask() {
+  asked ??= api
+    .fetchApi("/kontext-bridge/prices")
+    .then((reply) => (reply.ok ? reply.json() : {}))
+    .then((answer) => {
+      prices = answer.usd ?? {};
+      setInterval(look, LOOK_MS);
+    })
+    .catch(() => {});
+}
+
+// The classic renderer asks a badge at each drawing; Nodes 2.0 once, and again when a widget changes that it read.
+function look() {
+  if (document.hidden) return;
+  for (const [, node] of allNodes()) {
+    if (!(node.comfyClass in PAID) || shown.get(node) === priceOn(node)) continue;
+    shown.set(node, priceOn(node));
+    const variations = widgetOf(node);
+    if (variations) {
+      const value = variations.value;
+      variations.value = value === 1 ? 2 : 1;
+      variations.value = value;
+    }
+    node.setDirtyCanvas?.(true, true);
+  }
+}
+
+const widgetOf = (node) => node.widgets?.find((widget) => widget.name === "variations");
+
+export function dollars(amount) {
+  const exact = Number(amount.toFixed(4));
+  return `$${Number.isInteger(Math.round(exact * 1e4) / 100) ? exact.toFixed(2) : exact}`;
+}
+
+// "$0.16", or "$0.16 a picture" where it is not known how many there are; "" where there is no price.
+export function priceOn(node) {
+  const variations = Number(widgetOf(node)?.value ?? 1);
+  const each = Number(prices[PAID[node.comfyClass]]);
+  if (!(each >= 0)) return "";
+  const linked = node.inputs?.some((input) => input.name === "variations" && input.link != null);
+  if (linked) return `${dollars(each)} each`;
+  const pictures = picturesInto(node, "image");
+  const sum = dollars(each * variations * (pictures ?? 1));
+  return pictures === undefined ? `${sum} a picture` : sum;
+}
+
+app.registerExtension({
+  name: "KontextBridge.Price",
+  nodeCreated(node) {
+    if (!(node.comfyClass in PAID)) return;
+    ask();
+    node.badges.push(() => new window.LGraphBadge({ text: priceOn(node), ...COLOURS }));
+  },
+});

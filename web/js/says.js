@@ -1,0 +1,54 @@
+// What a node says of itself: meanwhile how far it is, and at the end what became of its run.
+import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
+import { allNodes, followRuns, nodeOf, openWorkflow, workflowOf } from "./graphs.js";
+import { addLine, setLine } from "./line.js";
+
+const SPEAK = new Set([
+  "KontextEdit",
+  "KontextSubmit",
+  "KontextCollect",
+  "KontextLoadFP8",
+  "KontextSample",
+  "KontextEditLocal",
+]);
+const UNCHANGED = "unchanged, not run again";
+
+// By workflow what its nodes said last, so that it is there again when one comes back to it.
+const said = new Map();
+
+const speaks = (node) => SPEAK.has(node?.comfyClass);
+
+function say(workflow, id, text) {
+  if (!said.has(workflow)) said.set(workflow, new Map());
+  said.get(workflow).set(String(id), text);
+  if (workflow !== openWorkflow()) return;
+  const node = nodeOf(id);
+  if (speaks(node)) setLine(node, text);
+}
+
+// A run begins: what was said of an earlier one is not of this one.
+function forget(workflow) {
+  said.delete(workflow);
+  if (workflow !== openWorkflow()) return;
+  for (const [, node] of allNodes()) if (speaks(node)) setLine(node, "");
+}
+
+app.registerExtension({
+  name: "KontextBridge.Says",
+  setup() {
+    followRuns();
+    api.addEventListener("kontext_bridge.says", ({ detail }) => say(workflowOf(detail.prompt_id), detail.node, detail.text));
+    api.addEventListener("execution_start", ({ detail }) => forget(workflowOf(detail.prompt_id)));
+    api.addEventListener("execution_cached", ({ detail }) => {
+      for (const id of detail.nodes ?? []) say(workflowOf(detail.prompt_id), id, UNCHANGED);
+    });
+  },
+  nodeCreated(node) {
+    if (speaks(node)) addLine(node);
+  },
+  afterConfigureGraph() {
+    const texts = said.get(openWorkflow());
+    for (const [id, node] of allNodes()) if (speaks(node) && texts?.has(id)) setLine(node, texts.get(id));
+  },
+});
