@@ -93,6 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def why_no_demo() -> str | None:
+    """Why --demo cannot be had, in a sentence or two; None where its files are there."""
+    try:
+        demo_files()
+    except KontextError as error:
+        return str(error)
+    return None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.edit", description=__doc__)
     parser.add_argument("picture", help="PNG, JPEG, WebP or GIF")
