@@ -110,6 +110,7 @@ def _service() -> Iterator[tuple[str, str]]:
         )
         return
     try:
+        from ..standin.painter import NoPainter, Painter
         from ..standin.records import Timing
         from ..standin.server import StandIn
     except ModuleNotFoundError as missing:
@@ -118,13 +119,18 @@ def _service() -> Iterator[tuple[str, str]]:
             "a checkout (git clone https://github.com/kontext-bridge/kontext-bridge), where make demo sets all up."
         ) from missing
 
-    with StandIn(timing=Timing(queued_s=0.5, processing_s=3.0)) as standin:
+    paint: Painter | None = None
+    try:
+        paint, painted = Painter(), "are painted by the demo model."
+    except NoPainter as why:
+        painted = f"are only tinted, as there is no demo model. {why}"
+    with StandIn(timing=Timing(queued_s=0.5, processing_s=3.0), paint=paint) as standin:
         os.environ.update({BASE_VARIABLE: standin.url, KEY_VARIABLE: standin.key})
         os.environ[host.HOME_VARIABLE] = str(OUTPUT.resolve() / "home")
         yield (
-            "the stand-in, not Kontext",
+            f"the stand-in{' with the demo model' if paint else ''}, not Kontext",
             f"Service: the stand-in at {standin.url}, as {KEY_VARIABLE} is not set. It speaks like Oxen.ai; its "
-            "pictures are not Kontext's, and say so.",
+            f"pictures are not Kontext's, and say so; they {painted}",
         )
 
 

@@ -23,7 +23,7 @@ MAY = {
     "oxen": {"editing"},
     "imaging": set(),
     "kontext": set(),
-    "standin": {"commands"},
+    "standin": {"commands", "kontext"},
     "training": {"kontext"},
 }
 # The workshop: its code is held to the same rules, and no user gets it.

@@ -49,7 +49,7 @@ def test_a_demo_that_edits_on_one_side_only_or_hides_whose_picture_is_which_is_n
     with Image.open(LOCAL) as picture:
         assert picture.size == (1024, 768)
         assert picture.info["Software"] == "Kontext Bridge, demo model"
-    assert f"the stand-in, not Kontext: {remote}" in told
+    assert f"the stand-in with the demo model, not Kontext: {remote}" in told
     assert f"the demo model, on this machine: {LOCAL}" in told
     assert "is not Kontext" in told and "paid for" not in told
 
@@ -61,6 +61,7 @@ def test_a_demo_without_its_model_that_loses_the_remote_picture_or_keeps_silent_
     assert demo.main() == 0
     told = capsys.readouterr().out
     assert len(remote_pictures()) == 1 and not LOCAL.exists()
+    assert f"the stand-in, not Kontext: {remote_pictures()[0]}" in told and "only tinted" in told
     assert f"No edit on this machine. The demo model is not whole: {shipped.TRANSFORMER}" in told
     assert "on this machine:" not in told
 
