@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help demo test check format generated benchmarks clean
 
 help:
-	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in"
+	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in; and here with the demo model"
 	@echo "make test        lint, types and tests"
 	@echo "make check       lint and types alone"
 	@echo "make format      bring the code into shape, before a commit"

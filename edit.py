@@ -17,22 +17,24 @@ import torch
 from .commands.console import is_terminal, open_console, parsed, say, tell, typed
 from .commands.named import WrongName, in_words, path_of, shown, source, target
 from .commands.written import free_names, write_new, write_whole
-from .imaging.canvas import pick_size, prepare, restore
+from .imaging.canvas import at_its_scale, pick_size, prepare, restore
 from .imaging.codec import DecodedImage, decode, encode, to_tensors
 from .imaging.errors import ImageError, ImageTooLarge
 from .imaging.formats import ImageFormat
 from .imaging.keep.switch import keep_edits
 from .imaging.pixels import to_uint8, with_alpha
+from .imaging.png import with_text
 from .kontext.checkpoint.layers import Naming, Size
 from .kontext.checkpoint.lora import Lora, read_lora
 from .kontext.checkpoint.reading import read_checkpoint
+from .kontext.demo.shipped import demo_files, has_words
 from .kontext.edit import LatentEdit
 from .kontext.errors import BadRequest, KontextError, OutOfMemory
 from .kontext.fp8.compute import Compute
 from .kontext.standalone.lora import attach, linears_of
 from .kontext.standalone.mount import mount
 from .kontext.standalone.sampler import Step, sample
-from .kontext.standalone.text import encode_prompts
+from .kontext.standalone.text import encode_prompts, encode_words
 from .kontext.standalone.tiny import write_tiny
 from .kontext.standalone.vae import Autoencoder
 
@@ -66,13 +68,17 @@ def main(arguments: list[str] | None = None) -> int:
         options.prompt = typed(options.prompt)
         options.negative_prompt = options.negative_prompt and typed(options.negative_prompt)
         _check(options)
+        if options.demo:
+            demo = demo_files()
+            _edit(options, demo.transformer, demo.text, demo.vae)
+            return 0
         if not options.tiny:
             _edit(options, options.model, options.text_encoders, options.vae)
             return 0
         logger.warning("With --tiny the model is a random one, and the result is noise.")
         with tempfile.TemporaryDirectory() as folder:
             model = write_tiny(Path(folder))
-            options.megapixels = min(options.megapixels, _TINY_MEGAPIXELS)
+            options.megapixels = min(options.megapixels or _TINY_MEGAPIXELS, _TINY_MEGAPIXELS)
             _edit(options, model, Path(folder), Path(folder) / "vae")
     except OSError as error:
         say(in_words(error), sys.stderr)
@@ -87,14 +93,31 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def why_no_demo() -> str | None:
+    """Why --demo cannot be had, in a sentence or two; None where its files are there."""
+    try:
+        demo_files()
+    except KontextError as error:
+        return str(error)
+    return None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.edit", description=__doc__)
     parser.add_argument("picture", help="PNG, JPEG, WebP or GIF")
     parser.add_argument("prompt", help="what to change, as a sentence")
     parser.add_argument("-o", "--out", required=True, help=f"where to write: {', '.join(_FORMATS)}")
     parser.add_argument("--model", help="FLUX.1 Kontext: a .safetensors file or a diffusers folder")
-    parser.add_argument("--text-encoders", help="folder with text_encoder, text_encoder_2, tokenizer(_2)")
+    parser.add_argument(
+        "--text-encoders", help="folder with text_encoder, text_encoder_2, tokenizer(_2); or the demo model's words"
+    )
     parser.add_argument("--vae", help="ae.safetensors, or a diffusers folder")
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="the demo model that comes with the pack instead: it edits drawn scenes of about 128x128 pixels, and is a "
+        "demonstration, not Kontext",
+    )
     parser.add_argument(
         "--tiny", action="store_true", help="a tiny random model instead, to try the command: the result is noise"
     )
@@ -107,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="of the noise it starts from (default: 0); another gives another picture"
     )
     parser.add_argument("--aspect-ratio", default=_MATCH, help="such as 16:9 (default: the picture's own)")
-    parser.add_argument("--megapixels", type=float, default=1.0, help="size to sample at (default: 1)")
+    parser.add_argument("--megapixels", type=float, help="size to sample at (default: what the model was made for)")
     parser.add_argument("--negative-prompt", help="what to move away from; needs --true-cfg above 1")
     parser.add_argument("--true-cfg", type=float, default=1.0, help="how strongly; every step takes twice as long")
     parser.add_argument(
@@ -142,15 +165,18 @@ def _check(options: argparse.Namespace) -> None:
         raise BadRequest(f"{' and '.join(given)} {'needs' if len(given) == 1 else 'need'} --model.")
     if options.model is not None and len(given) < len(companions):
         raise BadRequest(f"--model also needs {' and '.join(companions)}.")
-    if options.tiny and options.model is not None:
-        raise BadRequest("--tiny is instead of --model: give one of the two.")
+    instead = [name for name, given in (("--tiny", options.tiny), ("--demo", options.demo)) if given]
+    if instead and options.model is not None:
+        raise BadRequest(f"{instead[0]} is instead of --model: give one of the two.")
+    if len(instead) > 1:
+        raise BadRequest("--tiny and --demo are two models: give one of the two.")
     _check_words(options)
     _check_numbers(options)
     _check_files(options)
-    if options.model is None and not options.tiny:
+    if options.model is None and not instead:
         raise BadRequest(
             "No model is named: give --model, --text-encoders and --vae, or --tiny to try the command with a random "
-            "model, whose pictures are noise."
+            "model, whose pictures are noise, or --demo for the small model that comes with the pack."
         )
     options.loras = [_lora(text) for text in options.lora]
 
@@ -174,7 +200,7 @@ def _check_words(options: argparse.Namespace) -> None:
 def _check_numbers(options: argparse.Namespace) -> None:
     least, most = _MEGAPIXELS
     # Whatever is no number fails every comparison.
-    if not least <= options.megapixels <= most:
+    if options.megapixels is not None and not least <= options.megapixels <= most:
         raise BadRequest(
             f"--megapixels is {options.megapixels}; it must be from {least} to {most}. 1 is what it is for."
         )
@@ -207,6 +233,10 @@ def _check_files(options: argparse.Namespace) -> None:
     if options.keep:
         options.raw = next(free_names(options.raw))
         target(str(options.raw), "--keep")
+    _check_models(options)
+
+
+def _check_models(options: argparse.Namespace) -> None:
     options.model, options.text_encoders, options.vae = (
         None if text is None else _file_or_folder(text, name)
         for name, text in (
@@ -215,10 +245,11 @@ def _check_files(options: argparse.Namespace) -> None:
             ("--vae", options.vae),
         )
     )
-    if options.text_encoders is not None and not options.text_encoders.is_dir():
+    encoders = options.text_encoders
+    if encoders is not None and not encoders.is_dir() and not has_words(encoders):
         raise BadRequest(
-            f"{shown(options.text_encoders)} is a file; --text-encoders takes the folder that holds text_encoder, "
-            "text_encoder_2, tokenizer and tokenizer_2."
+            f"{shown(encoders)} is a file; --text-encoders takes the folder that holds text_encoder, text_encoder_2, "
+            "tokenizer and tokenizer_2."
         )
 
 
@@ -239,15 +270,19 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     output_format = _FORMATS[options.out.suffix.lower()]
     if output_format is ImageFormat.JPEG and image.shape[3] == 4 and (options.aspect_ratio == _MATCH or options.keep):
         raise BadRequest(f"{options.picture.name} has transparency, and JPEG cannot hold it. Write a .png or .webp.")
-    height, width = image.shape[1:3]
-    canvas = prepare(image, size=pick_size(_MATCH, width, height, options.megapixels))
-    across, down = pick_size(options.aspect_ratio, width, height, options.megapixels)
-    edit = LatentEdit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     checkpoint = read_checkpoint(model)
+    height, width = image.shape[1:3]
+    megapixels = checkpoint.purpose.megapixels if options.megapixels is None else options.megapixels
+    canvas = prepare(image, size=pick_size(_MATCH, width, height, megapixels))
+    across, down = pick_size(options.aspect_ratio, width, height, megapixels)
+    edit = LatentEdit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     loras = _read_loras(options.loras, checkpoint.size)
 
     prompts = [options.prompt] if options.negative_prompt is None else [options.prompt, options.negative_prompt]
-    encoded = encode_prompts(text_encoders, prompts, device, dtype)
+    if text_encoders.is_file():
+        encoded = encode_words(text_encoders, prompts)
+    else:
+        encoded = encode_prompts(text_encoders, prompts, device, dtype)
     autoencoder = Autoencoder(vae, device, dtype)
     reference = autoencoder.encode(canvas.prepared)
     compute = Compute(options.compute)
@@ -262,22 +297,35 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     latent = sample(transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
     del transformer
     edited = autoencoder.decode(latent)
+    at_scale = edited
     if options.aspect_ratio == _MATCH:
         edited = restore(edited, canvas)
-    _write(options, image, edited, output_format)
+        at_scale = at_its_scale(edited, canvas)
+    _write(options, image, edited, at_scale, output_format, checkpoint.purpose.called)
 
 
-def _write(options: argparse.Namespace, image: torch.Tensor, edited: torch.Tensor, output_format: ImageFormat) -> None:
-    """Write the edit; with --keep it is written first as it came, whatever then becomes of what is kept of it."""
-    raw = encode(to_uint8(edited[0]), output_format).data
+def _write(
+    options: argparse.Namespace,
+    image: torch.Tensor,
+    edited: torch.Tensor,
+    at_scale: torch.Tensor,
+    output_format: ImageFormat,
+    called: str | None,
+) -> None:
+    """Write the edit; with --keep it is written first as it came, whatever then becomes of what is kept of it.
+
+    at_scale: the edit as it is compared with its source. called: the model that made it, where that is no Kontext; a
+    PNG says so.
+    """
+    raw = _encoded(edited[0], output_format, called)
     if options.raw is None:
         write_whole(options.out, raw)
         return
     options.raw = write_new(options.raw, raw)
     options.made = True
-    kept = keep_edits([image[0]], [edited[0]], edited, check=lambda: None)
+    kept = keep_edits([image[0]], [at_scale[0]], edited, check=lambda: None)
     try:
-        data = raw if kept.image is edited else encode(to_uint8(kept.image[0]), output_format).data
+        data = raw if kept.image is edited else _encoded(kept.image[0], output_format, called)
         write_whole(options.out, data)
     except (OSError, MemoryError, ImageError) as error:
         why = in_words(error) if isinstance(error, OSError) else str(error) or "There is too little memory left."
@@ -286,6 +334,11 @@ def _write(options: argparse.Namespace, image: torch.Tensor, edited: torch.Tenso
             "kontext_bridge.keep lays it back onto its picture, once that is mended."
         ) from error
     tell(f"{kept.says}\nThe edit as it came: {options.raw}")
+
+
+def _encoded(picture: torch.Tensor, output_format: ImageFormat, called: str | None) -> bytes:
+    data = encode(to_uint8(picture), output_format).data
+    return data if called is None else with_text(data, "Software", f"Kontext Bridge, {called}")
 
 
 def _decoded(path: Path) -> DecodedImage:

@@ -158,6 +158,17 @@ def restore(edit: Tensor, canvas: Canvas) -> Tensor:
     return result
 
 
+def at_its_scale(restored: Tensor, canvas: Canvas) -> Tensor:
+    """A whole picture [B,H,W,C] that was restored, at the scale it was edited at [B,h,w,3] where that is smaller.
+
+    For whoever compares it with its source: enlarged, it lacks all of the source's detail, and would differ everywhere.
+    """
+    content = canvas.content
+    if content.width >= restored.shape[2]:
+        return restored
+    return _resize(colour_of(restored), content.width, content.height)
+
+
 def _nearest(length: float, multiple: int) -> int:
     return max(1, round(length / multiple)) * multiple
 

@@ -19,6 +19,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
 _FILTER_UP = 2
+# Bytes of the signature and of the first chunk, after which a text is found before any pixel is read.
+_FIRST = 33
 
 
 def write_png(pixels: UInt8) -> bytes:
@@ -27,6 +29,17 @@ def write_png(pixels: UInt8) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPE[channels], 0, 0, 0)
     data = deflate.compress(_filter_up(np.ascontiguousarray(pixels)))
     return b"".join((SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
+
+
+def with_text(data: bytes, keyword: str, text: str) -> bytes:
+    """A PNG with a text chunk more, for programs that show such; what is no PNG is given back as it is.
+
+    keyword: 1 to 79 characters of ASCII, as PNG registers them. text: what Latin-1 lacks becomes a question mark.
+    """
+    if not data.startswith(SIGNATURE):
+        return data
+    chunk = _chunk(b"tEXt", keyword.encode("ascii") + b"\0" + text.encode("latin-1", "replace"))
+    return b"".join((data[:_FIRST], *chunk, data[_FIRST:]))
 
 
 def _filter_up(pixels: UInt8) -> UInt8:

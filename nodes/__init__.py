@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .local.demo_model import KontextLoadDemo
 from .local.model import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
 from .pictures.conversions import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
 from .pictures.keep import KontextKeep
@@ -40,6 +41,7 @@ NODES: list[type[io.ComfyNode]] = [
     KontextSample,
     KontextEditLocal,
     KontextKeep,
+    KontextLoadDemo,
 ]
 
 

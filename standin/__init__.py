@@ -1,12 +1,13 @@
 """A loopback stand-in for Oxen.ai's inference API, for tests, benchmarks and the demo.
 
 It answers as the service is documented to answer and misbehaves on request. It is not Kontext: its
-"edit" is a tinted, labelled copy of the input picture.
+"edit" is a tinted, labelled copy of the input picture, or what the demo model makes of it, labelled as well.
 
 faults.py        the ways in which it can misbehave, one switch each
 records.py       what it remembers: requests, jobs, bills
 parameters.py    the picture models as the service documents them
 picture.py       its edit
+painter.py       its edit by the demo model
 sent.py          fetching `input_image`
 storage.py       repositories and the files in them
 signing.py       presigned addresses

@@ -1,4 +1,7 @@
-"""The stand-in's edit: the input picture at the right size, plainly marked as not made by Kontext."""
+"""The stand-in's edit: the input picture at the right size, plainly marked as not made by Kontext.
+
+It is tinted, or painted by whoever is given for it; frame and text are the same.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import io
 import struct
 import textwrap
 import zlib
+from collections.abc import Callable
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -27,6 +31,10 @@ class BadPicture(Exception):
     """The input bytes are no picture that can be edited; the text says why."""
 
 
+# An RGB picture as it is asked to be, at its own size; raises BadPicture.
+Paint = Callable[[Image.Image, AskedEdit], Image.Image]
+
+
 def output_size(aspect_ratio: str, input_size: tuple[int, int]) -> tuple[int, int]:
     """Width and height, about one megapixel, nearest to the aspect ratio asked for.
 
@@ -40,16 +48,19 @@ def output_size(aspect_ratio: str, input_size: tuple[int, int]) -> tuple[int, in
     return min(SIZES, key=lambda size: abs(wanted - size[0] / size[1]))
 
 
-def make_edit(source: bytes, edit: AskedEdit, shrink: int = 1) -> bytes:
-    """The edited picture's file bytes in the format asked for, its sides divided by `shrink`. Raises BadPicture."""
+def make_edit(source: bytes, edit: AskedEdit, shrink: int = 1, paint: Paint | None = None) -> bytes:
+    """The edited picture's file bytes in the format asked for, its sides divided by `shrink`. Raises BadPicture.
+
+    paint: makes the edit; without it the picture is tinted.
+    """
     picture = _open(source)
     width, height = output_size(edit.aspect_ratio, picture.size)
     size = width // shrink, height // shrink
     colour = seed_colour(edit.seed)
     canvas = _place(picture, size, colour, fill=edit.aspect_ratio == "match_input_image")
-    canvas = Image.blend(canvas, Image.new("RGB", size, colour), 0.18)
+    canvas = paint(canvas, edit) if paint else Image.blend(canvas, Image.new("RGB", size, colour), 0.18)
     _frame(canvas, colour)
-    _label(canvas, edit)
+    _label(canvas, edit, "stand-in with the demo model, not Kontext" if paint else "stand-in, not Kontext")
     return _encode(canvas, edit)
 
 
@@ -92,7 +103,7 @@ def _frame(canvas: Image.Image, colour: tuple[int, int, int]) -> None:
     canvas.paste(stripes, mask=mask)
 
 
-def _label(canvas: Image.Image, edit: AskedEdit) -> None:
+def _label(canvas: Image.Image, edit: AskedEdit, title: str) -> None:
     width, height = canvas.size
     margin, pad = 22, 14
     large, small = _font(28), _font(19)
@@ -105,7 +116,7 @@ def _label(canvas: Image.Image, edit: AskedEdit) -> None:
     box = (margin, top, width - margin, height - margin)
     canvas.paste(Image.blend(canvas.crop(box), Image.new("RGB", (box[2] - box[0], band), (16, 16, 16)), 0.8), box)
     pen = ImageDraw.Draw(canvas)
-    pen.text((margin + pad, top + pad), "stand-in, not Kontext", font=large, fill=(255, 255, 255))
+    pen.text((margin + pad, top + pad), title, font=large, fill=(255, 255, 255))
     for n, line in enumerate(lines):
         pen.text((margin + pad, top + pad + 38 + 25 * n), line, font=small, fill=(225, 225, 225))
 

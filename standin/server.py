@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from . import switchboard
 from .app import Site
 from .faults import Faults, Switch
+from .picture import Paint
 from .records import Bill, Job, Request, Status, Timing
 from .service import Behaviour, Service
 
@@ -28,6 +29,7 @@ class StandIn:
     returns hold for that request and for the jobs it makes, before the general ones
     (`reset_before_body` excepted, which is decided before there is a request to show).
     shrink: divides the sides of the pictures that it makes, where many are made and none is looked at.
+    paint: makes the edits, as a Painter does; without it they are only tinted.
 
     What it has seen is read through the properties, each a copy.
     """
@@ -41,10 +43,11 @@ class StandIn:
         port: int = 0,
         behaviour: Behaviour | None = None,
         shrink: int = 1,
+        paint: Paint | None = None,
     ) -> None:
         self.key = key
         self._port = port
-        self._setup = faults or Faults(), timing or Timing(), key, behaviour, shrink
+        self._setup = faults or Faults(), timing or Timing(), key, behaviour, shrink, paint
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
         self._site: Site | None = None

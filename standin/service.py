@@ -15,7 +15,7 @@ from aiohttp import web
 from .events import Hub, completion
 from .faults import Fault, Faults, Trip, Trips
 from .parameters import complaint, edit_of, picture_of
-from .picture import BadPicture, make_edit
+from .picture import BadPicture, Paint, make_edit
 from .records import Bearer, Bill, Job, Request, Status, Timing, digest
 from .sent import BadInput, client_error, fetch
 from .signing import Signer
@@ -31,12 +31,21 @@ Behaviour = Callable[[Request], Faults | None]
 class Service:
     """Everything that outlives a request. Lives on the stand-in's loop; readers elsewhere take copies."""
 
-    def __init__(self, faults: Faults, timing: Timing, key: str, behaviour: Behaviour | None, shrink: int = 1) -> None:
+    def __init__(
+        self,
+        faults: Faults,
+        timing: Timing,
+        key: str,
+        behaviour: Behaviour | None,
+        shrink: int = 1,
+        paint: Paint | None = None,
+    ) -> None:
         self.trips = Trips(faults)
         self.timing = timing
         self.key = key
         self.behaviour = behaviour
         self.shrink = shrink
+        self.paint = paint
         self.url = ""
         self.elsewhere_url = ""
         self.requests: list[Request] = []
@@ -199,7 +208,7 @@ class Service:
             return None, wrong
         try:
             source = job.source or await fetch(picture_of(job.params), self.own_file)
-            return await asyncio.to_thread(make_edit, source, edit_of(job.params), self.shrink), None
+            return await asyncio.to_thread(make_edit, source, edit_of(job.params), self.shrink, self.paint), None
         except (BadInput, BadPicture) as e:
             return None, str(e)
 

@@ -23,7 +23,7 @@ MAY = {
     "oxen": {"editing"},
     "imaging": set(),
     "kontext": set(),
-    "standin": {"commands"},
+    "standin": {"commands", "kontext"},
     "training": {"kontext"},
 }
 # The workshop: its code is held to the same rules, and no user gets it.
@@ -34,8 +34,9 @@ WINGS = {
     "kontext": {
         "fp8": set(),
         "checkpoint": {"fp8"},
-        "comfyui": {"checkpoint", "fp8"},
-        "standalone": {"checkpoint", "fp8"},
+        "demo": {"checkpoint"},
+        "comfyui": {"checkpoint", "fp8", "demo"},
+        "standalone": {"checkpoint", "fp8", "demo"},
     },
     "imaging": {"keep": set()},
 }

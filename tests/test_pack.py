@@ -3,11 +3,13 @@
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import kontext_bridge
 import pytest
 from alone import succeeds_alone
+from kontext_bridge.kontext.demo.shipped import TEXT, TRANSFORMER, VAE
 from kontext_bridge.oxen.http.transport import USER_AGENT
 from kontext_bridge.oxen.version import version
 
@@ -17,6 +19,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(kontext_bridge.__file__).resolve().parent
+DEMO = (TRANSFORMER, VAE, TEXT)
 
 
 def test_importing_the_pack_pulls_in_nothing_heavy():
@@ -59,9 +62,34 @@ def archive(tmp_path):
 def test_what_users_install_has_the_help_pages_and_no_tests_or_stand_in(archive):
     assert len(list((archive / "web" / "docs").glob("Kontext*.md"))) >= 18
     top = {path.name for path in archive.iterdir()}
-    assert not top & {"tests", "benchmarks", "docs", ".github", ".ci"}
+    assert not top & {"tests", "benchmarks", "docs", "training", ".github", ".ci"}
     assert {"pyproject.toml", "requirements.txt", "__init__.py", "nodes", "web", "locales", "README.md"} <= top
     assert [path.name for path in (archive / "standin").iterdir()] == ["__main__.py"]
+
+
+@pytest.mark.parametrize("name", DEMO)
+def test_the_demo_models_files_reach_users_whole_by_every_way(name):
+    path = f"kontext/demo/{name}"
+    patterns = _table()["tool"]["setuptools"]["package-data"]["kontext_bridge"]
+    assert any(fnmatch(path, pattern) for pattern in patterns), "pip"
+
+    def git(*words):
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs a git checkout")
+    # 1: ignored neither there nor in .gitignore
+    assert git("-c", "core.excludesFile=.comfyignore", "check-ignore", "--no-index", path).returncode == 1
+    assert git("check-attr", "text", path).stdout.endswith(": unset\n"), "git must not mend its line ends"
+
+
+def test_a_demo_model_that_users_do_not_get_or_that_is_too_large_is_noticed(archive):
+    there = [ROOT / "kontext" / "demo" / name for name in DEMO]
+    if not all(path.is_file() for path in there):
+        pytest.skip("the demo model's files are not there")
+    packed = [archive / path.relative_to(ROOT) for path in there]
+    assert [path.stat().st_size for path in packed] == [path.stat().st_size for path in there]
+    assert sum(path.stat().st_size for path in packed) <= 10_000_000
 
 
 def test_the_stand_ins_command_says_where_it_is_when_it_was_not_installed(archive):
@@ -72,4 +100,8 @@ def test_the_stand_ins_command_says_where_it_is_when_it_was_not_installed(archiv
 
 
 def _project():
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return _table()["project"]
+
+
+def _table():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

@@ -1,16 +1,18 @@
-"""Makes the demo model, which edits drawn scenes as it is told: from a seed, on two CPU cores. Not installed.
+"""Makes the demo model, which edits drawn scenes as it is told: from a seed, on a GPU in minutes. Not installed.
 
 scenes.py        a scene as a description
 drawing.py       a description as pixels
 instructions.py  what can be asked of a scene, and what comes of it
 wording.py       how it is said
 families.py      a scene and three edits, which make eight pictures and many lessons
-vocabulary.py    sentences as numbers, and the tiny text encoder
+album.py         families drawn, and all that can be said about them
+vocabulary.py    the words that are taught
 autoencoder.py   the VAE: FLUX's architecture, small
 muon.py          the optimiser of the matrices
 transformer.py   FLUX's transformer, under its files' names, for training
 network.py       text encoder and transformer together, and how an edit is sampled
 pool.py          encoded families, and batches from them
+lora.py          a LoRA for it: night, with lights
 train.py         the courses, to be stopped and gone on with
 evaluate.py      whether held-out instructions are done right
 grid.py          edits side by side, to be looked at

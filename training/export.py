@@ -10,18 +10,18 @@ import torch
 from safetensors.torch import save_file
 
 from ..kontext.checkpoint.layers import Naming, Size, roles_by_name
+from ..kontext.checkpoint.purpose import CALLED, PIXELS
+from ..kontext.demo.shipped import PLACES as PLACES_ENTRY
+from ..kontext.demo.shipped import TEXT, TRANSFORMER, VAE
+from ..kontext.demo.shipped import WORDS as WORDS_ENTRY
 from ..kontext.fp8.formats import E4M3
 from ..kontext.fp8.quantising import MAX_E4M3
 from .autoencoder import released_names
 from .vocabulary import PLACES, WORDS
 
-TRANSFORMER, VAE, TEXT = (
-    "kontext_demo_fp8_scaled.safetensors",
-    "kontext_demo_vae.safetensors",
-    "kontext_demo_words.safetensors",
-)
 # About this many pixels are what the demo was taught on; the real Kontext has a megapixel.
 WORKING_PIXELS = 128 * 128
+NAME = "demo model"
 
 _LABELS = {
     "modelspec.sai_model_spec": "1.0.0",
@@ -39,13 +39,12 @@ def export(average: Mapping[str, torch.Tensor], autoencoder: Mapping[str, torch.
     """
     to.mkdir(parents=True, exist_ok=True)
     flux = {name.removeprefix("flux."): tensor for name, tensor in average.items() if name.startswith("flux.")}
-    save_file(
-        scaled_fp8(flux, size), to / TRANSFORMER, metadata=_LABELS | {"kontext_bridge.pixels": str(WORKING_PIXELS)}
-    )
+    purpose = {PIXELS: str(WORKING_PIXELS), CALLED: NAME}
+    save_file(scaled_fp8(flux, size), to / TRANSFORMER, metadata=_LABELS | purpose)
     vae = {name: tensor.half().contiguous() for name, tensor in released_names(dict(autoencoder))}
     save_file(vae, to / VAE, metadata=_LABELS)
     words = {name.removeprefix("words."): t.half() for name, t in average.items() if name.startswith("words.")}
-    told = {"kontext_bridge.words": json.dumps(WORDS), "kontext_bridge.places": str(PLACES)}
+    told = {WORDS_ENTRY: json.dumps(WORDS), PLACES_ENTRY: str(PLACES)}
     save_file(words, to / TEXT, metadata=_LABELS | told)
 
 

@@ -11,7 +11,7 @@ from ..kontext.checkpoint.layers import Size
 from ..kontext.latents import noise, pack, positions, unpack
 from ..kontext.schedule import schedule
 from .transformer import DEMO, FluxInTraining, rotary_table
-from .vocabulary import PLACES, WordEncoder, numbers
+from .vocabulary import PLACES, new_encoder, numbers
 
 GUIDANCE = 2.5
 
@@ -22,7 +22,7 @@ class DemoNetwork(nn.Module):
     def __init__(self, size: Size = DEMO) -> None:
         super().__init__()
         self.size = size
-        self.words = WordEncoder()
+        self.words = new_encoder()
         self.flux = FluxInTraining(size)
 
     def forward(

@@ -3,6 +3,7 @@
 layers.py        the layers of FLUX.1 under both of their names
 files.py         safetensors files as memory-mapped tensors
 identify.py      which model a file holds
+purpose.py       which pictures a model was made for
 reading.py       a Kontext file as layers with their scales, whatever its layout
 bfl.py           the same under Black Forest Labs' names
 lora_names.py    the layers that a LoRA file changes, by any spelling

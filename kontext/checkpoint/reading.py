@@ -24,6 +24,7 @@ from ..fp8.products import rows_of
 from .files import TensorFile, open_model
 from .identify import COMPANIONS, GET_KONTEXT, identify
 from .layers import HEAD, Naming, Role, Size, norms, roles_by_name, sizes_by_name
+from .purpose import PURPOSE, Purpose, as_metadata, purpose_in
 
 _WIDE = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _MARKER = "scaled_fp8"
@@ -75,6 +76,7 @@ class Checkpoint:
     naming: Naming
     size: Size
     labelled: bool
+    purpose: Purpose
     linears: dict[str, Weights]
     norms: dict[str, torch.Tensor]
     layout: str
@@ -121,12 +123,14 @@ def read_checkpoint(path: Path | str, *, pruned: bool = False, read_only: bool =
     reader = _Reader(path, files, identity.prefix, identity.naming, identity.size, metadata)
     linears = reader.linears()
     vectors = reader.norms()
+    purpose = purpose_in(metadata | as_metadata(reader.take(PURPOSE), path.name), path.name)
     reader.finish()
     return Checkpoint(
         path=path,
         naming=identity.naming,
         size=identity.size,
         labelled=identity.labelled,
+        purpose=purpose,
         linears=linears,
         norms=vectors,
         layout=reader.layout(linears),

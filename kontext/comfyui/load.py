@@ -31,6 +31,7 @@ from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import E4M3, FORMATS, quantise_rows
 from ..fp8.quantising import join_on
+from .carried import carry
 from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
@@ -125,7 +126,8 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     follow_patches(patcher)
     answer_with_numbers(patcher)
-    save_as_fp8(patcher)
+    save_as_fp8(patcher, checkpoint.purpose)
+    carry(patcher, checkpoint.purpose)
     if compiled:
         _compile(patcher, checkpoint.size)
     return patcher

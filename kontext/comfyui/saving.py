@@ -11,19 +11,25 @@ from typing import Any
 
 import torch
 
+from ..checkpoint.purpose import PURPOSE, Purpose, as_tensor
 from ..errors import BadRequest
 from ..fp8.formats import FORMATS
 from .ops import UNSAVEABLE, ComfyLinear
 
 
-def save_as_fp8(patcher: Any) -> None:
-    """Have the ModelPatcher's model described when it is saved, and refused with what FP8 weights cannot hold."""
+def save_as_fp8(patcher: Any, purpose: Purpose) -> None:
+    """Have the ModelPatcher's model described when it is saved, and refused with what FP8 weights cannot hold.
+
+    purpose: told of a model that is no Kontext, which would be taken for one.
+    """
     # The model holds the function: a plain reference back would keep it alive until the next garbage collection.
     known = weakref.ref(patcher.model)
 
     def state_dict_for_saving(state: dict[str, Any], *others: Any, **named_others: Any) -> Any:
         model: Any = known()
         _describe(model.diffusion_model, state)
+        if purpose != Purpose():
+            state[PURPOSE] = as_tensor(purpose)
         return type(model).state_dict_for_saving(model, state, *others, **named_others)
 
     patcher.model.state_dict_for_saving = state_dict_for_saving

@@ -1,4 +1,7 @@
-"""The prompt's encoding for edits outside ComfyUI: CLIP-L's pooled state and T5-XXL's states, by transformers."""
+"""The prompt's encoding for edits outside ComfyUI: CLIP-L's pooled state and T5-XXL's states, by transformers.
+
+The demo model has an encoder of its own, which needs nothing but its file.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..demo.shipped import encoder_of, read_words
 from ..errors import DamagedFile, NonFinite
 from . import optional
 from .denoiser import Conditioning
@@ -47,6 +51,15 @@ def encode_prompts(
                 f"The text encoders gave NaN or infinity for the prompt {prompt!r}: their files are damaged."
             )
     return [Conditioning(text[i : i + 1], pooled[i : i + 1]) for i in range(len(prompts))]
+
+
+@torch.inference_mode()
+def encode_words(file: Path, prompts: list[str]) -> list[Conditioning]:
+    """The encodings of prompts by the demo model's text encoder, on the CPU; raises WrongModel or DamagedFile."""
+    words = read_words(file)
+    encoder = encoder_of(words)
+    encoded = [encoder(torch.tensor([words.vocabulary.numbers(prompt)])) for prompt in prompts]
+    return [Conditioning(text, pooled) for text, pooled in encoded]
 
 
 def _load(transformers: Any, kind: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:

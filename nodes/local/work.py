@@ -16,6 +16,8 @@ from ...editing.words import SEEDS, AspectRatio, Keep
 from ...imaging import canvas as canvases
 from ...imaging.keep.switch import KeptEdits, keep_edits
 from ...imaging.pixels import check_image
+from ...kontext.comfyui.carried import purpose_of
+from ...kontext.demo.shipped import demo_files
 from ...kontext.edit import LatentEdit
 from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
@@ -24,12 +26,14 @@ from . import model_files as files
 from .says import LOADING, Says
 
 if TYPE_CHECKING:
+    from ...kontext.checkpoint.purpose import Purpose
     from ...kontext.comfyui.load import Loaded
 
 T = TypeVar("T")
 
 _COMPUTE = {"auto": Compute.AUTO, "FP8": Compute.FP8, "bf16": Compute.STORAGE}
 _PROMPTS_KEPT = 8
+_TIMES_TOO_LARGE = 4
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,32 @@ def load(name: str, compute: str, *, compiled: bool) -> Loaded:
             return comfyui.load(path, _COMPUTE[compute], compiled=compiled)
 
         return _inside_comfyui(loaded)
+
+
+@dataclass(frozen=True)
+class LoadedDemo:
+    """The demo model as MODEL, CLIP and VAE, and what there is to know about it."""
+
+    model: Any
+    clip: Any
+    vae: Any
+    description: str
+
+
+def load_demo() -> LoadedDemo:
+    """Load Kontext Demo: what comes with the pack; raises KontextError."""
+    demo = demo_files()
+
+    def loaded() -> LoadedDemo:
+        from ...kontext.comfyui import companions
+        from ...kontext.comfyui import load as comfyui
+
+        found = comfyui.load(demo.transformer)
+        side = round(purpose_of(found.model).pixels ** 0.5)
+        told = f"Demo model, for pictures of about {side}x{side}: a demonstration, not FLUX.1 Kontext\n"
+        return LoadedDemo(found.model, companions.clip(demo.text), companions.vae(demo.vae), told + found.description)
+
+    return _inside_comfyui(loaded)
 
 
 def with_lora(model: Any, name: str, strength: float) -> Any:
@@ -107,6 +137,7 @@ def sample(
         guidance, cfg = checks.number(guidance, "guidance"), checks.number(cfg, "cfg")
         batch = max(reference.shape[0] for reference in references)
         edit = LatentEdit(width, height, steps=steps, guidance=guidance, batch=batch, true_cfg=cfg)
+        _refuse_other_size(purpose_of(model), width, height)
 
         def sampled() -> torch.Tensor:
             from ...kontext.comfyui import sampler as comfyui_sampler
@@ -118,6 +149,16 @@ def sample(
             )
 
         return _inside_comfyui(sampled)
+
+
+def _refuse_other_size(purpose: Purpose, width: int, height: int) -> None:
+    """Kontext itself is not held to its megapixel; a model that is not Kontext gives noise so far from its own size."""
+    if purpose.called is None or width * height <= _TIMES_TOO_LARGE * purpose.pixels:
+        return
+    raise BadRequest(
+        f"The {purpose.called} edits pictures of about {purpose.megapixels:.2g} megapixels, and {width}x{height} is "
+        f"far more. Set megapixels to {purpose.megapixels:.2g} in Kontext Prepare, and take width and height from it."
+    )
 
 
 def edit(
@@ -184,22 +225,26 @@ class _Run:
 
     def edit(self, image: torch.Tensor) -> Edited:
         began = time.monotonic()
+        purpose = purpose_of(self.model)
         count = len(image) * self.variations
         self.says.of(count)
         self.says.doing("encoding")
         positive = _encoded(self.clip, self.prompt)
         report = _progress(self.model, self.settings.steps, self.says, count)
         pictures: list[torch.Tensor] = []
+        at_scale: list[torch.Tensor] = []
         told: list[dict[str, Any]] = []
         for number, source in enumerate(image, start=1):
             self.says.doing("encoding")
-            canvas = canvases.prepare(source[None])
+            canvas = canvases.prepare(source[None], megapixels=purpose.megapixels)
             reference = self._latent(canvas.prepared, number)
             for _ in range(self.variations):
                 since, done = time.monotonic(), len(pictures)
                 seed = (self.seed + done) % SEEDS
                 picture = self._edited(canvas, reference, positive, seed, report(done))
                 pictures.append(picture)
+                if self.keeps:
+                    at_scale += canvases.at_its_scale(picture, canvas) if self.keeps_shape else picture
                 told.append(
                     {
                         "edit": done + 1,
@@ -211,17 +256,22 @@ class _Run:
                     }
                 )
         raw = torch.cat(pictures)
-        kept = self._kept(image, raw) if self.keeps else None
+        kept = self._kept(image, at_scale, raw) if self.keeps else None
         if kept is not None:
             told = [{**about, "keep": found} for about, found in zip(told, kept.told, strict=True)]
-        info = json.dumps({"edits": told, "seconds": round(time.monotonic() - began, 2)}, indent=2)
+        by = {} if purpose.called is None else {"model": purpose.called}
+        info = json.dumps({"edits": told, **by, "seconds": round(time.monotonic() - began, 2)}, indent=2)
         return Edited(raw, info, raw) if kept is None else Edited(kept.image, info, raw, kept.says)
 
-    def _kept(self, image: torch.Tensor, raw: torch.Tensor) -> KeptEdits:
+    @property
+    def keeps_shape(self) -> bool:
+        return self.aspect_ratio == AspectRatio.MATCH.value
+
+    def _kept(self, image: torch.Tensor, at_scale: list[torch.Tensor], raw: torch.Tensor) -> KeptEdits:
         self.says.doing("keeping what was not edited")
         bar = host.bar(len(raw))
         sources = [image[place // self.variations] for place in range(len(raw))]
-        return keep_edits(sources, list(raw), raw, host.check, lambda place: bar(place + 1))
+        return keep_edits(sources, at_scale, raw, host.check, lambda place: bar(place + 1))
 
     def _latent(self, prepared: torch.Tensor, number: int) -> torch.Tensor:
         latent: torch.Tensor = self.vae.encode(prepared[..., :3])
@@ -235,9 +285,9 @@ class _Run:
         from ...kontext.comfyui import sampler as comfyui_sampler
 
         height, width = canvas.prepared.shape[1:3]
-        keeps_shape = self.aspect_ratio == AspectRatio.MATCH.value
-        if not keeps_shape:
-            width, height = canvases.pick_size(self.aspect_ratio, width, height)
+        if not self.keeps_shape:
+            megapixels = purpose_of(self.model).megapixels
+            width, height = canvases.pick_size(self.aspect_ratio, width, height, megapixels)
         wanted = replace(self.settings, width=width, height=height)
         self.says.doing(LOADING)
         latent = comfyui_sampler.sample(self.model, wanted, positive, [reference], seed=seed, callback=report)
@@ -245,7 +295,7 @@ class _Run:
         picture: torch.Tensor = self.vae.decode(latent)
         if not bool(torch.isfinite(picture).all()):
             raise NonFinite(f"Decoding the edit of seed {seed} gave NaN. Load FLUX's own VAE, ae.safetensors.")
-        return canvases.restore(picture, canvas) if keeps_shape else picture.clamp(0, 1)
+        return canvases.restore(picture, canvas) if self.keeps_shape else picture.clamp(0, 1)
 
 
 # By the CLIP object, so that encodings go when it goes. A text encoder is as large as the model: loading it again

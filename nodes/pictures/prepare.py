@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...imaging.canvas import Canvas
 
-_MEGAPIXELS = (0.1, 4.0)
+_MEGAPIXELS = (0.01, 4.0)
 _MARGIN = (0, 2048)
 _FEATHER = (0, 512)
 
@@ -47,8 +47,9 @@ class KontextPrepare(io.ComfyNode):
                     min=_MEGAPIXELS[0],
                     max=_MEGAPIXELS[1],
                     step=0.1,
-                    round=0.01,
-                    tooltip="The size to edit at. Kontext was made for 1. Pictures near that size are not scaled.",
+                    round=0.001,
+                    tooltip="The size to edit at. Kontext was made for 1, the demo model for 0.016. Pictures near that "
+                    "size are not scaled.",
                 ),
                 io.Int.Input(
                     "margin",

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from drawn import pair
 from kontext_bridge import host
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.imaging.keep import switch
+from kontext_bridge.kontext.checkpoint.purpose import Purpose
 
 ensure_comfy_api()
 
@@ -50,6 +52,25 @@ def test_only_what_was_edited_changes_pair_by_pair_and_the_raw_edits_are_given_t
         assert torch.equal(picture[kept.mask == 0], given.source[kept.mask == 0])
         assert torch.equal(raw[place], given.edited)
     assert output.ui.value.count("the rest is your own pixels") == 4
+
+
+def test_a_large_picture_keeps_what_a_small_models_edit_has_no_detail_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = pair(96, 120, seed=3)
+    fine = torch.rand(480, 600, 1, generator=torch.Generator().manual_seed(4)) * 0.2 - 0.1
+
+    def enlarged(picture: torch.Tensor) -> torch.Tensor:
+        planes = picture.permute(2, 0, 1)[None]
+        return F.interpolate(planes, (480, 600), mode="bicubic").clamp(0, 1)[0].permute(1, 2, 0)
+
+    source = (enlarged(small.source) + fine).clamp(0, 1)
+    monkeypatch.setattr(work, "purpose_of", lambda _: Purpose(120 * 96, "demo model"))
+    monkeypatch.setattr(work._Run, "_edited", lambda *_: enlarged(small.edited)[None])
+    widgets = {"prompt": "snow", "aspect_ratio": "match_input_image", "steps": 4, "guidance": 2.5, "seed": 0}
+    output = KontextEditLocal.execute(model=0, clip=0, vae=0, image=source[None], keep="auto", **widgets)
+    image, info, _ = output.args
+    told = json.loads(info)["edits"][0]["keep"]
+    assert told["verdict"] == "local" and told["changed"] < 0.5
+    assert (image[0] == source).all(-1).float().mean() > 0.5 and image.shape == (1, 480, 600, 3)
 
 
 def test_a_file_saved_before_the_switch_gives_what_it_gave() -> None:

@@ -18,7 +18,15 @@ ensure_comfy_api()
 
 from kontext_bridge import comfy_entrypoint  # noqa: E402
 
-LOCAL = ("KontextLoadFP8", "KontextLoRA", "KontextPrepare", "KontextRestore", "KontextSample", "KontextEditLocal")
+LOCAL = (
+    "KontextLoadFP8",
+    "KontextLoadDemo",
+    "KontextLoRA",
+    "KontextPrepare",
+    "KontextRestore",
+    "KontextSample",
+    "KontextEditLocal",
+)
 
 
 async def _classes() -> list[Any]:
@@ -125,11 +133,15 @@ def test_another_aspect_ratio_that_does_not_come_back_at_the_pictures_own_size_i
     assert torch.equal(restored, image)
 
 
-@pytest.mark.parametrize("node_id", ["KontextSample", "KontextEditLocal", "KontextLoRA"])
+@pytest.mark.parametrize("node_id", ["KontextSample", "KontextEditLocal", "KontextLoRA", "KontextLoadDemo"])
 def test_a_run_without_comfyui_is_told_what_to_use_instead(node_id: str, tmp_path: Path, monkeypatch: Any) -> None:
+    from kontext_bridge.kontext.demo import shipped
     from kontext_bridge.nodes.local import model_files as files
 
     monkeypatch.setattr(files, "path", lambda kind, name: tmp_path / name)
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    for name in (shipped.TRANSFORMER, shipped.VAE, shipped.TEXT):
+        (tmp_path / name).touch()
     latent = {"samples": torch.zeros(1, 16, 8, 8)}
     edit = {"prompt": "make it snow", "aspect_ratio": "match_input_image", "steps": 4, "guidance": 2.5, "seed": 0}
     size = {"width": 64, "height": 64, "steps": 4, "guidance": 2.5, "seed": 0}
@@ -137,6 +149,7 @@ def test_a_run_without_comfyui_is_told_what_to_use_instead(node_id: str, tmp_pat
         "KontextSample": {"model": object(), "positive": [], "references": {"reference_0": latent}, **size},
         "KontextEditLocal": {"model": object(), "clip": Clip(), "vae": object(), "image": picture(64, 64), **edit},
         "KontextLoRA": {"model": object(), "file": "a.safetensors", "strength": 1.0},
+        "KontextLoadDemo": {},
     }[node_id]
     with pytest.raises(KontextError, match=r"use Kontext Edit \(Oxen\)"):
         run(node_id, **inputs)
@@ -165,3 +178,41 @@ def test_a_widget_value_over_a_link_that_makes_no_sense_is_refused(changes: dict
 def test_a_file_that_is_gone_is_named() -> None:
     with pytest.raises(KontextError, match=r"kontext\.safetensors is not in ComfyUI's folder"):
         run("KontextLoadFP8", file="kontext.safetensors", compute="auto", compile=False)
+
+
+def test_a_demo_model_that_is_not_there_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    from kontext_bridge.kontext.demo import shipped
+
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    with pytest.raises(KontextError, match=r"kontext_demo_fp8_scaled\.safetensors, kontext_demo_vae\.safetensors"):
+        run("KontextLoadDemo")
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 300), (1000, 1000), (500, 1800)])
+def test_a_prepared_size_that_the_demo_model_cannot_edit_is_noticed(height: int, width: int) -> None:
+    _, _, across, down = prepared(picture(height, width), megapixels=0.016)
+    assert across % 16 == down % 16 == 0 and across * down == pytest.approx(128 * 128, rel=0.25)
+
+
+def test_a_size_that_is_far_more_than_a_model_edits_is_refused_unless_it_is_a_kontext() -> None:
+    from kontext_bridge.kontext.checkpoint.purpose import Purpose
+    from kontext_bridge.kontext.comfyui.carried import carry
+
+    class Patcher:
+        def __init__(self) -> None:
+            self.attachments: dict[str, Any] = {}
+
+        def set_attachments(self, key: str, value: Any) -> None:
+            self.attachments[key] = value
+
+    latent = {"samples": torch.zeros(1, 16, 8, 8)}
+    inputs = {"positive": [], "references": {"reference_0": latent}, "steps": 1, "guidance": 2.5, "seed": 0}
+    for called, side, words in (
+        ("demo model", 1024, "Set megapixels to 0.016 in Kontext Prepare"),
+        ("demo model", 256, r"use Kontext Edit \(Oxen\)"),
+        (None, 1024, r"use Kontext Edit \(Oxen\)"),
+    ):
+        model = Patcher()
+        carry(model, Purpose(128 * 128, called))
+        with pytest.raises(KontextError, match=words):
+            run("KontextSample", model=model, width=side, height=side, **inputs)

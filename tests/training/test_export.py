@@ -1,7 +1,5 @@
 """The exported files are read by the pack as Kontext's and FLUX's own are, and give what the training's net gives."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, sizes_by_name
@@ -15,26 +13,16 @@ from kontext_bridge.kontext.standalone.vae import Autoencoder
 from kontext_bridge.training.autoencoder import decoded, encoded, new_autoencoder
 from kontext_bridge.training.export import TRANSFORMER, VAE, export
 from kontext_bridge.training.network import GUIDANCE, DemoNetwork, edits, rotary_for
-from kontext_bridge.training.transformer import DEMO
 from kontext_bridge.training.vocabulary import numbers
 from safetensors.torch import load_file
+from tiny_demo import SIZE, untaught
 
-SIZE = replace(DEMO, doubles=1, singles=2)
 WIDTH, HEIGHT = 48, 32
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """A net whose every weight is something, as after training."""
-    torch.manual_seed(0)
-    network = DemoNetwork(SIZE)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim == 2:
-                parameter.normal_(0, parameter.shape[1] ** -0.5)
-            elif not bool(parameter.any()):
-                parameter.normal_(0, 0.1)
-    return network.eval()
+    return untaught()
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from kontext_bridge.kontext.demo.sentences import PAD, UNKNOWN
 from kontext_bridge.training.evaluate import cases
 from kontext_bridge.training.instructions import EditKind, SceneEdit, edited, never_taught, possible
 from kontext_bridge.training.scenes import SMALL, Season, Time, random_scene
-from kontext_bridge.training.vocabulary import PAD, PLACES, UNKNOWN, numbers
+from kontext_bridge.training.vocabulary import PLACES, numbers
 from kontext_bridge.training.wording import double_sentence, held_out, sentence, with_courtesy
 
 SIZE = SMALL[0]
