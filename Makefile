@@ -10,7 +10,7 @@ help:
 	@echo "make test        lint, types and tests"
 	@echo "make check       lint and types alone"
 	@echo "make format      bring the code into shape, before a commit"
-	@echo "make generated   write what comes from the nodes: README's tables, the English locale, the snapshot of schemas"
+	@echo "make generated   write what comes from the nodes: the tables of README and docs/nodes.md, the English locale, the snapshot of schemas"
 	@echo "make benchmarks  measure what the README promises"
 	@echo "make clean       remove .venv, out and build"
 
