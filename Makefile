@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format generated benchmarks clean
+.PHONY: help demo test check format generated compatibility benchmarks clean
 
 help:
 	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in"
@@ -11,6 +11,7 @@ help:
 	@echo "make check       lint and types alone"
 	@echo "make format      bring the code into shape, before a commit"
 	@echo "make generated   write what comes from the nodes: the tables of README and docs/nodes.md, the English locale, the snapshot of schemas"
+	@echo "make compatibility  run the tests that need the real ComfyUI, and write docs/compatibility.md's row"
 	@echo "make benchmarks  measure what the README promises"
 	@echo "make clean       remove .venv, out and build"
 
@@ -41,6 +42,10 @@ format: $(VENV)/ready
 
 generated: $(VENV)/ready
 	@$(BIN)/python tests/generated.py
+
+# TESTS: some of them, as pytest takes them
+compatibility: $(VENV)/ready
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/compatibility.py $(TESTS)
 
 benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/encoding.py

@@ -1,7 +1,8 @@
 """What is written from the nodes' own words: `make generated` does it, and a test says where it was forgotten.
 
-The tables of nodes in README.md and docs/nodes.md, the English locale, and the snapshot that guards saved workflows. The snapshot is written
-only where nothing that a saved workflow holds on to has changed; otherwise what would break is printed, and it stays.
+The tables of nodes in README.md and docs/nodes.md, the English locale, and the snapshot that guards saved workflows.
+The snapshot is written only where nothing that a saved workflow holds on to has changed; otherwise what would break is
+printed, and it stays.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def anchors(page: Path) -> set[str]:
 def dead(target: Path, link: str) -> bool:
     """Whether a link into this repository leads nowhere; `target` is the file or folder that it names."""
     anchor = link.partition("#")[2]
-    return not target.exists() or bool(anchor) and anchor not in anchors(target)
+    return not target.exists() or (bool(anchor) and anchor not in anchors(target))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=named)
