@@ -1,7 +1,7 @@
 """Runs the tests that need the real ComfyUI and writes docs/compatibility.md's row: `make compatibility` does it.
 
-COMFYUI_PATH names ComfyUI's folder, COMFYUI_PYTHON its Python. Arguments are pytest's, such as one file of tests; the row
-then says which. A run of all tests takes the place of every row of the same versions, a run of some that of the same
+COMFYUI_PATH names ComfyUI's folder, COMFYUI_PYTHON its Python. Arguments are pytest's, such as one file of tests; the
+row then says which. A run of all tests takes the place of every row of the same versions, a run of some that of the same
 tests alone.
 """
 
@@ -97,10 +97,8 @@ def page_with(page: str, row: Row) -> str:
     before, rest = page.split(_BEGIN)
     old, after = rest.split(_END)
     rows = [row, *(other for other in map(Row.read, old.strip().splitlines()[2:]) if not row.replaces(other))]
-    rows.sort(
-        key=lambda one: (_numbers(one.versions.comfyui), _numbers(one.versions.front_end), one.date), reverse=True
-    )
-    table = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|", *map(str, rows)]
+    rows.sort(key=lambda one: (_numbers(one.versions.comfyui), _numbers(one.versions.front_end), one.date))
+    table = [f"| {' | '.join(HEADS)} |", "|---" * len(HEADS) + "|", *map(str, reversed(rows))]
     return "\n".join([before + _BEGIN, *table, _END + after])
 
 
