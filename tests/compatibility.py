@@ -1,8 +1,8 @@
 """Runs the tests that need the real ComfyUI and writes docs/compatibility.md's row: `make compatibility` does it.
 
 COMFYUI_PATH names ComfyUI's folder, COMFYUI_PYTHON its Python. Arguments are pytest's, such as one file of tests; the
-row then says which. A run of all tests takes the place of every row of the same versions, a run of some that of the same
-tests alone.
+row then says which. A run of all tests takes the place of every row of the same versions, a run of some that of the
+same tests alone.
 """
 
 from __future__ import annotations
