@@ -48,7 +48,7 @@ generated: $(VENV)/ready
 compatibility: $(VENV)/ready
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/compatibility.py $(TESTS)
 
-# comfy-cli has a place of its own: it brings two dozen packages.
+# comfy-cli has a place of its own: it brings many packages.
 build/comfy-cli/bin/comfy:
 	$(PYTHON) -m venv build/comfy-cli
 	build/comfy-cli/bin/python -m pip install --quiet --disable-pip-version-check comfy-cli==1.23.0

@@ -10,8 +10,10 @@ from pathlib import Path
 import kontext_bridge
 import pytest
 from alone import succeeds_alone
+from comfy_server import account_at, comfy_server_with, comfy_service  # noqa: F401
 from kontext_bridge.oxen.http.transport import USER_AGENT
 from kontext_bridge.oxen.version import version
+from pack import INFO, LOCAL, NAMES, TWINS, read
 from PIL import Image
 
 if sys.version_info >= (3, 11):
@@ -87,6 +89,19 @@ def test_a_file_that_users_do_not_need_is_noticed_in_the_archive(archive):
     files = [path for path in archive.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= KINDS
     assert sum(path.stat().st_size for path in files) < 12 * 2**20
+
+
+@pytest.mark.comfyui
+def test_an_archive_whose_nodes_comfyui_does_not_load_and_run_is_noticed(archive, tmp_path, comfy_service):  # noqa: F811
+    packs = {"kontext-bridge": archive}
+    with comfy_server_with(packs, tmp_path / "base", account_at(comfy_service)) as server:
+        served = server.get("/object_info")
+        assert {id: served[id]["python_module"] for id in INFO} == dict.fromkeys(INFO, "custom_nodes.kontext-bridge")
+        assert set(server.get("/workflow_templates")["kontext-bridge"]) == {*NAMES, *LOCAL}
+        shutil.copy(archive / "example_workflows" / "kontext_example.png", server.base / "input")
+        done = server.run(read(TWINS / "remote_edit.json"))
+        assert done["status"]["status_str"] == "success", done["status"]["messages"]
+    assert comfy_service.leaks == []
 
 
 def test_a_room_that_is_missing_in_the_archive_is_noticed(archive):
