@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,57 @@ def test_a_help_page_that_names_something_the_node_does_not_have_is_noticed(id: 
     assert set(re.findall(r"^- `(\w+)` \(", page, re.MULTILINE)) == names
 
 
+def behind(english: str, page: str) -> list[str]:
+    """Where a translated help page is behind the English one, a line each."""
+    kinds = {
+        "inputs and outputs": r"^- `(\w+)` \(",
+        "headings": r"^(##?) ",
+        "points": r"^(-) ",
+        "links": r"\]\((.*?)\)",
+        "words in code": r"`([^`]+)`",
+    }
+    found = []
+    for what, pattern in kinds.items():
+        wanted, here = (Counter(re.findall(pattern, text, re.MULTILINE)) for text in (english, page))
+        if wanted != here:
+            found.append(f"{what}: lacks {sorted(wanted - here)}, has beside them {sorted(here - wanted)}")
+    if not numbers(english) <= numbers(page):
+        found.append(f"without {', '.join(sorted(numbers(english) - numbers(page)))}")
+    return found
+
+
+TRANSLATED = sorted(DOCS.glob("*/*.md"))
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_where_a_translated_help_page_lags_behind_is_reported(path: Path, tables: dict[str, list[str]]) -> None:
+    """ComfyUI asks for NODE/LANGUAGE.md first. Nobody is asked to write one; what is there has the node's own name."""
+    id, language = path.parent.name, path.stem
+    assert id in INFO and language in LANGUAGES[1:]
+    page = path.read_text(encoding="utf-8")
+    assert page.startswith(f"# {read(LOCALES / language / 'nodeDefs.json')[id]['display_name']}\n")
+    late = behind((DOCS / f"{id}.md").read_text(encoding="utf-8"), page)
+    if late:
+        tables[f"web/docs/{id}/{language}.md lags behind"] = late
+
+
+def test_each_way_in_which_a_help_page_lags_behind_is_told_apart() -> None:
+    english = "# A\n\n## In\n\n- `a` (INT): 1 to 4.\n- See [it](https://x/y).\n"
+    assert behind(english, "# B\n\n## Ein\n\n- `a` (INT): 1 bis 4.\n- Siehe [das](https://x/y).\n") == []
+    assert behind(english, "# B\n\n- `b` (INT): 1.\n") == [
+        "inputs and outputs: lacks ['a'], has beside them ['b']",
+        "headings: lacks ['##'], has beside them []",
+        "points: lacks ['-'], has beside them []",
+        "links: lacks ['https://x/y'], has beside them []",
+        "words in code: lacks ['a'], has beside them ['b']",
+        "without 4",
+    ]
+
+
 def test_a_help_page_whose_picture_is_missing_or_heavy_is_noticed() -> None:
     shown = {
         DOCS / name
-        for page in DOCS.glob("*.md")
+        for page in DOCS.rglob("*.md")
         for name in re.findall(r"!\[[^\]]+\]\((.*?)\)", page.read_text("utf-8"))
     }
     assert shown == set((DOCS / "pictures").iterdir())
