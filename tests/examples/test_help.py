@@ -12,7 +12,7 @@ from generated import files, locale
 from pack import DOCS, INFO, LOCALES, REPOSITORY, inputs_of, outputs_of, read
 from PIL import Image
 
-LANGUAGES = ("en", "zh", "zh-TW", "ja", "ko", "fr", "de", "es")
+LANGUAGES = ("en", "zh", "zh-TW", "ja", "ko", "fr", "de", "es", "ru", "pt-BR")
 
 
 def paths(words: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
