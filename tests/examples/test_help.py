@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,27 @@ def test_where_a_translated_help_page_lags_behind_is_reported(path: Path, tables
     late = behind((DOCS / f"{id}.md").read_text(encoding="utf-8"), page)
     if late:
         tables[f"web/docs/{id}/{language}.md lags behind"] = late
+
+
+def is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS"
+
+
+def stray_stars(line: str) -> list[str]:
+    """The pairs of `**` in a line that Markdown leaves as they are: a mark inside and a letter outside, touching."""
+    found = []
+    for pair in re.finditer(r"\*\*(.+?)\*\*", line):
+        before, after = line[: pair.start()][-1:] or " ", line[pair.end() :][:1] or " "
+        inside = pair[1]
+        if any(is_mark(end) and out.isalnum() for end, out in ((inside[0], before), (inside[-1], after))):
+            found.append(pair[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_bold_that_is_shown_as_stars_is_noticed(path: Path) -> None:
+    assert [pair for line in path.read_text(encoding="utf-8").splitlines() for pair in stray_stars(line)] == []
+    assert stray_stars("- **多试几次：**把") == ["**多试几次：**"] and stray_stars("- **多试几次**：把") == []
 
 
 def test_each_way_in_which_a_help_page_lags_behind_is_told_apart() -> None:
