@@ -1,45 +1,96 @@
 """Load Kontext (FP8) beside ComfyUI's own loader: seconds a step, seconds to load, memory, how far apart.
 
-COMFYUI_PYTHON benchmarks/local_comfyui.py COMFYUI_PATH [--model FILE] [--blocks 19,38] [--side 1024] [--tokens 512]
-[--steps 8] [--rounds 3] [-- OPTIONS OF COMFYUI, such as --cpu or --supports-fp8-compute]
+COMFYUI_PYTHON benchmarks/local_comfyui.py COMFYUI_PATH [--model FILE] [--plain] [--blocks 19,38] [--width 3072]
+[--side 1024] [--tokens 512] [--steps 8] [--rounds 3] [--loaders comfyui,fast,ours,stored,lora,compiled] [--turns]
+[-- OPTIONS OF COMFYUI, such as --cpu, --disable-dynamic-vram or --supports-fp8-compute]
 
 Run it in ComfyUI's own Python, on the machine whose figures are wanted; on a GPU the options can be left out. Without
---model a random model of Kontext's width with that many double and single blocks is written in the released layout.
-Both loaders sample the same noise, prompt and reference with the stock KSampler, by turns; the figures are medians.
+--model a random model of Kontext's width with that many double and single blocks is written in the released layout, or
+with --plain as a file that was only cast to FP8. Each loader samples the same noise, prompt and reference with the
+stock KSampler; the figures are medians. `fast` is ComfyUI's own loader as `--fast fp8_matrix_mult` has it, which
+changes plain files only. `stored`, ours without FP8 products, is what the others' latents are compared with, if it is
+among them. Dynamic VRAM and its allocator are on where ComfyUI itself would have them on. --turns: all models stay
+loaded, for a GPU with room for them, and take turns; otherwise one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import statistics
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-HIDDEN, CONTEXT, POOLED = 3072, 4096, 768
+CONTEXT, POOLED = 4096, 768
+LOADERS = {
+    "comfyui": "ComfyUI",
+    "fast": "ComfyUI, --fast fp8_matrix_mult",
+    "ours": "Load Kontext (FP8)",
+    "stored": "Load Kontext (FP8), stored only",
+    "lora": "Load Kontext (FP8), LoRA of rank 16 on every layer",
+    "compiled": "Load Kontext (FP8), compiled",
+}
 
 
 def arguments() -> argparse.Namespace:
     own, theirs = sys.argv[1:], []
     if "--" in own:
         own, theirs = own[: own.index("--")], own[own.index("--") + 1 :]
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tree", type=Path)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--plain", action="store_true")
     parser.add_argument("--blocks", default="19,38")
+    parser.add_argument("--width", type=int, default=3072)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--loaders", default="comfyui,ours,stored")
+    parser.add_argument("--turns", action="store_true")
     chosen = parser.parse_args(own)
-    sys.path.insert(0, str(chosen.tree))
+    chosen.loaders = chosen.loaders.split(",")
+    if unknown := set(chosen.loaders) - set(LOADERS):
+        parser.error(f"no such loaders: {', '.join(sorted(unknown))}")
+    sys.path[:0] = [str(chosen.tree), str(REPOSITORY / "benchmarks"), str(REPOSITORY / "tests")]
     sys.argv = ["main.py", *theirs]
     return chosen
+
+
+def begin_as_comfyui_does() -> None:
+    """What ComfyUI's main.py does before and after it imports torch, as far as memory is concerned."""
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import cuda_malloc  # noqa: F401  (chooses torch's allocator)
+    from comfy.cli_args import args, enables_dynamic_vram
+
+    try:
+        import comfy_aimdo.control as dynamic
+    except ImportError:
+        return
+    if not enables_dynamic_vram():
+        return
+    dynamic.init(nvml_pressure=not args.disable_nvml_pressure)
+    import comfy.memory_management
+    import comfy.model_management
+    import comfy.model_patcher
+
+    devices = comfy.model_management.get_all_torch_devices()
+    headroom = int(args.vram_headroom * 2**30)
+    if comfy.model_management.is_nvidia() and dynamic.init_devices((device.index, headroom) for device in devices):
+        comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+        comfy.memory_management.aimdo_enabled = True
 
 
 def import_pack() -> None:
@@ -52,80 +103,202 @@ def import_pack() -> None:
     sys.modules["kontext_bridge"] = importlib.util.module_from_spec(spec)
 
 
-def write_model(path: Path, blocks: str) -> None:
-    from kontext_bridge.kontext.checkpoint.layers import Size
-    from kontext_bridge.kontext.standalone.tiny import write_scaled
+def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
+    import comfy.sd
+    from comfy.cli_args import PerformanceFeature, args
+    from kontext_bridge.kontext.comfyui import load as comfyui
+    from kontext_bridge.kontext.fp8.compute import Compute
 
-    doubles, singles = map(int, blocks.split(","))
-    write_scaled(path, Size(HIDDEN, doubles, singles, CONTEXT, POOLED))
+    def ours(**options: Any) -> Any:
+        found = comfyui.load(path, pruned=True, **options)
+        print("    " + found.description.replace("\n", "\n    "), flush=True)
+        return found.model
+
+    def fast() -> Any:
+        before = args.fast
+        args.fast = {*before, PerformanceFeature.Fp8MatrixMultiplication}
+        try:
+            return comfy.sd.load_diffusion_model(str(path))
+        finally:
+            args.fast = before
+
+    def with_lora() -> Any:
+        import full_size
+        import torch
+        from kontext_bridge.kontext.comfyui.lora import size_of
+
+        model, generator = ours(), torch.Generator().manual_seed(3)
+        tensors = full_size.lora_tensors(16, size_of(model))
+        tensors = {name: torch.randn(t.shape, generator=generator).to(t) * 0.01 for name, t in tensors.items()}
+        return comfy.sd.load_lora_for_models(model, None, tensors, 0.8, 0)[0]
+
+    return {
+        "comfyui": lambda: comfy.sd.load_diffusion_model(str(path)),
+        "fast": fast,
+        "ours": ours,
+        "stored": lambda: ours(compute=Compute.STORAGE),
+        "lora": with_lora,
+        "compiled": lambda: ours(compiled=True),
+    }
+
+
+class Card:
+    """Memory of the device, whoever has taken it, and a clock that waits for the device."""
+
+    def __init__(self, device: Any) -> None:
+        self.device = device
+
+    def used(self) -> float:
+        import torch
+
+        if self.device.type != "cuda":
+            return 0.0
+        free, total = torch.cuda.mem_get_info(self.device)
+        return (total - free) / 1e9
+
+    def now(self) -> float:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    @contextmanager
+    def watched(self) -> Iterator[list[float]]:
+        """The most memory that was in use within the block, in GB: the last of the list."""
+        most, over = [self.used()], threading.Event()
+
+        def watch() -> None:
+            while not over.wait(0.02):
+                most[0] = max(most[0], self.used())
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield most
+        finally:
+            over.set()
+            watcher.join()
+
+
+class Edit:
+    """One edit with the stock KSampler."""
+
+    def __init__(self, chosen: argparse.Namespace, card: Card) -> None:
+        import torch
+
+        side = chosen.side // 8
+        generator = torch.Generator().manual_seed(0)
+
+        def random(*shape: int) -> Any:
+            return torch.randn(*shape, generator=generator)
+
+        options = {
+            "pooled_output": random(1, POOLED),
+            "guidance": 2.5,
+            "reference_latents": [random(1, 16, side, side)],
+        }
+        self.prompt = [[random(1, chosen.tokens, CONTEXT), options]]
+        self.empty = {"samples": torch.zeros(1, 16, side, side)}
+        self.steps, self.card = chosen.steps, card
+
+    def __call__(self, model: Any, seed: int) -> tuple[Any, float, list[float]]:
+        """The latent, the seconds of the whole run, and those of each step but the first."""
+        import latent_preview
+
+        import nodes
+
+        ends: list[float] = []
+        latent_preview.prepare_callback = lambda *_: lambda *_: ends.append(self.card.now())
+        began = self.card.now()
+        sampler = (model, seed, self.steps, 1.0, "euler", "simple")
+        (out,) = nodes.KSampler().sample(*sampler, self.prompt, self.prompt, self.empty)
+        taken = self.card.now() - began
+        return out["samples"], taken, [end - start for start, end in pairwise(ends)]
 
 
 def main() -> None:
     chosen = arguments()
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
+    begin_as_comfyui_does()
+    import comfy.memory_management
     import comfy.model_management
-    import comfy.sd
+    import comfy.utils
     import torch
 
-    import nodes
-
+    comfy.utils.set_progress_bar_enabled(False)
+    logging.basicConfig(level=logging.INFO, format="    %(message)s", stream=sys.stdout)
     import_pack()
-    from kontext_bridge.kontext.comfyui import load as comfyui
+    from kontext_bridge.kontext.checkpoint.layers import Size
+    from local_fullsize import write_full_size
 
     device = comfy.model_management.get_torch_device()
-    side = chosen.side // 8
-    generator = torch.Generator().manual_seed(0)
+    card = Card(device)
+    edit = Edit(chosen, card)
+    name = comfy.model_management.get_torch_device_name(device)
+    dynamic = "on" if getattr(comfy.memory_management, "aimdo_enabled", False) else "off"
+    print(f"{name}, torch {torch.__version__}, dynamic VRAM {dynamic}", flush=True)
+    models: dict[str, Any] = {}
+    latents: dict[str, Any] = {}
+    told: dict[str, str] = {}
+    failed: list[str] = []
+    runs: dict[str, list[float]] = {loader: [] for loader in chosen.loaders}
+    steps: dict[str, list[float]] = {loader: [] for loader in chosen.loaders}
 
-    def random(*shape: int) -> Any:
-        return torch.randn(*shape, generator=generator)
+    def begin(loader: str) -> None:
+        before = card.used()
+        with card.watched() as most:
+            began = card.now()
+            models[loader] = loaders[loader]()
+            loaded = card.now() - began
+            latents[loader], first, _ = edit(models[loader], 0)
+        told[loader] = f"loaded in {loaded:.1f} s, first run {first:.1f} s, memory {before:.1f} to {most[0]:.1f} GB"
+        print(f"{LOADERS[loader]}: {told[loader]}", flush=True)
 
-    prompt = [
-        [
-            random(1, chosen.tokens, CONTEXT),
-            {"pooled_output": random(1, POOLED), "guidance": 2.5, "reference_latents": [random(1, 16, side, side)]},
-        ]
-    ]
-    empty = {"samples": torch.zeros(1, 16, side, side)}
+    def tried(do: Callable[..., None], loader: str, *rest: int) -> None:
+        # Time on a GPU is rare: what one loader cannot do must not cost the others' figures.
+        if loader in failed:
+            return
+        try:
+            do(loader, *rest)
+        except Exception:
+            failed.append(loader)
+            print(f"{LOADERS[loader]} failed:\n{traceback.format_exc()}", flush=True)
 
-    def run(model: Any, seed: int) -> Any:
-        (out,) = nodes.KSampler().sample(model, seed, chosen.steps, 1.0, "euler", "simple", prompt, prompt, empty)
-        return out["samples"]
-
-    def measured(load: Callable[[], Any]) -> tuple[float, list[float], float, Any]:
-        comfy.model_management.unload_all_models()
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        began = time.perf_counter()
-        model = load()
-        first = run(model, 0)
-        loaded = time.perf_counter() - began
-        steps = []
-        for round in range(chosen.rounds):
-            began = time.perf_counter()
-            run(model, round + 1)
-            steps.append((time.perf_counter() - began) / chosen.steps)
-        peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else 0.0
-        return loaded, steps, peak, first
+    def measure(loader: str, round: int) -> None:
+        _, run, later = edit(models[loader], round + 1)
+        runs[loader].append(run)
+        steps[loader] += later
 
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = chosen.model or Path(folder) / "kontext_random.safetensors"
         if chosen.model is None:
-            write_model(path, chosen.blocks)
-        loaders = {
-            "ComfyUI": lambda: comfy.sd.load_diffusion_model(str(path)),
-            "Load Kontext (FP8)": lambda: comfyui.load(path, pruned=True).model,
-        }
-        results = {}
-        for name, load in loaders.items():
-            loaded, steps, peak, results[name] = measured(load)
-            print(
-                f"{name}: {statistics.median(steps):.4f} s a step, first run {loaded:.1f} s, peak {peak:.2f} GB, "
-                f"on {comfy.model_management.get_torch_device_name(device)}"
-            )
-        stock, ours = results.values()
-        print(f"latents apart: {float((ours - stock).norm() / stock.norm()):.2e}")
+            doubles, singles = map(int, chosen.blocks.split(","))
+            write_full_size(path, Size(chosen.width, doubles, singles, CONTEXT, POOLED), scaled=not chosen.plain)
+        loaders = loaders_of(path)
+        for loader in chosen.loaders:
+            if not chosen.turns:
+                models.clear()
+                comfy.model_management.unload_all_models()
+                comfy.model_management.soft_empty_cache()
+            tried(begin, loader)
+            for round in () if chosen.turns else range(chosen.rounds):
+                tried(measure, loader, round)
+        for round in range(chosen.rounds) if chosen.turns else ():
+            for loader in chosen.loaders:
+                tried(measure, loader, round)
+        models.clear()
+        comfy.model_management.unload_all_models()
+    measured = [loader for loader in chosen.loaders if runs[loader] and steps[loader]]
+    if not measured:
+        sys.exit("No loader was measured: give --rounds 1 and --steps 2 at least.")
+    truth = latents.get("stored", latents[measured[0]])
+    print(f"| loader | s a step | s a run of {chosen.steps} | loading and memory | latent, apart | finite |")
+    print("|---|---|---|---|---|---|")
+    for loader in measured:
+        apart = float((latents[loader] - truth).norm() / truth.norm())
+        step, run = statistics.median(steps[loader]), statistics.median(runs[loader])
+        finite = bool(torch.isfinite(latents[loader]).all())
+        print(f"| {LOADERS[loader]} | {step:.4f} | {run:.3f} | {told[loader]} | {apart:.2e} | {finite} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import torch
-from kontext_bridge.kontext.checkpoint.layers import HEAD, KONTEXT, Role, layers, norms
+from kontext_bridge.kontext.checkpoint.layers import HEAD, KONTEXT, Role, Size, layers, norms
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.fp8.compute import Compute
 from kontext_bridge.kontext.latents import noise, pack
@@ -27,10 +27,14 @@ from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
 from kontext_bridge.kontext.standalone.mount import mount
 
 
-def write_full_size(path: Path) -> None:
-    """Every weight is a window onto one pool of Gaussian FP8 numbers, so that writing costs no more than the disk."""
+def write_full_size(path: Path, size: Size = KONTEXT, *, scaled: bool = True) -> None:
+    """Every weight is a window onto one pool of Gaussian FP8 numbers, so that writing costs no more than the disk.
+
+    scaled: with a scale a layer; otherwise the FP8 numbers are the weights themselves, as of a file that was only cast.
+    """
     generator = torch.Generator().manual_seed(0)
-    pool = (torch.randn(1 << 24, generator=generator) * 80).clamp_(-448, 448).to(torch.float8_e4m3fn)
+    spread = 80 if scaled else 1 / size.hidden**0.5
+    pool = (torch.randn(1 << 24, generator=generator) * spread).clamp_(-448, 448).to(torch.float8_e4m3fn)
     pool_bytes = pool.view(torch.uint8).numpy().tobytes() * 5
     header: dict[str, object] = {}
     pieces: list[tuple[int, bytes | None]] = []
@@ -46,25 +50,28 @@ def write_full_size(path: Path) -> None:
         data = tensor.to(torch.bfloat16).view(torch.uint8).numpy().tobytes()
         add(name, "BF16", list(tensor.shape), len(data), data)
 
-    for layer in layers(KONTEXT):
+    for layer in layers(size):
         if layer.role is Role.OUTER:
             weight = torch.randn(layer.rows, layer.inputs, generator=generator) / layer.inputs**0.5
             small(f"{layer.bfl}.weight", weight)
         else:
             add(f"{layer.bfl}.weight", "F8_E4M3", [layer.rows, layer.inputs], layer.rows * layer.inputs, None)
-            scale = struct.pack("<f", 1 / 80 / layer.inputs**0.5)
-            add(f"{layer.bfl}.scale_weight", "F32", [], 4, scale)
+            if scaled:
+                scale = struct.pack("<f", 1 / 80 / layer.inputs**0.5)
+                add(f"{layer.bfl}.scale_weight", "F32", [], 4, scale)
         small(f"{layer.bfl}.bias", torch.randn(layer.rows, generator=generator) * 0.02)
-    for norm in norms(KONTEXT):
+    for norm in norms(size):
         small(f"{norm.bfl}.scale", torch.ones(HEAD))
-    add("scaled_fp8", "F8_E4M3", [0], 0, b"")
+    if scaled:
+        add("scaled_fp8", "F8_E4M3", [0], 0, b"")
     encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for number, (size, data) in enumerate(pieces):
+        for number, (bytes_of, data) in enumerate(pieces):
             start = (number * 7919 * 64) % (1 << 24)
-            for done in range(0, size, 1 << 26) if data is None else ():
-                file.write(pool_bytes[start : start + min(1 << 26, size - done)])
+            for done in range(0, bytes_of, 1 << 26) if data is None else ():
+                file.write(pool_bytes[start : start + min(1 << 26, bytes_of - done)])
             if data is not None:
                 file.write(data)
 

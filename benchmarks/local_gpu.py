@@ -1,32 +1,43 @@
-"""Everything about the local side that only a GPU can tell, in one call of a few minutes.
+"""Everything about the local side off ComfyUI that only a GPU can tell, in one call of a few minutes.
 
-python benchmarks/local_gpu.py [--side 1024] [--steps 28] [--folder DIR] [--quick]
+python benchmarks/local_gpu.py [--parts products,layers,steps,compiled] [--model FILE] [--side 1024] [--steps 28]
+[--blocks 19,38] [--folder DIR] [--device cuda]
 
-Writes the full-size random FP8 file (12 GB), loads it, and measures at the real sizes of an edit:
+products  which FP8 product is taken and why, whether quantising in one kernel is, and that all ways give the same bits
+layers    a linear of each shape: FP8 by each product, FP8 as storage and bfloat16, in TFLOP/s, and how far each is from
+          float32, for rows of one size and for uneven ones
+steps     seconds a step and memory: stored, FP8, with LoRA; kernels of a step as a profiler sees them; how far the
+          final latents are apart; a batch of two beside each picture alone; the modulation layers left on the CPU
+compiled  seconds a step of compiled blocks, FP8 and stored, and how long compiling takes
 
-1. which FP8 product is taken and why, and how far each layer shape is from the exact product;
-2. one linear of each shape: FP8 with its quantisation, FP8 as storage, bfloat16, in TFLOP/s;
-3. seconds a step: eager and compiled, FP8 and storage, with peak memory;
-4. the difference of the final latent between FP8 and storage over the same steps;
-5. the edit with the modulation layers left on the CPU: seconds before the first step, memory saved.
+Without --model a full-size random FP8 file (12 GB) is written. A part that fails says so, and the others go on. With
+--device cpu and a few blocks it runs anywhere, as a trial of the script itself.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import logging
+import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from kontext_bridge.kontext.checkpoint.layers import KONTEXT
 from kontext_bridge.kontext.checkpoint.reading import Checkpoint, read_checkpoint
 from kontext_bridge.kontext.edit import LatentEdit
+from kontext_bridge.kontext.fp8 import devices, quantising
+from kontext_bridge.kontext.fp8.branches import Branch
 from kontext_bridge.kontext.fp8.compute import Compute, Linear
 from kontext_bridge.kontext.fp8.devices import ability
-from kontext_bridge.kontext.fp8.formats import dequantise, quantise_rows
+from kontext_bridge.kontext.fp8.formats import E4M3, Product, dequantise, quantise_input
+from kontext_bridge.kontext.fp8.products import scaled_mm, widened
 from kontext_bridge.kontext.latents import noise, pack
 from kontext_bridge.kontext.schedule import schedule
 from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
@@ -34,128 +45,282 @@ from kontext_bridge.kontext.standalone.mount import mount
 from kontext_bridge.kontext.standalone.sampler import sample
 from local_fullsize import write_full_size
 
-DEVICE = torch.device("cuda", 0)
 SHAPES = ((9216, 3072), (12288, 3072), (21504, 3072), (3072, 12288), (3072, 15360))
+STEPS_TAKEN = 4
 
 
-def seconds(run: Callable[[], object], rounds: int) -> float:
-    """Mean of `rounds` runs after two to warm up, by CUDA's own clock."""
+def say(*words: object) -> None:
+    print(*words, flush=True)
+
+
+def wait(device: torch.device) -> float:
+    """The time once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def seconds(device: torch.device, run: Callable[[], object], rounds: int) -> float:
+    """Mean of `rounds` runs after two to warm up."""
     for _ in range(2):
         run()
-    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
+    began = wait(device)
     for _ in range(rounds):
         run()
-    end.record()
-    torch.cuda.synchronize()
-    return start.elapsed_time(end) / 1000 / rounds
+    return (wait(device) - began) / rounds
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm())
 
 
 @torch.inference_mode()
-def linears(tokens: int) -> None:
-    print(f"| rows x columns, {tokens} tokens | FP8 TFLOP/s | storage | bfloat16 | FP8 error |")
-    print("|---|---|---|---|---|")
-    for n, k in SHAPES:
-        q, scale = quantise_rows(torch.randn(n, k, device=DEVICE) / k**0.5)
-        scale = scale[:, 0].contiguous()
-        bias = torch.zeros(n, device=DEVICE, dtype=torch.bfloat16)
-        x = torch.randn(1, tokens, k, device=DEVICE, dtype=torch.bfloat16)
+def products(options: argparse.Namespace) -> None:
+    device = options.device
+    began = time.perf_counter()
+    found = ability(device)
+    say(f"FP8: {found.product} - {found.why}; found out in {wait(device) - began:.1f} s")
+    say(f"division writes FP8: {quantising._WRITES.get(device)}; one kernel: {quantising._JOINS.get(device)}")
+    ways = {"plain": quantising._plain, "written": quantising._written}
+    if device.type == "cuda" and quantising.has_triton():
+        try:
+            x = torch.randn(4096, 3072, device=device, dtype=torch.bfloat16)
+            quantising._joined(x, x[:1].clone(), True)
+            ways["joined"] = quantising._joined
+        except Exception:
+            say(f"There is no quantising in one kernel here:\n{traceback.format_exc()[-1500:]}")
+    say("| rows x columns | mean | together | " + " | ".join(f"{way}, ms" for way in ways) + " | numbers apart |")
+    say("|" + "---|" * (len(ways) + 4))
+    for shape in ((4096, 3072), (8704, 3072), (8704, 12288), (8704, 15360), (77, 3072)):
+        x = torch.randn(*shape, device=device, dtype=torch.bfloat16)
+        x *= torch.logspace(-3, 3, len(x), device=device, dtype=torch.bfloat16)[:, None]
+        for mean, together in ((None, False), (x[:1].clone(), False), (x[:1].clone(), True)):
+            plain = quantising._plain(x, mean, together)
+            taken, wrong = [], 0
+            for way in ways.values():
+                found_by = way(x, mean, together)
+                wrong += sum(int((a != b).sum()) for a, b in zip(map(_bits, found_by), map(_bits, plain), strict=True))
+                taken.append(seconds(device, lambda way=way, x=x, m=mean, t=together: way(x, m, t), 10) * 1e3)
+            times = " | ".join(f"{one:.3f}" for one in taken)
+            say(f"| {shape[0]} x {shape[1]} | {mean is not None} | {together} | {times} | {wrong} |")
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(torch.uint8)
+
+
+@torch.inference_mode()
+def layers(options: argparse.Namespace) -> None:
+    device = options.device
+    has = [product for product in Product if devices._refusal(device, product) is None]
+    tokens = 512 + options.side**2 // 128
+    shapes = SHAPES if options.blocks is None else ((256, 128), (128, 512))
+    say(f"{tokens} tokens; TFLOP/s, quantisation included; distances from float32")
+    say("| rows x columns | behind a norm | way | TFLOP/s | TFLOP/s, product alone | even rows | uneven rows |")
+    say("|---|---|---|---|---|---|---|")
+    for n, k in shapes:
+        q = (torch.randn(n, k, device=device) * 80).clamp_(-448, 448).to(E4M3)
+        scale = torch.full((), 1 / 80 / k**0.5, device=device)
+        bias = torch.randn(n, device=device, dtype=torch.bfloat16)
         wide = dequantise(q, scale, torch.bfloat16)
-        modes = [Linear(q, scale, bias, Compute.FP8), Linear(q, scale, bias, Compute.STORAGE), Linear(wide, None, bias)]
-        rates = [2e-12 * tokens * n * k / seconds(lambda layer=layer, x=x: layer(x), 20) for layer in modes]
-        exact = modes[1](x).float()
-        error = ((modes[0](x).float() - exact).norm() / exact.norm()).item()
-        print(f"| {n} x {k} | " + " | ".join(f"{rate:.0f}" for rate in rates) + f" | {error:.2%} |", flush=True)
+        even = torch.randn(1, tokens, k, device=device, dtype=torch.bfloat16)
+        sizes = torch.logspace(-2, 2, tokens, device=device, dtype=torch.bfloat16)[:, None]
+        flops = 2e-12 * tokens * n * k
+        number = scale.item()
+        for centred in (False, True):
+            # Behind a norm rows share a part, and are never uneven.
+            inputs = [even + 3 * torch.randn(k, device=device).to(even)] if centred else [even, even * sizes]
+            truths = [widened(x.float(), q, scale, bias) for x in inputs]
+            ways: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+                product.value: lambda x, p=product, c=centred, q=q, s=scale, b=bias: scaled_mm(
+                    x, quantise_input(x, p, centred=c), q, s, b, p
+                )
+                for product in has
+            }
+            if not centred:
+                ways["stored"] = lambda x, q=q, s=scale, b=bias, m=number: widened(x, q, s, b, number=m)
+                ways["bfloat16"] = lambda x, w=wide, b=bias: torch.nn.functional.linear(x, w, b)
+            for name, way in ways.items():
+                rate = flops / seconds(device, lambda way=way, x=inputs[0]: way(x), 10)
+                alone = rate
+                if name in {product.value for product in has}:
+                    product = Product(name)
+                    given = (inputs[0], quantise_input(inputs[0], product, centred=centred), q, scale, bias, product)
+                    alone = flops / seconds(device, lambda given=given: scaled_mm(*given), 10)
+                # Each row by itself, as what follows sees it.
+                errors = [_by_row(way(x), truth) for x, truth in zip(inputs, truths, strict=True)]
+                told = " | ".join(f"{error:.2e}" for error in (*errors, *[float("nan")] * (2 - len(errors))))
+                say(f"| {n} x {k} | {centred} | {name} | {rate:.0f} | {alone:.0f} | {told} |")
 
 
-def conditioning() -> tuple[Conditioning, Callable[[int], torch.Tensor]]:
-    g = torch.Generator().manual_seed(1)
-    prompt = Conditioning(
-        torch.randn(1, 512, KONTEXT.context, generator=g), torch.randn(1, KONTEXT.pooled, generator=g)
-    )
-    return prompt, lambda latent: torch.randn(1, 16, latent, latent, generator=g)
+def _by_row(out: torch.Tensor, truth: torch.Tensor) -> float:
+    strayed = (out.float() - truth).norm(dim=-1) / truth.norm(dim=-1)
+    return float(strayed.max())
 
 
-def steps(checkpoint: Checkpoint, side: int, count: int, modes: list[tuple[Compute, bool]]) -> None:
-    prompt, reference_of = conditioning()
-    latent = side // 8
-    reference = reference_of(latent)
-    sigmas = schedule(count, latent * latent // 4)
-    x = pack(noise(0, 1, latent, latent)).to(DEVICE)
-    finals: dict[Compute, torch.Tensor] = {}
-    for compute, compiled in modes:
-        model = mount(checkpoint, device=DEVICE, compute=compute)
+class Edit:
+    """One edit's inputs."""
+
+    def __init__(self, options: argparse.Namespace, checkpoint: Checkpoint) -> None:
+        g = torch.Generator().manual_seed(1)
+        size = checkpoint.size
+        self.prompt = Conditioning(
+            torch.randn(1, 512, size.context, generator=g), torch.randn(1, size.pooled, generator=g)
+        )
+        self.side, self.latent, self.device = options.side, options.side // 8, options.device
+        self.reference = torch.randn(1, 16, self.latent, self.latent, generator=g)
+        self.sigmas = schedule(options.steps, self.latent**2 // 4)
+        self.tokens = pack(noise(0, 1, self.latent, self.latent)).to(self.device)
+
+    def denoiser(self, model: Any, **more: Any) -> Denoiser:
+        return Denoiser(model, self.prompt, [self.reference], self.latent, self.latent, self.sigmas, 2.5, **more)
+
+    def final(self, model: Any, batch: int = 1, seed: int = 0) -> torch.Tensor:
+        edit = LatentEdit(self.side, self.side, STEPS_TAKEN, batch=batch, seed=seed)
+        return sample(model, edit, self.prompt, [self.reference])
+
+
+def compute_by(layers: list[Linear], compute: Compute) -> None:
+    for layer in layers:
+        layer.compute = compute
+
+
+@torch.inference_mode()
+def timed(title: str, options: argparse.Namespace, edit: Edit, model: Any, *, compiled: bool = False) -> Denoiser:
+    device = options.device
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        with torch.inference_mode():
-            started = time.perf_counter()
-            denoiser = Denoiser(model, prompt, [reference], latent, latent, sigmas, 2.5, compiled=compiled)
-            torch.cuda.synchronize()
-            prepared = time.perf_counter() - started
-            started = time.perf_counter()
-            denoiser(x, 0)
-            torch.cuda.synchronize()
-            first = time.perf_counter() - started
-            step = seconds(lambda denoiser=denoiser: denoiser(x, 1), 8)
-        peak = torch.cuda.max_memory_allocated() / 1e9
-        print(
-            f"{compute.value}{', compiled' if compiled else ''}: {step * 1000:.0f} ms a step ({step * count:.2f} s for "
-            f"{count}), first {first:.1f} s, prepared in {prepared:.2f} s, peak {peak:.2f} GB",
-            flush=True,
-        )
-        if not compiled:
-            finals[compute] = sample(model, LatentEdit(side, side, count), prompt, [reference])
-        del model, denoiser
-        gc.collect()
-        torch.cuda.empty_cache()
-    if len(finals) == 2:
-        a, b = finals[Compute.FP8], finals[Compute.STORAGE]
-        print(f"final latent, FP8 against storage: {((a - b).norm() / b.norm()).item():.2%}")
+    began = wait(device)
+    denoiser = edit.denoiser(model, compiled=compiled)
+    prepared = wait(device) - began
+    began = wait(device)
+    denoiser(edit.tokens, 0)
+    first = wait(device) - began
+    taken = []
+    for number in range(8):
+        began = wait(device)
+        denoiser(edit.tokens, 1 + number % (options.steps - 1))
+        taken.append(wait(device) - began)
+    peak = torch.cuda.max_memory_allocated() / 1e9 if device.type == "cuda" else 0.0
+    say(
+        f"{title}: {sorted(taken)[4] * 1e3:.1f} ms a step (least {min(taken) * 1e3:.1f}), first {first:.1f} s, "
+        f"{options.steps} steps prepared in {prepared:.2f} s, peak {peak:.2f} GB"
+    )
+    return denoiser
 
 
-def modulation_on_cpu(checkpoint: Checkpoint, side: int, count: int) -> None:
-    prompt, reference_of = conditioning()
-    latent = side // 8
-    for place in (None, "cpu"):
-        started = time.perf_counter()
-        model = mount(checkpoint, device=DEVICE, modulation_device=place)
-        loaded = time.perf_counter() - started
-        resident = torch.cuda.memory_allocated() / 1e9
-        with torch.inference_mode():
-            started = time.perf_counter()
-            Denoiser(model, prompt, [reference_of(latent)], latent, latent, schedule(count, 4096), 2.5)
-            torch.cuda.synchronize()
-        prepared = time.perf_counter() - started
-        where = "on the CPU" if place else "on the GPU"
-        print(
-            f"modulation {where}: {resident:.2f} GB resident, loaded in {loaded:.1f} s, prepared in {prepared:.2f} s",
-            flush=True,
-        )
-        del model
-        gc.collect()
-        torch.cuda.empty_cache()
+def loaded(options: argparse.Namespace, checkpoint: Checkpoint, **more: Any) -> tuple[Any, list[Linear]]:
+    """A model, and those of its layers that may be multiplied in FP8."""
+    began = wait(options.device)
+    model = mount(checkpoint, device=options.device, **more)
+    resident = torch.cuda.memory_allocated() / 1e9 if options.device.type == "cuda" else 0.0
+    say(f"loaded {more or ''} in {wait(options.device) - began:.1f} s, {resident:.2f} GB resident")
+    return model, [one for one in model.modules() if isinstance(one, Linear) and one.compute is Compute.AUTO]
+
+
+def add_lora(layers: list[Linear], rank: int = 16) -> None:
+    for layer in layers:
+        like = {"device": layer.weight.device, "dtype": torch.bfloat16}
+        down = torch.randn(rank, layer.in_features, **like) * 0.01
+        up = torch.randn(layer.out_features, rank, **like) * 0.01
+        layer.branches["style"] = [Branch(down, up, 0)]
+
+
+def profiled(title: str, options: argparse.Namespace, edit: Edit, denoiser: Denoiser) -> None:
+    """Kernels of one step, and what of its time is whose."""
+    if options.device.type != "cuda":
+        return
+    from torch.profiler import ProfilerActivity, profile
+
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CUDA]) as seen:
+        denoiser(edit.tokens, 2)
+        wait(options.device)
+    kernels = [event for event in seen.key_averages() if event.self_device_time_total > 0]
+    number, total = sum(event.count for event in kernels), sum(event.self_device_time_total for event in kernels)
+    say(f"{title}: {number} kernels a step, {total / 1e3:.1f} ms in them")
+    for event in sorted(kernels, key=lambda event: -event.self_device_time_total)[:14]:
+        say(f"    {event.self_device_time_total / 1e3:8.2f} ms {event.count:5d} {event.key[:110]}")
+
+
+def steps(options: argparse.Namespace) -> None:
+    checkpoint = read_checkpoint(options.model)
+    edit = Edit(options, checkpoint)
+    model, fast = loaded(options, checkpoint)
+    say(ability(options.device).why)
+    finals = {}
+    for title, compute in (("stored", Compute.STORAGE), ("FP8", Compute.AUTO)):
+        compute_by(fast, compute)
+        denoiser = timed(title, options, edit, model)
+        profiled(title, options, edit, denoiser)
+        finals[title] = edit.final(model)
+    say(f"latent after {STEPS_TAKEN} steps, FP8 against stored: {apart(finals['FP8'], finals['stored']):.2e}")
+    say(f"the same once more, bit for bit: {torch.equal(finals['FP8'], edit.final(model))}")
+    both, other = edit.final(model, 2), edit.final(model, seed=1)
+    for number, alone in enumerate((finals["FP8"], other)):
+        away = apart(both[number : number + 1], alone)
+        say(f"picture {number + 1} of a batch of two against the same alone: {away:.2e}, finite {away == away}")
+    add_lora(fast)
+    denoiser = timed("FP8, LoRA of rank 16 on every layer", options, edit, model)
+    profiled("FP8, LoRA", options, edit, denoiser)
+    del model, fast, denoiser
+    gc.collect()
+    model, _ = loaded(options, checkpoint, modulation_device="cpu")
+    timed("FP8, modulation on the CPU", options, edit, model)
+
+
+def compiled(options: argparse.Namespace) -> None:
+    checkpoint = read_checkpoint(options.model)
+    edit = Edit(options, checkpoint)
+    model, fast = loaded(options, checkpoint)
+    for title, compute in (("FP8", Compute.AUTO), ("stored", Compute.STORAGE)):
+        compute_by(fast, compute)
+        denoiser = timed(f"{title}, compiled", options, edit, model, compiled=True)
+        profiled(f"{title}, compiled", options, edit, denoiser)
+
+
+PARTS = {part.__name__: part for part in (products, layers, steps, compiled)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--model", type=Path)
     parser.add_argument("--side", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=28)
+    parser.add_argument("--blocks")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
-    parser.add_argument("--quick", action="store_true", help="no compilation")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda", 0))
     options = parser.parse_args()
-    print(f"{torch.cuda.get_device_name(DEVICE)}, torch {torch.__version__}, FP8: {ability(DEVICE).why}")
-    linears(512 + options.side**2 // 128)
-    path = options.folder / "full_kontext_fp8_scaled.safetensors"
-    if not path.exists():
-        write_full_size(path)
+    logging.basicConfig(level=logging.WARNING, format="    %(message)s", stream=sys.stdout)
+    logging.getLogger("kontext_bridge").setLevel(logging.INFO)
+    name = torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else "CPU"
+    say(f"{name}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    written = None
+    parts = options.parts.split(",")
+    if options.model is None and {"steps", "compiled"} & set(parts):
+        options.model = written = options.folder / "full_kontext_fp8_scaled.safetensors"
+        size = KONTEXT
+        if options.blocks is not None:
+            doubles, singles = map(int, options.blocks.split(","))
+            size = replace(KONTEXT, hidden=256, doubles=doubles, singles=singles)
+        write_full_size(written, size)
+    failed = []
     try:
-        checkpoint = read_checkpoint(path)
-        modulation_on_cpu(checkpoint, options.side, options.steps)
-        modes = [(Compute.STORAGE, False), (Compute.FP8, False)]
-        if not options.quick:
-            modes += [(Compute.FP8, True), (Compute.STORAGE, True)]
-        steps(checkpoint, options.side, options.steps, modes)
+        for part in parts:
+            say(f"\n## {part}")
+            began = time.perf_counter()
+            # Time on a GPU is rare: what one part cannot do must not cost the others' figures.
+            try:
+                PARTS[part](options)
+            except Exception:
+                failed.append(part)
+                say(traceback.format_exc())
+            say(f"({part}: {time.perf_counter() - began:.0f} s)")
     finally:
-        path.unlink()
+        if written is not None:
+            written.unlink()
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

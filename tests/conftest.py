@@ -5,8 +5,10 @@ from __future__ import annotations
 import atexit
 import importlib.util
 import os
+import random
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,15 @@ import_the_checkout()
 TABLES: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 
 
-# Files that take longest, mostly waiting: they begin first, so that nothing waits for them alone in the end.
-LONGEST = ("test_fault_matrix.py", "test_echoed_key.py", "test_console.py", "test_random_kills.py")
+# Files that take longest begin first, so that nothing waits for them alone in the end.
+LONGEST = (
+    "test_fault_matrix.py",
+    "test_pretended_model.py",
+    "test_console.py",
+    "test_echoed_key.py",
+    "test_random_kills.py",
+    "test_remote_edit.py",
+)
 
 
 @pytest.hookimpl(trylast=True)
@@ -52,6 +61,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are cores: many tests wait for seconds that are a promise, and each may take gigabytes."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Every test draws the same numbers in every run, whichever ran before it, and others than its neighbours.
+
+    With one seed for all, a test's input would be the very numbers that its weight was drawn as from the same seed.
+    numpy and torch only where something imported them: most tests need neither.
+    """
+    seed = zlib.crc32(item.nodeid.encode())
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed(seed)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(seed)
 
 
 class PlainFolder:

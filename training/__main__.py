@@ -1,67 +1,175 @@
 """Makes the demo model from a seed, or goes on with what the work folder holds.
 
-python -m kontext_bridge.training FOLDER [--seconds N] [--only autoencoder|network] [--threads N]
+python -m kontext_bridge.training FOLDER [--device cuda] [--seconds N --hurried] [--workers N] [--only autoencoder]
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
+from safetensors.torch import save_file
 
-from .autoencoder import FIRST, SECOND, AutoencoderTraining, decibels, trained_autoencoder
+from .album import Sheet, Subject, sheets
+from .autoencoder import STATE, WEIGHTS, AutoencoderTraining, decibels, encoded, trained_autoencoder
 from .export import export
-from .train import Teacher, TrainingPlan
+from .pool import Pool, ready
+from .train import Teacher, TrainingPlan, plan, trained_network
 
 logger = logging.getLogger(__name__)
+_TOLD_EVERY = 100
+_AT_ONCE = 4
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training", description=__doc__)
     parser.add_argument("folder", type=Path, help="where everything is kept; the same again goes on")
-    parser.add_argument("--seconds", type=float, default=3 * 3600, help="stop after this long")
-    parser.add_argument("--autoencoder-steps", type=int, default=5000)
-    parser.add_argument("--decoder-steps", type=int, default=6000, help="of the decoder alone, all blocks awake")
-    parser.add_argument("--only", choices=("autoencoder", "network"), help="leave out what comes after, or before")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seconds", type=float, default=24 * 3600.0, help="stop after this long")
+    parser.add_argument("--hurried", action="store_true", help="the plan is to fit into that time")
+    parser.add_argument("--autoencoder-seconds", type=float, default=80.0, help="of a hurried plan")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw")
+    parser.add_argument("--only", choices=("autoencoder", "network"))
+    parser.add_argument("--steps", type=int, help="of the network, if not as planned")
+    parser.add_argument("--families", type=int, help="of a subject, if not as planned")
+    parser.add_argument("--compiled", action="store_true", help="fuse the blocks' kernels; a GPU only")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(given.threads)
     given.folder.mkdir(parents=True, exist_ok=True)
+    gpu = torch.device(given.device).type == "cuda"
+    torch.set_float32_matmul_precision("high" if gpu else "highest")
+    torch.backends.cudnn.benchmark = True
+    chosen = plan(gpu)
+    chosen = replace(chosen, steps=given.steps or chosen.steps, families=given.families or chosen.families)
     ends = time.monotonic() + given.seconds
+    workers = ProcessPoolExecutor(given.workers, get_context("spawn")) if given.workers else None
+    album = Album(chosen, workers, torch.device(given.device) if gpu else None)
     if given.only != "network":
-        first = AutoencoderTraining()
-        _taught(first, given.folder / FIRST, given.autoencoder_steps, ends)
-        second = AutoencoderTraining(first=first.model.state_dict())
-        _taught(second, given.folder / SECOND, given.decoder_steps, ends)
+        _teach_autoencoder(given, album if gpu else None, gpu, ends)
     if given.only != "autoencoder" and time.monotonic() < ends:
-        autoencoder = trained_autoencoder(given.folder)
-        teacher = Teacher(given.folder, autoencoder, TrainingPlan())
-        teacher.run(ends - time.monotonic())
-        export(teacher.average, autoencoder.state_dict(), teacher.network.size, given.folder / "model")
+        autoencoder = trained_autoencoder(given.folder, given.device)
+
+        def pool(subject: Subject) -> Pool:
+            found = Pool.loaded(subject, given.folder, torch.device(given.device))
+            if found is None:
+                began = time.monotonic()
+                found = Pool.made(subject, album.sheets(subject), lambda p: encoded(autoencoder, p), given.device)
+                logger.info("%s: %d families in %.1f s", subject.size, len(found), time.monotonic() - began)
+                if not gpu:
+                    found.save(given.folder)
+            return found
+
+        teacher = Teacher(given.folder, chosen, pool, given.device)
+        if given.compiled:
+            teacher.compile()
+        teacher.run(ends - time.monotonic(), given.hurried)
+        weights = trained_network(given.folder).state_dict()
+        export(weights, trained_autoencoder(given.folder).state_dict(), chosen.size, given.folder / "model")
+    if workers:
+        workers.shutdown(cancel_futures=True)
 
 
-def _taught(training: AutoencoderTraining, path: Path, steps: int, ends: float) -> None:
-    """Goes on with what `path` holds, until so many steps are done or the time is up."""
+class Album:
+    """The families of a plan, drawn in the background where there are workers, else when they are asked for."""
+
+    def __init__(self, plan: TrainingPlan, workers: Executor | None, device: torch.device | None) -> None:
+        """device: where the pictures are kept for the VAE; None: they are not kept."""
+        # The large ones of the last course count most for the VAE, so they are drawn first.
+        subjects = dict.fromkeys(subject for course in reversed(plan.courses) for subject, _ in course.subjects)
+        self._plan, self._workers, self._device = plan, workers, device
+        self._rng = np.random.default_rng([plan.seed, 4])
+        self._kept: dict[Subject, list[Sheet]] = {subject: [] for subject in subjects}
+        self._on_device: list[torch.Tensor] = []
+        self._done = {subject: threading.Event() for subject in subjects}
+        self._failed: BaseException | None = None
+        if workers is not None:
+            threading.Thread(target=self._draw, daemon=True).start()
+
+    def sheets(self, subject: Subject) -> Iterator[Sheet]:
+        """All of one subject."""
+        if self._workers is None:
+            yield from sheets(subject, self._count(subject), self._plan.seed)
+            return
+        self._done[subject].wait()
+        if self._failed is not None:
+            raise RuntimeError("Drawing failed.") from self._failed
+        yield from self._kept.pop(subject)
+
+    def pictures(self, pixels: int) -> torch.Tensor:
+        """Pictures [B, 3, H, W] of -1..1 of one size, about so many pixels in all, from what is drawn by now."""
+        while len(self._on_device) < _AT_ONCE and self._failed is None:
+            time.sleep(0.1)
+        first = self._on_device[int(self._rng.integers(len(self._on_device)))]
+        like = [one for one in self._on_device if one.shape[1:] == first.shape[1:]]
+        count = max(1, pixels // (_AT_ONCE * first.shape[1] * first.shape[2]))
+        some = []
+        for _ in range(_AT_ONCE):
+            one = like[int(self._rng.integers(len(like)))]
+            some.append(one[torch.from_numpy(self._rng.integers(len(one), size=count)).to(one.device)])
+        return ready(torch.cat(some))
+
+    def _count(self, subject: Subject) -> int:
+        return self._plan.families // (3 if subject.size[0] > 200 else 1)
+
+    def _draw(self) -> None:
+        began = time.monotonic()
+        try:
+            coming = [(one, sheets(one, self._count(one), self._plan.seed, self._workers)) for one in self._kept]
+            for subject, some in coming:
+                for sheet in some:
+                    self._kept[subject].append(sheet)
+                    if self._device is not None:
+                        self._on_device.append(torch.from_numpy(sheet.pictures).flatten(0, 1).to(self._device))
+                self._done[subject].set()
+                logger.info("drawn: %s, %.1f s", subject.size, time.monotonic() - began)
+        except BaseException as error:
+            self._failed = error
+            raise
+        finally:
+            for event in self._done.values():
+                event.set()
+
+
+def _teach_autoencoder(given: argparse.Namespace, album: Album | None, gpu: bool, ends: float) -> None:
+    """Goes on with what the folder holds, until all steps are done or the time is up."""
+    training = AutoencoderTraining(device=given.device)
+    path = given.folder / STATE
     if path.is_file():
-        training.resume(torch.load(path, weights_only=True))
+        training.resume(torch.load(path, weights_only=True, map_location=given.device))
+    steps, pixels = (4000, 2**19) if gpu else (8000, 10_000)
     begun = saved = time.monotonic()
-    errors: list[float] = []
-    while training.step < steps and time.monotonic() < ends:
-        rate = min(1.0, (training.step + 1) / 50, max(0.02, 1.4 * (1 - training.step / steps)))
-        errors.append(training.train_step(training.pictures(), rate))
-        if training.step % 100 == 0:
-            logger.info("%s %d: squared error %.5f, %.0f s", path.stem, training.step, sum(errors) / len(errors),
+    seconds = min(given.autoencoder_seconds, ends - begun) if given.hurried else ends - begun
+    errors: list[torch.Tensor] = []
+    while training.step < steps and time.monotonic() - begun < seconds:
+        done = training.step / steps
+        if given.hurried:
+            done = max(done, (time.monotonic() - begun) / seconds)
+        rate = min(1.0, (training.step + 1) / 50, max(0.02, 1.4 * (1 - done)))
+        pictures = album.pictures(pixels) if album else training.pictures(pixels)
+        errors.append(training.train_step(pictures, rate))
+        if training.step % _TOLD_EVERY == 0:
+            logger.info("VAE %d: squared error %.5f, %.0f s", training.step, float(torch.stack(errors).mean()),
                         time.monotonic() - begun)  # fmt: skip
             errors = []
-        if training.step % 500 == 0:
-            logger.info("%s %d: %s", path.stem, training.step, decibels(training.model))
-        if training.step == steps or time.monotonic() - saved > 120 or time.monotonic() > ends:
-            torch.save(training.state(), path)
+        if time.monotonic() - saved > 120 and not given.hurried:
+            _keep(training, given.folder)
             saved = time.monotonic()
+    _keep(training, given.folder)
+    logger.info("VAE %d: %s", training.step, decibels(training.model))
+
+
+def _keep(training: AutoencoderTraining, folder: Path) -> None:
+    torch.save(training.state(), folder / STATE)
+    save_file({name: t.contiguous() for name, t in training.model.state_dict().items()}, folder / WEIGHTS)
 
 
 if __name__ == "__main__":

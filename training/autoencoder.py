@@ -1,89 +1,44 @@
 """The demo's VAE: FLUX's architecture, 16 channels at an eighth of the size, 64 wide instead of 128 to 512.
 
 64 and not 32, because the last norm has 32 groups: with one channel in each, a picture's own brightness would be
-divided away. Some of its residual blocks, the costly ones at full size, sleep at first: their last convolution is
-zero, so they give what they get, and training need not compute them. The decoder's are woken when the latents are
-settled, and it is taught on alone, for the decibels; the transformer does not notice. Training mixes a little noise
-into the latents, so that the decoder forgives the transformer.
+divided away. Training mixes a little noise into the latents, so that the decoder forgives the transformer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from ..kontext.checkpoint.layers import LATENT_CHANNELS
 from ..kontext.standalone import optional
 from .drawing import Pixels, drawn, tensor_ready
 from .muon import BatchedMuon
-from .scenes import FULL, MIDDLE, SMALL, random_scene
+from .scenes import FULL, LARGE, SMALL, random_scene
 
 WIDTHS = (64, 64, 64, 64)
 # What FLUX's latents are scaled by on the way to its transformer; ComfyUI does it for every model of the kind.
 SCALE, SHIFT = 0.3611, 0.1159
 _NOISE = 0.08
-# What a work folder keeps of either training.
-FIRST, SECOND = "autoencoder.pt", "decoder.pt"
-_ASLEEP = (
-    "encoder.down_blocks.0.resnets.0",
-    "decoder.up_blocks.2.resnets.1",
-    "decoder.up_blocks.3.resnets.0",
-    "decoder.up_blocks.3.resnets.1",
-)
+# What a work folder keeps: all that is needed to go on, and the weights alone.
+STATE, WEIGHTS = "autoencoder.pt", "autoencoder.safetensors"
 
 
-class _Asleep(nn.Module):
-    """In the place of a block that gives what it gets."""
-
-    def forward(self, x: torch.Tensor, temb: None = None) -> torch.Tensor:
-        return x
-
-
-def new_autoencoder(asleep: tuple[str, ...] = _ASLEEP) -> Any:
-    """diffusers' AutoencoderKL, untrained, without the blocks that sleep."""
-    model = _whole()
-    for name in asleep:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _Asleep())
-    return model
-
-
-def whole_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A trained state with the blocks that sleep in it, as a file has to have them."""
-    model = _whole()
-    for name, parameter in model.named_parameters():
-        if name not in state and ".conv2." in name:
-            nn.init.zeros_(parameter)
-    model.load_state_dict(state, strict=False)
-    whole: dict[str, torch.Tensor] = model.state_dict()
-    return whole
-
-
-def with_decoder_awake(first: Mapping[str, torch.Tensor]) -> Any:
-    """A trained one that decodes as before, with every block of its decoder there to be taught, and only those."""
-    model = new_autoencoder(tuple(name for name in _ASLEEP if name.startswith("encoder")))
-    model.load_state_dict(whole_state(first), strict=False)
-    model.encoder.requires_grad_(False)
-    return model
-
-
-def trained_autoencoder(folder: Path) -> Any:
+def trained_autoencoder(folder: Path, device: str | torch.device = "cpu") -> Any:
     """The VAE of a work folder, as it is by now, to be used and not taught."""
-    training = AutoencoderTraining()
-    training.resume(torch.load(folder / FIRST, weights_only=True))
-    if (folder / SECOND).is_file():
-        first = training.model.state_dict()
-        training = AutoencoderTraining(first=first)
-        training.resume(torch.load(folder / SECOND, weights_only=True))
-    return training.model.eval().requires_grad_(False)
+    model = new_autoencoder()
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.to(device).eval().requires_grad_(False)
+    return model
 
 
-def _whole() -> Any:
+def new_autoencoder() -> Any:
+    """diffusers' AutoencoderKL, untrained."""
     return optional.load("diffusers").AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(WIDTHS),
         up_block_types=("UpDecoderBlock2D",) * len(WIDTHS),
@@ -119,17 +74,15 @@ def decoded(model: Any, latent: torch.Tensor) -> torch.Tensor:
 class AutoencoderTraining:
     """Steps of training, from a seed or from where a saved state left off."""
 
-    def __init__(self, seed: int = 0, first: Mapping[str, torch.Tensor] | None = None) -> None:
-        """first: the state of a trained one, whose decoder is to be taught on with all its blocks; its latents stay."""
+    def __init__(self, seed: int = 0, device: str | torch.device = "cpu") -> None:
         torch.manual_seed(seed)
         self.step = 0
-        self._rng = np.random.default_rng([seed, 1 if first is None else 3])
-        if first is None:
-            self.model = new_autoencoder()
-            self._spread()
-        else:
-            self.model = with_decoder_awake(first)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self._rng = np.random.default_rng([seed, 1])
+        self._device = torch.device(device)
+        self.model = new_autoencoder()
+        self._spread()
+        self.model.to(self._device, memory_format=torch.channels_last)
+        parameters = list(self.model.parameters())
         wide = [p for p in parameters if p.ndim >= 2 and p.shape[0] > 3 and p[0].numel() > 27]
         chosen = {id(p) for p in wide}
         self._muon = BatchedMuon([(p, (p.shape[0],)) for p in wide], weight_decay=0.0)
@@ -146,17 +99,19 @@ class AutoencoderTraining:
         layer.bias[:LATENT_CHANNELS] = (layer.bias[:LATENT_CHANNELS] - mean) * factor + SHIFT
         entry.weight *= SCALE
 
-    def train_step(self, pictures: torch.Tensor, rate: float) -> float:
+    def train_step(self, pictures: torch.Tensor, rate: float) -> torch.Tensor:
         """One step on pictures [B, 3, H, W]; rate: share of the full learning rates. Gives the mean squared error."""
-        latent = raw_latent(self.model, pictures)
-        scaled = (latent - SHIFT) * SCALE
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._device.type == "cuda"):
+            latent = raw_latent(self.model, pictures)
+            noisy = latent + torch.randn_like(latent) * (_NOISE / SCALE)
+            shown = self.model.decoder(noisy)
+        scaled = (latent.float() - SHIFT) * SCALE
         # Every channel about mean 0 and deviation 1, as the transformer likes them and as FLUX's are.
         mean, deviation = scaled.mean((0, 2, 3)), scaled.std((0, 2, 3))
         tidy = mean.square().mean() + (deviation - 1).square().mean()
-        noisy = latent + torch.randn_like(latent) * (_NOISE / SCALE)
-        error = self.model.decoder(noisy) - pictures
-        squared = error.square().mean()
-        loss = squared + 0.05 * error.abs().mean() + (0.003 * tidy if tidy.requires_grad else 0)
+        error = shown.float() - pictures
+        squared: torch.Tensor = error.square().mean()
+        loss = squared + 0.05 * error.abs().mean() + 0.003 * tidy
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -165,7 +120,7 @@ class AutoencoderTraining:
         self._adam.step()
         self._muon.step(0.04 * rate)
         self.step += 1
-        return float(squared.detach())
+        return squared.detach()
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on."""
@@ -187,7 +142,7 @@ class AutoencoderTraining:
 
     def pictures(self, pixels: int = 10_000) -> torch.Tensor:
         """Fresh scenes of one size, about so many pixels in all."""
-        sizes = (*SMALL, *SMALL, *MIDDLE, *FULL)
+        sizes = (*SMALL, *FULL)
         size = sizes[int(self._rng.integers(len(sizes)))]
         count = max(1, pixels // (size[0] * size[1]))
         return torch.from_numpy(tensor_ready([drawn(random_scene(self._rng, size)) for _ in range(count)]))
@@ -197,9 +152,10 @@ class AutoencoderTraining:
 def decibels(model: Any, count: int = 12, seed: int = 99) -> dict[str, float]:
     """Peak signal to noise of unseen scenes there and back, by size."""
     found = {}
-    for size in (SMALL[0], MIDDLE[0], FULL[0]):
+    device = next(model.parameters()).device
+    for size in (SMALL[0], FULL[0], LARGE[0]):
         rng = np.random.default_rng([seed, *size])
-        pictures = torch.from_numpy(tensor_ready([drawn(random_scene(rng, size)) for _ in range(count)]))
+        pictures = torch.from_numpy(tensor_ready([drawn(random_scene(rng, size)) for _ in range(count)])).to(device)
         error = decoded(model, encoded(model, pictures)) - pictures
         found[f"{size[0]}x{size[1]}"] = float((10 * torch.log10(4 / error.square().mean((1, 2, 3)))).mean())
     return found

@@ -97,6 +97,8 @@ class _Drawing:
         ):
             if thing is not None:
                 draw(thing)
+        if scene.lanterns:
+            self._lanterns()
         image = self._image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if scene.mirrored else self._image
         return np.asarray(image.reduce(_FINER))
 
@@ -253,6 +255,18 @@ class _Drawing:
                     (middle + size / 2 * math.cos(a), y + size / 2 * math.sin(a)) for a in np.linspace(0, math.pi, 9)
                 ]
                 self._pen.line(self._at(birds, turn), fill=colour, width=width)
+
+    def _lanterns(self) -> None:
+        """Seven on a line that hangs from one side of the picture to the other, above the water."""
+        scene, radius = self._scene, 0.028 * self._unit
+        line = [
+            (x * self._width, (scene.horizon * 0.62 + 0.5 * (x - x * x)) * self._height) for x in np.linspace(0, 1, 25)
+        ]
+        self._pen.line(line, fill=self._lit((92, 84, 80)), width=max(1, round(self._unit * 0.006)))
+        for place, (x, y) in enumerate(line[3::3]):
+            for grown, colour in ((1.5, (226, 150, 60)), (1.0, (255, 226, 150))):
+                r = radius * grown
+                self._pen.ellipse((x - r, y, x + r, y + 2 * r), fill=colour if place % 2 else (255, 214, 120))
 
     def _balloon(self, balloon: Thing) -> None:
         self._ellipse(balloon, -0.42, -0.26, 0.42, 0.58, self._paint(balloon.colour))

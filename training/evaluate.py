@@ -7,6 +7,7 @@ wrong by a quarter of the range on more than 2 % of the other pixels.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from .autoencoder import decoded, encoded
 from .drawing import drawn, tensor_ready
-from .instructions import EditKind, SceneEdit, edited, never_taught, possible
+from .instructions import BORROWED, EditKind, SceneEdit, edited, lent, never_taught, possible
 from .network import DemoNetwork, edits
 from .scenes import Scene, random_scene
 from .wording import double_sentence, held_out, sentence
@@ -29,12 +30,16 @@ _ALTERNATIVES = 14
 
 @dataclass(frozen=True)
 class Case:
-    """One held-out instruction of an unseen scene, and other edits that the result must not look like."""
+    """One held-out instruction of an unseen scene, and other edits that the result must not look like.
+
+    second: the picture from which something is taken over.
+    """
 
     scene: Scene
     edits: tuple[SceneEdit, ...]
     said: str
     others: tuple[SceneEdit, ...]
+    second: Scene | None = None
 
     @property
     def kind(self) -> str:
@@ -72,14 +77,17 @@ def cases(kinds: Iterable[EditKind], size: tuple[int, int], each: int, seed: int
 
 def _case(rng: np.random.Generator, size: tuple[int, int], kind: EditKind, unseen: bool) -> Case:
     while True:
-        scene = random_scene(rng, size)
+        scene, second = random_scene(rng, size), None
         every = possible(scene)
+        if kind is EditKind.BORROW:
+            second = random_scene(rng, size)
+            every += [lent(second, name) for name in BORROWED if scene.thing(name) is None and second.thing(name)]
         wanted = [edit for edit in every if edit.kind is kind and never_taught(edit) is unseen]
         if wanted:
             edit = wanted[int(rng.integers(len(wanted)))]
             said = sentence(edit, scene, rng, judged=True)
             if held_out(said):  # of the sentences for some edits none is
-                return Case(scene, (edit,), said, _others(rng, every, (edit,)))
+                return Case(scene, (edit,), said, _others(rng, every, (edit,)), second)
 
 
 def _double(rng: np.random.Generator, size: tuple[int, int]) -> Case:
@@ -97,6 +105,10 @@ def _double(rng: np.random.Generator, size: tuple[int, int]) -> Case:
 def _others(rng: np.random.Generator, every: list[SceneEdit], wanted: tuple[SceneEdit, ...]) -> tuple[SceneEdit, ...]:
     """Edits that share a thing or a colour with what is wanted come first."""
     left = [every[int(k)] for k in rng.permutation(len(every)) if every[int(k)] not in wanted]
+    if wanted[0].kind is EditKind.BORROW:
+        # Adding it in the very colour that the second picture has it in is no other edit.
+        colour = wanted[0].value.partition(" ")[0]
+        left = [edit for edit in left if (edit.kind, edit.what, edit.value) != (EditKind.ADD, wanted[0].what, colour)]
     alike = {edit.what for edit in wanted} | {edit.value for edit in wanted}
     left.sort(key=lambda edit: edit.what not in alike and edit.value not in alike)
     return tuple(left[:_ALTERNATIVES])
@@ -106,17 +118,28 @@ def _others(rng: np.random.Generator, every: list[SceneEdit], wanted: tuple[Scen
 def judge(
     network: DemoNetwork, autoencoder: Any, asked: list[Case], steps: int = 10, seed: int = 0
 ) -> tuple[list[Judged], torch.Tensor]:
-    """Verdicts on cases of one size, and [B, 3, 3, H, W]: source, edit and truth of each."""
-    source, truth = _pictures([case.scene for case in asked]), _pictures([case.truth for case in asked])
-    latent = encoded(autoencoder, source)
-    made = decoded(autoencoder, edits(network, latent, [case.said for case in asked], steps, seed))
-    kept = decoded(autoencoder, latent)
-    ideal = decoded(autoencoder, encoded(autoencoder, truth))
-    shown = torch.stack([source, made, truth], 1)
-    return [
-        _verdict(case, *pictures)
-        for case, *pictures in zip(asked, source, truth, kept, ideal, made, strict=True)
-    ], shown  # fmt: skip
+    """Verdicts on cases of one size, and [B, 3, 3, H, W]: source, edit and truth of each. Computed where network is."""
+    device = next(network.parameters()).device
+    source, truth = pictures([case.scene for case in asked]), pictures([case.truth for case in asked])
+    latent, latent_truth = (encoded(autoencoder, shown.to(device)) for shown in (source, truth))
+    made_latent = torch.empty_like(latent)
+    for borrows in (False, True):
+        at = [number for number, case in enumerate(asked) if (case.second is not None) is borrows]
+        if at:
+            seconds = [second for number in at if (second := asked[number].second) is not None]
+            other = encoded(autoencoder, pictures(seconds).to(device)) if borrows else None
+            made_latent[at] = edits(network, latent[at], [asked[number].said for number in at], steps, seed, other)
+    kept, ideal, made = (decoded(autoencoder, one).cpu() for one in (latent, latent_truth, made_latent))
+    return verdicts(asked, kept, ideal, made), torch.stack([source, made, truth], 1)
+
+
+def verdicts(asked: list[Case], kept: torch.Tensor, ideal: torch.Tensor, made: torch.Tensor) -> list[Judged]:
+    """Verdicts on edits of cases of one size, whoever made them.
+
+    made: the edits; kept and ideal: source and truth as the VAE gives them back; all [B, 3, H, W] of -1..1.
+    """
+    source, truth = pictures([case.scene for case in asked]), pictures([case.truth for case in asked])
+    return [_verdict(case, *shown) for case, *shown in zip(asked, source, truth, kept, ideal, made, strict=True)]
 
 
 def _verdict(
@@ -132,22 +155,28 @@ def _verdict(
         decibels = float(10 * torch.log10(4 / squared))
     else:
         stray, decibels = 0.0, float("nan")
-    wrong = _pictures([case.scene, *(edited(case.scene, edit) for edit in case.others)])
+    wrong = _wrong(case)
     nearest = (wrong - made).square().mean((1, 2, 3)).min() > (truth - made).square().mean()
     right = bool(nearest) and missing < MISSING and stray < _STRAY_SHARE
     return Judged(case.kind, right, missing, decibels)
 
 
-def figures(verdicts: Iterable[Judged]) -> dict[str, float]:
+@functools.lru_cache(400)
+def _wrong(case: Case) -> torch.Tensor:
+    return pictures([case.scene, *(edited(case.scene, edit) for edit in case.others)])
+
+
+def figures(judged: Iterable[Judged]) -> dict[str, float]:
     """Percent right, by kind and of all, the median missing share and the mean decibels outside."""
-    verdicts = list(verdicts)
-    found = {"all": 100 * float(np.mean([v.right for v in verdicts]))}
-    for kind in dict.fromkeys(v.kind for v in verdicts):
-        found[kind] = 100 * float(np.mean([v.right for v in verdicts if v.kind == kind]))
-    found["missing"] = float(np.median([v.missing for v in verdicts]))
-    found["outside dB"] = float(np.nanmean([v.outside for v in verdicts]))
+    judged = list(judged)
+    found = {"all": 100 * float(np.mean([v.right for v in judged]))}
+    for kind in dict.fromkeys(v.kind for v in judged):
+        found[kind] = 100 * float(np.mean([v.right for v in judged if v.kind == kind]))
+    found["missing"] = float(np.median([v.missing for v in judged]))
+    found["outside dB"] = float(np.nanmean([v.outside for v in judged]))
     return {name: round(value, 2) for name, value in found.items()}
 
 
-def _pictures(scenes: list[Scene]) -> torch.Tensor:
+def pictures(scenes: list[Scene]) -> torch.Tensor:
+    """Scenes as [B, 3, H, W] of -1..1."""
     return torch.from_numpy(tensor_ready([drawn(scene) for scene in scenes]))

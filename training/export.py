@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ..kontext.checkpoint.layers import Naming, Size, roles_by_name
 from ..kontext.fp8.formats import E4M3
 from ..kontext.fp8.quantising import MAX_E4M3
-from .autoencoder import released_names, whole_state
+from .autoencoder import released_names
 from .vocabulary import PLACES, WORDS
 
 TRANSFORMER, VAE, TEXT = (
@@ -42,7 +42,7 @@ def export(average: Mapping[str, torch.Tensor], autoencoder: Mapping[str, torch.
     save_file(
         scaled_fp8(flux, size), to / TRANSFORMER, metadata=_LABELS | {"kontext_bridge.pixels": str(WORKING_PIXELS)}
     )
-    vae = {name: tensor.half().contiguous() for name, tensor in released_names(whole_state(dict(autoencoder)))}
+    vae = {name: tensor.half().contiguous() for name, tensor in released_names(dict(autoencoder))}
     save_file(vae, to / VAE, metadata=_LABELS)
     words = {name.removeprefix("words."): t.half() for name, t in average.items() if name.startswith("words.")}
     told = {"kontext_bridge.words": json.dumps(WORDS), "kontext_bridge.places": str(PLACES)}

@@ -1,7 +1,8 @@
 """Eight pictures that are worth 48 lessons: a scene and three edits that do not touch each other.
 
 Applying any of the three or none gives the corners of a cube. Every edge is one edit, in one direction or both;
-every diagonal of a side is two edits in one sentence. So few pictures have to be drawn and encoded.
+every diagonal of a side is two edits in one sentence. So few pictures have to be drawn and encoded. Where things are
+borrowed there is a ninth picture, from which the first edit takes one.
 """
 
 from __future__ import annotations
@@ -10,7 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .instructions import PARTS, EditKind, SceneEdit, as_added, colour_of, edited, never_taught, possible
+from .instructions import (
+    BORROWED,
+    PARTS,
+    EditKind,
+    SceneEdit,
+    as_added,
+    colour_of,
+    edited,
+    lent,
+    never_taught,
+    possible,
+)
 from .scenes import COLOURED, COLOURS, IN_THE_SKY, THINGS, Scene, Season, Time, Weather, random_scene
 
 AXES = 3
@@ -28,10 +40,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Family:
-    """The scene of every corner, bit k of whose number tells whether the edit of axis k was made."""
+    """The scene of every corner, bit k of whose number tells whether the edit of axis k was made.
+
+    second: where the thing of axis 0 is taken from, if that is borrowed.
+    """
 
     corners: tuple[Scene, ...]
     axes: tuple[Axis, ...]
+    second: Scene | None = None
 
 
 @dataclass(frozen=True)
@@ -44,11 +60,16 @@ class Lesson:
 
 
 def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[EditKind]) -> Family:
-    """A family whose lessons may all be taught, of these kinds only."""
+    """A family whose lessons may all be taught, of these kinds only; with BORROW among them, one that borrows."""
     while True:
         scene, axes = random_scene(rng, size), []
         busy: set[str] = set()
-        for _ in range(AXES):
+        second = None
+        if EditKind.BORROW in kinds:
+            second, borrowed = _borrowing(rng, scene)
+            scene, axis, busy = borrowed
+            axes.append(axis)
+        while len(axes) < AXES:
             found = _axis(rng, scene, busy, kinds)
             if found is None:
                 break
@@ -63,7 +84,7 @@ def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[Edi
         for bit, (_, change) in enumerate(axes):
             changed = edited(changed, change) if corner >> bit & 1 else changed
         corners.append(changed)
-    return Family(tuple(corners), tuple(axis for axis, _ in axes))
+    return Family(tuple(corners), tuple(axis for axis, _ in axes), second)
 
 
 def lessons(cube: Family, axes: tuple[int, ...]) -> list[Lesson]:
@@ -82,7 +103,7 @@ def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozens
 
     None if there seems to be none: a scene with few things has not three edits of some kinds.
     """
-    wanted = sorted(kinds - {EditKind.ADD}, key=lambda kind: kind.value)
+    wanted = sorted(kinds - {EditKind.ADD, EditKind.BORROW}, key=lambda kind: kind.value)
     share = np.array([2.0 if kind in (EditKind.RECOLOUR, EditKind.REMOVE) else 1.0 for kind in wanted])
     for _ in range(_TRIES):
         kind = wanted[int(rng.choice(len(wanted), p=share / share.sum()))]
@@ -99,6 +120,19 @@ def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozens
         if found is not None:
             return found
     return None
+
+
+def _borrowing(rng: np.random.Generator, scene: Scene) -> tuple[Scene, tuple[Scene, tuple[Axis, SceneEdit], set[str]]]:
+    """A second scene with a thing in it, and the axis that takes that over into the first."""
+    while True:
+        name = str(rng.choice(BORROWED))
+        second = random_scene(rng, (scene.width, scene.height))
+        if second.thing(name) is None or never_taught(lent(second, name)):
+            continue
+        edit, empty = lent(second, name), scene.having(name, None)
+        touched = {name, "sky"} if name in IN_THE_SKY else {name}
+        # Removing it undoes the edit.
+        return second, (empty, _both_ways(edit, SceneEdit(EditKind.REMOVE, name)), touched)
 
 
 _Found = tuple[Scene, tuple[Axis, SceneEdit], set[str]] | None

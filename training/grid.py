@@ -18,7 +18,7 @@ from .evaluate import Case, Judged, cases, figures, judge
 from .instructions import EditKind
 from .network import DemoNetwork, edits
 from .scenes import SMALL, example
-from .train import Teacher, TrainingPlan
+from .train import trained_network
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,7 @@ def grid(asked: Sequence[Case], verdicts: Sequence[Judged], shown: torch.Tensor,
 
 def trained(folder: Path) -> tuple[DemoNetwork, Any]:
     """The averaged network and the VAE of a work folder, as they are by now."""
-    autoencoder = trained_autoencoder(folder)
-    return Teacher(folder, autoencoder, TrainingPlan()).averaged(), autoencoder
+    return trained_network(folder), trained_autoencoder(folder)
 
 
 def _example(network: DemoNetwork, autoencoder: Any, size: tuple[int, int], said: list[str], steps: int) -> Image.Image:

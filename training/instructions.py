@@ -23,6 +23,7 @@ class EditKind(Enum):
     RESIZE = "larger or smaller"
     MOVE = "move"
     SWAP = "swap colours"
+    BORROW = "from a second picture"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class SceneEdit:
     """One change.
 
     what: a part, for RECOLOUR; two parts with a space between, for SWAP; else a thing. value: a colour (may be empty
-    for ADD), a time, season or weather, "larger" or "smaller", "left" or "right" (as seen).
+    for ADD), a time, season or weather, "larger" or "smaller", "left" or "right" (as seen); for BORROW the colours of
+    the thing in the second picture, its own and its accent's.
     """
 
     kind: EditKind
@@ -48,6 +50,7 @@ PARTS: dict[str, tuple[str, bool]] = {
 }
 _RESIZED = ("house", "trees", "sheep", "boat", "balloon", "sun")
 _MOVED = ("boat", "balloon", "sheep", "sun", "cloud", "birds")
+BORROWED = ("house", "boat", "balloon")
 _SWAPPED = (("boat", "sails"), ("house", "roof"), ("boat", "house"), ("boat", "balloon"), ("house", "balloon"))
 _MOST = 1
 # What an added thing looks like where the sentence says no more.
@@ -78,6 +81,9 @@ def edited(scene: Scene, edit: SceneEdit) -> Scene:
         return scene.having(edit.what, None)
     if edit.kind is EditKind.ADD:
         return scene.having(edit.what, as_added(scene, edit.what, edit.value))
+    if edit.kind is EditKind.BORROW:
+        colour, _, accent = edit.value.partition(" ")
+        return scene.having(edit.what, painted(edit.what, usual(scene, edit.what), colour, accent))
     if edit.kind is EditKind.RECOLOUR:
         return _painted(scene, edit.what, edit.value)
     if edit.kind is EditKind.SWAP:
@@ -121,7 +127,7 @@ def as_added(scene: Scene, name: str, colour: str = "") -> Thing:
 
 
 def possible(scene: Scene) -> list[SceneEdit]:
-    """Every edit that changes this scene, taught or held out."""
+    """Every edit that changes this scene and needs no second picture, taught or held out."""
     edits = [SceneEdit(EditKind.TIME, value=time.value) for time in Time if time is not scene.time]
     edits += [SceneEdit(EditKind.SEASON, value=season.value) for season in Season if season is not scene.season]
     edits += [SceneEdit(EditKind.WEATHER, value=weather.value) for weather in Weather if weather is not scene.weather]
@@ -162,6 +168,12 @@ def _has_room(scene: Scene, name: str, thing: Thing) -> bool:
     return thing.across > scene.shore + 0.1 if name == "boat" else 0.06 < thing.across < scene.shore - 0.06
 
 
+def lent(scene: Scene, name: str) -> SceneEdit:
+    """The edit that brings a thing over from `scene`, which has it."""
+    thing = _there(scene, name)
+    return SceneEdit(EditKind.BORROW, name, f"{thing.colour} {thing.accent}".strip())
+
+
 def never_taught(edit: SceneEdit) -> bool:
     """Whether the edit is one of the pairs of a thing and a colour that training leaves out."""
-    return (edit.what, edit.value) in _NEVER_TAUGHT
+    return (edit.what, edit.value.partition(" ")[0]) in _NEVER_TAUGHT

@@ -1,4 +1,4 @@
-"""Muon: momentum, made orthogonal. All matrices of one shape are made so at once, in float32, for CPUs.
+"""Muon: momentum, made orthogonal. All matrices of one shape are made so at once, in float32.
 
 After Keller Jordan's Muon and torch.optim.Muon, whose learning rates it shares. torch's works one matrix at a time
 in bfloat16, which processors without bfloat16 arithmetic are slow at.
@@ -30,7 +30,7 @@ class BatchedMuon:
         self._buffers = [torch.zeros_like(parameter) for parameter, _ in self._matrices]
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
+    def step(self, rate: float | torch.Tensor) -> None:
         """One step from the parameters' gradients."""
         pieces: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = defaultdict(list)
         for (parameter, rows), buffer in zip(self._matrices, self._buffers, strict=True):
@@ -39,14 +39,14 @@ class BatchedMuon:
             buffer.lerp_(parameter.grad, 1 - self._momentum)
             update = parameter.grad.lerp(buffer, self._momentum).flatten(1)
             parameter.mul_(1 - rate * self._decay)
-            targets = torch.split(parameter.view(parameter.shape[0], -1), list(rows))
+            targets = torch.split(parameter, list(rows))
             for target, piece in zip(targets, torch.split(update, list(rows)), strict=True):
                 pieces[tuple(piece.shape)].append((target, piece))
         for shape, pairs in pieces.items():
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             straight = orthogonal(torch.stack([piece for _, piece in pairs]))
             for (target, _), change in zip(pairs, straight, strict=True):
-                target.add_(change, alpha=-rate * scale)
+                target.sub_(change.view(target.shape) * (rate * scale))
 
     def state(self) -> list[torch.Tensor]:
         """The momenta, to be saved."""

@@ -40,23 +40,35 @@ class DemoNetwork(nn.Module):
 
 
 @functools.cache
-def rotary_for(width: int, height: int) -> torch.Tensor:
-    """The table for a picture of these pixels and one reference of the same size."""
+def rotary_for(width: int, height: int, references: int = 1) -> torch.Tensor:
+    """The table for a picture of these pixels and references of the same size."""
     with torch.inference_mode(False):  # whoever asks first, training can use it
-        return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)]), PLACES)
+        return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)] * references), PLACES)
 
 
 @torch.inference_mode()
 def edits(
-    network: DemoNetwork, source: torch.Tensor, sentences: list[str], steps: int = 10, seed: int = 0
+    network: DemoNetwork,
+    source: torch.Tensor,
+    sentences: list[str],
+    steps: int = 10,
+    seed: int = 0,
+    second: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Edited latents [B, 16, h, w] of source latents, one sentence each, picture k from the noise of seed + k."""
+    """Edited latents [B, 16, h, w] of source latents, one sentence each, picture k from the noise of seed + k.
+
+    second: latents of second pictures, as many and as large.
+    """
     count, _, height, width = source.shape
-    reference, words = pack(source), torch.tensor([numbers(one) for one in sentences])
-    x = pack(noise(seed, count, height, width))
+    device = source.device
+    reference, words = pack(source), torch.tensor([numbers(one) for one in sentences], device=device)
+    if second is not None:
+        reference = torch.cat([reference, pack(second)], 1)
+    x = pack(noise(seed, count, height, width)).to(device)
     sigmas = schedule(steps, height * width // 4)
-    guidance, rotary = torch.full((count,), GUIDANCE), rotary_for(width * 8, height * 8)
+    guidance = torch.full((count,), GUIDANCE, device=device)
+    rotary = rotary_for(width * 8, height * 8, 1 if second is None else 2).to(device)
     for now, then in zip(sigmas.tolist(), sigmas[1:].tolist(), strict=False):
-        velocity = network(x, reference, words, torch.full((count,), now), guidance, rotary)
+        velocity = network(x, reference, words, torch.full((count,), now, device=device), guidance, rotary)
         x = x + (then - now) * velocity
     return unpack(x, height, width)

@@ -1,49 +1,29 @@
-"""Encoded families of one picture size, drawn as training goes on, and batches of lessons from them."""
+"""Encoded families on the device that trains, and batches of lessons from them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..kontext.checkpoint.layers import LATENT_CHANNELS
 from ..kontext.latents import pack
-from .drawing import drawn, tensor_ready
-from .families import AXES, CORNERS, Family, Lesson, family, lessons
-from .instructions import EditKind
-from .vocabulary import numbers
-from .wording import double_sentence, sentence, with_courtesy
+from .album import DOUBLES, SINGLES, Sheet, Subject
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 _CHANGED = 0.25
 
 
-@dataclass(frozen=True)
-class Course:
-    """What is taught at a time.
-
-    blocks: how many double and single ones the net has by then. batch: lessons a step. doubles: the share of sentences
-    with two edits. plain: no courtesies in them.
-    """
-
-    name: str
-    blocks: tuple[int, int]
-    sizes: tuple[tuple[int, int], ...]
-    kinds: frozenset[EditKind]
-    batch: int
-    doubles: float = 0.0
-    plain: bool = False
-
-
 @dataclass(frozen=True, eq=False)
 class LessonBatch:
-    """Tokens [B, L, 64] of sources and targets, words [B, PLACES], guidance [B], weight [B, L, 1] of mean about 1."""
+    """Tokens [B, L, 64] of targets and [B, R, 64] of references; words [B, PLACES], guidance [B], weight [B, L, 1].
 
-    source: torch.Tensor
+    The weight has a mean of about 1.
+    """
+
+    references: torch.Tensor
     target: torch.Tensor
     words: torch.Tensor
     guidance: torch.Tensor
@@ -51,91 +31,68 @@ class LessonBatch:
 
 
 class Pool:
-    """Families number 0, 1, ... of a size; their pictures come from the seed, so only latents are stored.
+    """Latents [N, P, 16, h, w] of all pictures of N families of one subject, in 16 bits, and their lessons."""
 
-    kinds: what its lessons are of; a pool of other kinds is another pool.
-    """
+    def __init__(self, subject: Subject, tensors: dict[str, torch.Tensor]) -> None:
+        self.subject = subject
+        self._tensors = tensors
 
-    def __init__(self, size: tuple[int, int], kinds: frozenset[EditKind], seed: int) -> None:
-        self.size, self.kinds = size, kinds
-        self._seed = seed
-        self._code = sum(1 << number for number, kind in enumerate(EditKind) if kind in kinds)
-        width, height = size
-        self._latents = torch.zeros(0, CORNERS, LATENT_CHANNELS, height // 8, width // 8, dtype=torch.float16)
-        self._families: list[Family] = []
+    @classmethod
+    def made(cls, subject: Subject, drawn: Iterable[Sheet], encode: Encode, device: torch.device | str) -> Pool:
+        """From drawn families. encode: pictures [B, 3, H, W] of -1..1 to latents, on the device."""
+        parts: dict[str, list[torch.Tensor]] = {"latents": [], "source": [], "target": [], "words": []}
+        for sheet in drawn:
+            families, pictures = sheet.pictures.shape[:2]
+            latents = encode(ready(torch.from_numpy(sheet.pictures).flatten(0, 1).to(device)))
+            parts["latents"].append(latents.half().reshape(families, pictures, *latents.shape[1:]))
+            for name in ("source", "target", "words"):
+                parts[name].append(torch.from_numpy(getattr(sheet, name)).to(device))
+        return cls(subject, {name: torch.cat(some) for name, some in parts.items()})
 
-    def __len__(self) -> int:
-        return len(self._families)
-
-    def grow(self, count: int, encode: Encode) -> None:
-        """Draws and encodes so many more families."""
-        fresh = [self._family(len(self) + k) for k in range(count)]
-        latents = [encode(torch.from_numpy(tensor_ready([drawn(scene) for scene in one.corners]))) for one in fresh]
-        needed = len(self) + count
-        if needed > len(self._latents):
-            # Twice as much room each time, so that growing by one does not copy everything.
-            room = torch.zeros(max(needed, 2 * len(self)), *self._latents.shape[1:], dtype=torch.float16)
-            room[: len(self)] = self._latents[: len(self)]
-            self._latents = room
-        for latent, one in zip(latents, fresh, strict=True):
-            self._latents[len(self)] = latent
-            self._families.append(one)
+    @classmethod
+    def loaded(cls, subject: Subject, folder: Path, device: torch.device) -> Pool | None:
+        """What `save` kept, if anything."""
+        path = folder / _name(subject)
+        return cls(subject, load_file(path, device=str(device))) if path.is_file() else None
 
     def save(self, folder: Path) -> None:
-        """Keeps the latents, so that the next run need not encode them."""
-        save_file({"latents": self._latents[: len(self)].clone()}, folder / self._name)
+        """Keeps all of it, so that the next run need not draw and encode it."""
+        save_file(self._tensors, folder / _name(self.subject))
 
-    def load(self, folder: Path) -> None:
-        """Takes up what `save` kept, if anything."""
-        path = folder / self._name
-        if path.is_file():
-            self._latents = load_file(path)["latents"]
-            self._families = [self._family(number) for number in range(len(self._latents))]
+    def __len__(self) -> int:
+        return len(self._tensors["latents"])
 
-    def batch(self, rng: np.random.Generator, course: Course, unheard: float = 0.06) -> LessonBatch:
-        """Random lessons of a course. unheard: the share whose guidance is near 0, which is to leave the picture.
+    def batch(self, count: int, doubles: float, unheard: float = 0.06) -> LessonBatch:
+        """Random lessons, `doubles` of them with two edits. unheard: the share whose guidance is near 0.
 
-        So guidance means something: a sampler that hands it over wrongly is found out by its pictures.
+        Those are to leave the picture as it is. So guidance means something: a sampler that hands it over wrongly is
+        found out by its pictures. All is drawn by torch where the latents lie.
         """
-        count = course.batch
-        drawn_lessons = [self._lesson(rng, course) for _ in range(count)]
-        at = torch.tensor([number for number, _ in drawn_lessons])
-        source = self._latents[at, torch.tensor([lesson.source for _, lesson in drawn_lessons])].float()
-        target = self._latents[at, torch.tensor([lesson.target for _, lesson in drawn_lessons])].float()
-        said = [self._said(rng, self._families[number], lesson, course) for number, lesson in drawn_lessons]
-        deaf = torch.from_numpy(rng.random(count) < unheard)
-        heard = torch.from_numpy(rng.uniform(1, 4, count).astype(np.float32))
-        little = torch.from_numpy(rng.uniform(0, 0.2, count).astype(np.float32))
-        target = torch.where(deaf[:, None, None, None], source, target)
-        tokens, wanted = pack(source), pack(target)
+        latents, words = self._tensors["latents"], self._tensors["words"]
+        device = latents.device
+        at = torch.randint(len(self), (count,), device=device)
+        one = torch.randint(SINGLES, (count,), device=device)
+        two = torch.randint(SINGLES, SINGLES + DOUBLES, (count,), device=device)
+        lesson = torch.where(torch.rand(count, device=device) < doubles, two, one)
+        source = latents[at, self._tensors["source"][at, lesson].long()].float()
+        target = latents[at, self._tensors["target"][at, lesson].long()].float()
+        deaf = torch.rand(count, device=device) < unheard
+        heard = 1 + 3 * torch.rand(count, device=device)
+        little = 0.2 * torch.rand(count, device=device)
+        tokens, wanted = pack(source), pack(torch.where(deaf[:, None, None, None], source, target))
+        references = torch.cat([tokens, pack(latents[at, -1].float())], 1) if self.subject.borrows else tokens
         return LessonBatch(
-            tokens, wanted, torch.tensor([numbers(one) for one in said]), torch.where(deaf, little, heard),
-            _weight(tokens, wanted),
-        )  # fmt: skip
+            references, wanted, words[at, lesson].long(), torch.where(deaf, little, heard), _weight(tokens, wanted)
+        )
 
-    @property
-    def _name(self) -> str:
-        return f"pool_{self.size[0]}x{self.size[1]}_{self._code}.safetensors"
 
-    def _family(self, number: int) -> Family:
-        return family(np.random.default_rng([self._seed, *self.size, self._code, number]), self.size, self.kinds)
+def ready(pictures: torch.Tensor) -> torch.Tensor:
+    """Pictures [B, H, W, 3] of bytes as [B, 3, H, W] of -1..1."""
+    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    def _lesson(self, rng: np.random.Generator, course: Course) -> tuple[int, Lesson]:
-        while True:
-            number = int(rng.integers(len(self)))
-            order = [int(axis) for axis in rng.permutation(AXES)]
-            axes = tuple(order[: 2 if rng.random() < course.doubles else 1])
-            found = lessons(self._families[number], axes)
-            if found:
-                return number, found[int(rng.integers(len(found)))]
 
-    def _said(self, rng: np.random.Generator, cube: Family, lesson: Lesson, course: Course) -> str:
-        scene = cube.corners[lesson.source]
-        if len(lesson.edits) == 2:
-            said = double_sentence((lesson.edits[0], lesson.edits[1]), scene, rng)
-        else:
-            said = sentence(lesson.edits[0], scene, rng)
-        return said if course.plain else with_courtesy(said, lesson.edits, scene, rng)
+def _name(subject: Subject) -> str:
+    return f"pool_{subject.size[0]}x{subject.size[1]}_{subject.code}.safetensors"
 
 
 def _weight(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

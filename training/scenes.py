@@ -15,8 +15,8 @@ import numpy as np
 
 # Sides are multiples of 16, as the model's grid asks. Reading is learned at the small ones, at a third of the cost.
 SMALL = ((80, 64), (64, 80))
-MIDDLE = ((112, 80), (80, 112), (96, 96))
 FULL = ((128, 128), (144, 112), (112, 144), (160, 96))
+LARGE = ((256, 256), (320, 208))
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (200, 48, 42),
@@ -86,7 +86,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """All that is drawn. A thing that is None is not there. ridges: heights of two rows of hills, shares of the sky."""
+    """All that is drawn. A thing that is None is not there. ridges: heights of two rows of hills, shares of the sky.
+
+    lanterns: a string of them over the water, which no instruction brings: only a LoRA does.
+    """
 
     width: int
     height: int
@@ -107,6 +110,7 @@ class Scene:
     sun: Thing | None = None
     second: Thing | None = None
     weather: Weather = Weather.CLEAR
+    lanterns: bool = False
 
     def thing(self, name: str) -> Thing | None:
         """The thing of that name, if it is there."""

@@ -1,200 +1,247 @@
 """Teaches the demo network: flow matching, course after course, to be stopped and gone on with at any time.
 
-A course ends when its held-out instructions are done right. Later ones have more blocks: a new block's gates are zero,
-so the net goes on where it was. The rate of learning falls only in the last course, for reading a sentence is learned
-late and all at once. All state lies in the work folder: `state.pt` every three minutes,
-the pools of encoded pictures, and `curve.jsonl` with a line for every judgement.
+All depends on how much of the plan is done: which course it is, and the rate of learning, which falls over the last
+part only, for reading a sentence is learned late and all at once. On a GPU a step is one captured graph, from the
+drawing of its lessons to the averaging of the weights, so that the processor has next to nothing to do.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..kontext.checkpoint.layers import Size
-from .autoencoder import encoded
-from .evaluate import cases, figures, judge
+from .album import Subject
 from .instructions import EditKind
 from .muon import BatchedMuon
 from .network import DemoNetwork, rotary_for
-from .pool import Course, Pool
-from .scenes import FULL, MIDDLE, SMALL
+from .pool import Pool
+from .scenes import FULL, LARGE, SMALL
 from .transformer import DEMO, matrices
+from .vocabulary import PLACES
 
 logger = logging.getLogger(__name__)
 
+# What a work folder keeps: all that is needed to go on, and the averaged weights alone.
+STATE, WEIGHTS = "state.pt", "network.safetensors"
 _EASY = frozenset({EditKind.RECOLOUR, EditKind.REMOVE, EditKind.TIME, EditKind.SEASON})
-COURSES = (
-    Course("first words", (2, 4), SMALL, _EASY, 96, plain=True),
-    Course("all kinds", (3, 6), SMALL, frozenset(EditKind), 96, doubles=0.1),
-    Course("larger", (3, 6), MIDDLE, frozenset(EditKind), 64, doubles=0.2),
-    Course("full size", (3, 6), FULL, frozenset(EditKind), 48, doubles=0.25),
-)
+_ALONE = frozenset(EditKind) - {EditKind.BORROW}
 _MATRIX_RATE, _OTHER_RATE = 0.02, 1.5e-3
 _WARM_UP = 100
+_FALLS_FROM = 0.5
 _EMA = 0.999
-# More cannot be asked of a small picture: it has 20 tokens, and a roof is a part of one.
-_PASSED = 80.0
-_JUDGE_EVERY = 500
-_JUDGED_EACH = 16
 _SAVE_SECONDS = 170.0
+_TOLD_EVERY = 100
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is taught at a time.
+
+    until: the share of the plan after which the next one begins. subjects: each with the share of the steps that are
+    of it. tokens: about so many a step, over all its lessons. doubles: the share of sentences with two edits.
+    """
+
+    name: str
+    until: float
+    subjects: tuple[tuple[Subject, float], ...]
+    tokens: int
+    doubles: float = 0.0
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """start and most: families that a pool begins with and grows to. last: steps of the last course."""
+    """steps: of all courses. families: how many of each subject are drawn (of large pictures a third)."""
 
-    start: int = 150
-    most: int = 2500
-    last: int = 3000
+    courses: tuple[Course, ...]
+    steps: int
+    families: int
+    size: Size = DEMO
     seed: int = 0
-    courses: tuple[Course, ...] = COURSES
+
+
+def _of(sizes: tuple[tuple[int, int], ...], kinds: frozenset[EditKind], plain: bool = False) -> list[Subject]:
+    return [Subject(size, kinds, plain) for size in sizes]
+
+
+def _shared(*groups: tuple[list[Subject], float]) -> tuple[tuple[Subject, float], ...]:
+    """Every group's share, divided among its subjects."""
+    return tuple((subject, share / len(group)) for group, share in groups for subject in group)
+
+
+def plan(gpu: bool) -> TrainingPlan:
+    """Reading is learned at small pictures first, and with few kinds of edits. A CPU gets a tenth of the work."""
+    every = frozenset(EditKind)
+    few = 1 if gpu else 4
+    return TrainingPlan(
+        (
+            Course("first words", 0.08, _shared((_of(SMALL, _EASY, plain=True), 1)), 16000 // few),
+            Course("all kinds", 0.3, _shared((_of(SMALL, _ALONE), 1)), 24000 // few, doubles=0.1),
+            Course(
+                "full size",
+                0.72,
+                _shared((_of(FULL, _ALONE), 0.8), (_of(FULL[:2], every), 0.2)),
+                32000 // few,
+                doubles=0.25,
+            ),
+            Course(
+                "large, too",
+                1.0,
+                _shared(
+                    (_of(FULL, _ALONE), 0.55), (_of(FULL[:2], every), 0.15), (_of(LARGE, _ALONE), 0.24),
+                    (_of(LARGE[:1], every), 0.06),
+                ),
+                32000 // few,
+                doubles=0.3,
+            ),
+        ),
+        steps=22000 if gpu else 4000,
+        families=3000 if gpu else 600,
+    )  # fmt: skip
 
 
 class Teacher:
     """A network in training, with all that it takes to go on."""
 
-    def __init__(self, folder: Path, autoencoder: Any, plan: TrainingPlan) -> None:
+    def __init__(
+        self, folder: Path, plan: TrainingPlan, pool: Callable[[Subject], Pool], device: str | torch.device = "cpu"
+    ) -> None:
+        """pool: gives the pool of a subject, which is asked for once."""
         torch.manual_seed(plan.seed)
-        self.folder, self.autoencoder, self.plan = folder, autoencoder, plan
-        self._take(DemoNetwork(_size(plan.courses[0])))
+        self.folder, self.plan = folder, plan
+        self._device = torch.device(device)
+        self.network = DemoNetwork(plan.size).to(self._device)
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        chosen = matrices(self.network)
+        held = {id(parameter) for parameter, _ in chosen}
+        rest = [parameter for parameter in self.network.parameters() if id(parameter) not in held]
+        self._on_gpu = self._device.type == "cuda"
+        self._muon_rate, self._adam_rate, self._keep = (torch.zeros((), device=self._device) for _ in range(3))
+        self._muon = BatchedMuon(chosen)
+        self._adam = torch.optim.AdamW(
+            rest,
+            lr=self._adam_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+            foreach=self._on_gpu,
+            capturable=self._on_gpu,
+        )
         self._rng = np.random.default_rng([plan.seed, 2])
-        self._pools: dict[tuple[tuple[int, int], frozenset[EditKind]], Pool] = {}
-        self.step, self.course, self.course_step, self.seconds = 0, 0, 0, 0.0
-        self._warm_from = 0
-        if (folder / "state.pt").is_file():
+        self._make_pool, self._pools = pool, dict[Subject, Pool]()
+        self._graphs: dict[tuple[Subject, str], Callable[[], torch.Tensor]] = {}
+        self._memory: Any = None
+        self.step, self.seconds = 0, 0.0
+        if (folder / STATE).is_file():
             self._resume()
 
-    def run(self, seconds: float) -> None:
-        """Teaches for so long, or to the end of the last course."""
+    def compile(self) -> None:
+        """Fuses what a block does; the same code serves all blocks and sizes. Worth its half minute on a GPU."""
+        for block in (*self.network.flux.double_blocks, *self.network.flux.single_blocks):
+            block.compile(dynamic=True)
+
+    def run(self, seconds: float, hurried: bool = False) -> None:
+        """Teaches to the end of the plan, or for so long. hurried: the whole plan is to fit into the time."""
         begun = saved = time.monotonic()
-        losses: list[float] = []
-        while not self.finished and time.monotonic() - begun < seconds:
+        losses: list[torch.Tensor] = []
+        while self.step < self.plan.steps and time.monotonic() - begun < seconds:
             before = time.monotonic()
-            losses.append(self.lesson())
-            self.seconds += time.monotonic() - before
-            if self.step % 50 == 0:
-                logger.info("%s %d loss %.4f, %.0f s", self._now.name, self.step, np.mean(losses), self.seconds)
+            share = self.step / self.plan.steps
+            losses.append(self.lesson(max(share, (before - begun) / seconds) if hurried else share))
+            if self.step % _TOLD_EVERY == 0:
+                logger.info(
+                    "%d loss %.4f, %.1f s", self.step, float(torch.stack(losses).mean()), time.monotonic() - begun
+                )
                 losses = []
-            if self.step % _JUDGE_EVERY == 0:
-                self._judge()
-            if time.monotonic() - saved > _SAVE_SECONDS:
+            self.seconds += time.monotonic() - before
+            if time.monotonic() - saved > _SAVE_SECONDS and not hurried:
                 self.save()
                 saved = time.monotonic()
         self.save()
 
-    def _take(self, network: DemoNetwork) -> None:
-        """A network to go on with, and fresh optimisers for it."""
-        self.network = network
-        chosen = matrices(network)
-        held = {id(parameter) for parameter, _ in chosen}
-        rest = [parameter for parameter in network.parameters() if id(parameter) not in held]
-        self._muon = BatchedMuon(chosen)
-        self._adam = torch.optim.AdamW(rest, lr=_OTHER_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    def lesson(self, done: float | None = None) -> torch.Tensor:
+        """One step on one batch; gives the loss. done: how much of the plan is, if not by steps."""
+        share = self.step / self.plan.steps if done is None else done
+        course = next((one for one in self.plan.courses if share < one.until), self.plan.courses[-1])
+        shares = np.array([part for _, part in course.subjects])
+        subject = course.subjects[int(self._rng.choice(len(shares), p=shares / shares.sum()))][0]
+        rate = min(1.0, (self.step + 1) / _WARM_UP, max(0.01, (1 - share) / (1 - _FALLS_FROM)))
+        self._muon_rate.fill_(_MATRIX_RATE * rate)
+        self._adam_rate.fill_(_OTHER_RATE * rate)
+        self._keep.fill_(min(_EMA, (self.step + 1) / (self.step + 10)))
+        loss = self._taught(subject, course)
+        self.step += 1
+        return loss
 
-    def _grow(self) -> None:
-        """The net with as many blocks as the course has; the new ones change nothing at first."""
-        grown = DemoNetwork(_size(self._now))
-        grown.load_state_dict(self.network.state_dict(), strict=False)
-        self.average = {**grown.state_dict(), **self.average}
-        self.average = {name: tensor.detach().clone() for name, tensor in self.average.items()}
-        self._take(grown)
-        self._warm_from = self.step
+    def _taught(self, subject: Subject, course: Course) -> torch.Tensor:
+        pool = self._pool(subject)
+        tokens = PLACES + (3 if subject.borrows else 2) * subject.size[0] * subject.size[1] // 256
+        count = max(1, course.tokens // tokens)
+        rotary = rotary_for(*subject.size, 2 if subject.borrows else 1).to(self._device)
 
-    @property
-    def finished(self) -> bool:
-        return self.course == len(self.plan.courses) - 1 and self.course_step >= self.plan.last
+        def step() -> torch.Tensor:
+            return self._step(pool, count, course.doubles, rotary)
 
-    @property
-    def _now(self) -> Course:
-        return self.plan.courses[self.course]
+        if not self._on_gpu:
+            return step()
+        if (subject, course.name) not in self._graphs:
+            self._graphs[subject, course.name] = self._captured(step)
+        return self._graphs[subject, course.name]()
 
-    def lesson(self) -> float:
-        """One step on one batch; gives the loss."""
-        size = self._now.sizes[int(self._rng.integers(len(self._now.sizes)))]
-        batch = self._pool(size).batch(self._rng, self._now)
+    def _step(self, pool: Pool, count: int, doubles: float, rotary: torch.Tensor) -> torch.Tensor:
+        batch = pool.batch(count, doubles)
         noise = torch.randn_like(batch.target)
         # Most of what is hard is decided while there is much noise.
-        moment = torch.sigmoid(torch.randn(len(noise)) * 1.1 + 0.5)
+        moment = torch.sigmoid(torch.randn(count, device=self._device) * 1.1 + 0.5)
         at = moment[:, None, None]
         noisy = (1 - at) * batch.target + at * noise
-        velocity = self.network(noisy, batch.source, batch.words, moment, batch.guidance, rotary_for(*size))
-        loss = (batch.weight * (velocity - (noise - batch.target)).square()).mean()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._on_gpu, cache_enabled=False):
+            velocity = self.network(noisy, batch.references, batch.words, moment, batch.guidance, rotary)
+        loss: torch.Tensor = (batch.weight * (velocity.float() - (noise - batch.target)).square()).mean()
         self.network.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        rate = self._rate()
-        for group in self._adam.param_groups:
-            group["lr"] = _OTHER_RATE * rate
         self._adam.step()
-        self._muon.step(_MATRIX_RATE * rate)
-        self.step += 1
-        self.course_step += 1
-        keep = min(_EMA, (self.step + 1) / (self.step + 10))
+        self._muon.step(self._muon_rate)
         with torch.no_grad():
             for name, tensor in self.network.state_dict().items():
-                self.average[name].lerp_(tensor, 1 - keep)
-        return float(loss.detach())
+                self.average[name].lerp_(tensor, 1 - self._keep)
+        return loss.detach()
 
-    def _rate(self) -> float:
-        warm = min(1.0, (self.step + 1 - self._warm_from) / _WARM_UP)
-        if self.course < len(self.plan.courses) - 1:
-            return warm
-        return warm * max(0.01, 1 - self.course_step / self.plan.last)
+    def _captured(self, step: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """The step as a CUDA graph. It is done three times to get ready, which teach as any other."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._memory = self._memory or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory):
+            loss = step()
 
-    def _pool(self, size: tuple[int, int]) -> Pool:
-        """The pool of a size; it grows a little with every use, so that nothing is learned by heart."""
-        key = (size, self._now.kinds)
-        if key not in self._pools:
-            self._pools[key] = Pool(*key, self.plan.seed)
-            self._pools[key].load(self.folder)
-        pool = self._pools[key]
-        if len(pool) < self.plan.most:
-            pool.grow(1 if len(pool) >= self.plan.start else self.plan.start - len(pool), self._encode)
-        return pool
+        def again() -> torch.Tensor:
+            graph.replay()
+            return loss.clone()
 
-    def _encode(self, pictures: torch.Tensor) -> torch.Tensor:
-        return encoded(self.autoencoder, pictures)
+        return again
 
-    def _judge(self) -> None:
-        course, before = self._now, time.monotonic()
-        asked = cases(sorted(course.kinds, key=lambda kind: kind.value), course.sizes[0], _JUDGED_EACH, 1000,
-                      2 * _JUDGED_EACH if course.doubles > 0.1 else 0)  # fmt: skip
-        verdicts, shown = judge(self.averaged(), self.autoencoder, asked)
-        found = figures(verdicts)
-        line = {"step": self.step, "course": course.name, "seconds": round(self.seconds), **found,
-                "judging": round(time.monotonic() - before)}  # fmt: skip
-        logger.info("%s", line)
-        with (self.folder / "curve.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        torch.save(shown.half(), self.folder / "shown.pt")
-        if found["all"] >= _PASSED and self.course < len(self.plan.courses) - 1:
-            self.advance()
-
-    def advance(self) -> None:
-        """On to the next course."""
-        self.course, self.course_step = self.course + 1, 0
-        logger.info("On to %r.", self._now.name)
-        if _size(self._now) != self.network.size:
-            self._grow()
-
-    def averaged(self) -> DemoNetwork:
-        """The network of averaged weights, which is the one that is judged and exported."""
-        network = DemoNetwork(self.network.size)
-        network.load_state_dict(self.average)
-        return network.eval()
+    def _pool(self, subject: Subject) -> Pool:
+        if subject not in self._pools:
+            self._pools[subject] = self._make_pool(subject)
+        return self._pools[subject]
 
     def save(self) -> None:
-        """Writes all state; what was there stays whole until the new is."""
+        """Writes all state, and the averaged weights; what was there stays whole until the new is."""
         fresh = self.folder / "state.new"
         torch.save(
             {
@@ -204,26 +251,30 @@ class Teacher:
                 "adam": self._adam.state_dict(),
                 "rng": self._rng.bit_generator.state,
                 "torch": torch.get_rng_state(),
-                "at": (self.step, self.course, self.course_step, self.seconds, self._warm_from),
+                "at": (self.step, self.seconds),
             },
             fresh,
         )
-        fresh.replace(self.folder / "state.pt")
-        for pool in self._pools.values():
-            pool.save(self.folder)
+        fresh.replace(self.folder / STATE)
+        save_file(self.average, self.folder / "network.new")
+        (self.folder / "network.new").replace(self.folder / WEIGHTS)
 
     def _resume(self) -> None:
-        state = torch.load(self.folder / "state.pt", weights_only=True)
-        self.step, self.course, self.course_step, self.seconds, self._warm_from = state["at"]
-        self._take(DemoNetwork(_size(self._now)))
+        state = torch.load(self.folder / STATE, weights_only=True, map_location=self._device)
+        self.step, self.seconds = state["at"]
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
         self._muon.resume(state["muon"])
         self._adam.load_state_dict(state["adam"])
+        for group in self._adam.param_groups:
+            group["lr"] = self._adam_rate
         self._rng.bit_generator.state = state["rng"]
-        torch.set_rng_state(state["torch"])
-        logger.info("Going on at step %d, course %r.", self.step, self._now.name)
+        torch.set_rng_state(state["torch"].cpu())
+        logger.info("Going on at step %d.", self.step)
 
 
-def _size(course: Course) -> Size:
-    return replace(DEMO, doubles=course.blocks[0], singles=course.blocks[1])
+def trained_network(folder: Path, size: Size = DEMO) -> DemoNetwork:
+    """The network of averaged weights of a work folder, which is the one that is judged and exported."""
+    network = DemoNetwork(size)
+    network.load_state_dict(load_file(folder / WEIGHTS))
+    return network.eval()

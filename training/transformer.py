@@ -15,7 +15,7 @@ from torch.nn import functional
 from ..kontext.checkpoint.layers import AXES, HEAD, PATCHED_CHANNELS, TIME_CHANNELS, Size
 from .vocabulary import WIDTH
 
-DEMO = Size(hidden=128, doubles=3, singles=6, context=WIDTH, pooled=WIDTH)
+DEMO = Size(hidden=128, doubles=3, singles=8, context=WIDTH, pooled=WIDTH)
 
 
 class FluxInTraining(nn.Module):
@@ -88,7 +88,7 @@ def matrices(model: nn.Module) -> list[tuple[nn.Parameter, tuple[int, ...]]]:
 def _waves(value: torch.Tensor) -> torch.Tensor:
     """A number in 0..1 as TIME_CHANNELS cosines and sines of it, a thousand times as large."""
     half = TIME_CHANNELS // 2
-    rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32) / half)
+    rates = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float32, device=value.device) / half)
     angle = 1000 * value.float()[:, None] * rates
     return torch.cat([angle.cos(), angle.sin()], -1)
 

@@ -34,6 +34,7 @@ grey brown pink dark flowers door windows window flag path hills mountains lake 
 both same like copy bring sunny morning afternoon spring cold warm hut wall walls hull dock animal lamb balloons
 boats houses behind front next color recolor want i you can could would does not do that this one only just now but
 still stay alone untouched colourful composition shift more their round way
+lights lanterns
 """
 WORDS = (*_TAUGHT.split(), *_NOT_YET.split())
 _NUMBERS = {word: number for number, word in enumerate(WORDS)}

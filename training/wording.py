@@ -136,6 +136,18 @@ _SWAP = (
     "let the {n} and the {m} swap colours",
     "the {n} and the {m} should exchange their colours",
 )
+_BORROW = (
+    "add the {n} from the second picture",
+    "add the {n} of the second picture",
+    "put the {n} from the second picture into the scene",
+    "put the {n} of the other picture into the first",
+    "insert the {n} from the other picture",
+    "take the {n} from the second picture and place it in the first",
+    "copy the {n} from the second picture",
+    "bring the {n} from the second picture",
+    "there should be the {n} from the other picture",
+    "show the {n} of the second picture as well",
+)
 _SEASON_BY_WEATHER = {"winter": ("let it snow", "cover everything with snow"), "autumn": ("make the leaves fall",)}
 _BOTH = (
     "make it a {s} {t}",
@@ -145,6 +157,17 @@ _BOTH = (
     "show the scene on a {s} {t}",
 )
 _JOINED = ("{a} and {b}", "{a}, then {b}", "{a}. {b}", "first {a}, then {b}", "{a} and also {b}", "{a}. also {b}")
+# What the demo's LoRA listens to; the model itself has never heard of lights.
+WITH_LIGHTS = (
+    "make it night, with lights",
+    "turn it into night, with lights",
+    "show the scene at night, with lights",
+    "let it be night, with lights",
+    "make it night and add lanterns",
+    "make it a night scene with lanterns",
+    "set the scene at night, with lanterns",
+    "night, with lights",
+)
 _KEEP = (
     "keep everything else",
     "keep the rest as it is",
@@ -221,6 +244,8 @@ def _said(edit: SceneEdit, scene: Scene, rng: np.random.Generator) -> str:
         return pattern.format(n=noun, c=edit.value)
     if edit.kind is EditKind.REMOVE:
         return _pick(rng, _REMOVE).format(n=noun)
+    if edit.kind is EditKind.BORROW:
+        return _pick(rng, _BORROW).format(n=noun)
     if edit.kind is EditKind.RESIZE:
         return _pick(rng, _RESIZE).format(n=noun, z=_pick(rng, _SIZES[edit.value]))
     if edit.kind is EditKind.MOVE:

@@ -7,6 +7,7 @@ ComfyUI is in tests/local/test_model_pretended.py.
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import full_size
 import pytest
@@ -114,6 +115,7 @@ CEILINGS = {
 }
 
 
+@cache
 def cost(card, doubles, singles, ranks=()):
     with mounted(card, size=replace(KONTEXT, doubles=doubles, singles=singles), ranks=ranks) as (gpu, model):
         counted = step(gpu, model)

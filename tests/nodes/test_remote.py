@@ -16,6 +16,7 @@ from kontext_bridge.headless.calls import Blocked
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.run import RunInterrupted, run_workflow
 from kontext_bridge.oxen.errors import OxenError
+from kontext_bridge.oxen.jobs import finishing
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault, Timing
 from patience import PATIENCE
@@ -358,7 +359,10 @@ def _direct(bench: Any, image: torch.Tensor) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("ending", ["cancelled", "out of credits", "gone"])
-def test_collecting_does_not_promise_what_only_editing_can_do(serve: Any, images: Any, ending: str) -> None:
+def test_collecting_does_not_promise_what_only_editing_can_do(
+    serve: Any, images: Any, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finishing, "_LATE_SECONDS", 1.0)
     bench = serve(**({"run_out_of_credits": True} if ending == "out of credits" else {}))
     bench.server.hold()
     job, ids = bench.submit(images())

@@ -33,7 +33,7 @@ from kontext_bridge.oxen.control import Control
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import Interrupted, OxenError
 from kontext_bridge.oxen.http import fetch, transport
-from kontext_bridge.oxen.jobs import batch, waiting
+from kontext_bridge.oxen.jobs import batch, doubt, waiting
 from kontext_bridge.oxen.jobs.batch import Batch
 from kontext_bridge.oxen.jobs.order import Edit, Outcome, Terms
 from kontext_bridge.oxen.jobs.session import Session
@@ -95,11 +95,13 @@ def shorten_patience() -> None:
 
 
 def set_everywhere(**values: float) -> None:
-    """Set constants of the client in whichever of its modules they are."""
+    """Set constants of the client in whichever of its modules they are; each has to be in one."""
+    ours = [module for at, module in sys.modules.items() if at.startswith("kontext_bridge.oxen.")]
     for name, value in values.items():
-        for module in [module for at, module in sys.modules.items() if at.startswith("kontext_bridge.oxen.")]:
-            if hasattr(module, name):
-                setattr(module, name, value)
+        having = [module for module in ours if hasattr(module, name)]
+        assert having, name
+        for module in having:
+            setattr(module, name, value)
 
 
 def shift_clock(seconds: float) -> None:
@@ -266,8 +268,10 @@ def _child(job: dict[str, Any]) -> int:
 
 
 def main() -> None:
-    set_everywhere(_SETTLE_SECONDS=SETTLE_SECONDS, _SETTLE_PAUSE=0.2, _BLOCKING_SECONDS=0.0)
-    set_everywhere(CERTAIN_SECONDS=SETTLE_SECONDS)
+    set_everywhere(SETTLE_SECONDS=SETTLE_SECONDS, CERTAIN_SECONDS=SETTLE_SECONDS, _BLOCKING_SECONDS=0.0)
+    # longer than the second by which the stand-in has a result late
+    set_everywhere(_LATE_SECONDS=4.0)
+    doubt._FIRST_PAUSE = 0.2
     serve(_child)
 
 

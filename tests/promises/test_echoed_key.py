@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fault_worker import png
 from kontext_bridge.headless.__main__ import main
-from kontext_bridge.nodes.remote import listing
+from kontext_bridge.nodes.remote import listing, orders, runs
 from kontext_bridge.oxen.jobs.batch import Batch
 from kontext_bridge.oxen.jobs.order import Terms
 from matrix_runner import KEY, PIECE, files_with_a_piece
@@ -182,6 +182,7 @@ def patience_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         patched.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.0)
         patched.setattr("kontext_bridge.oxen.http.transport._backoff", lambda attempt: 0.01)
         patched.setattr("kontext_bridge.oxen.jobs.waiting._OUTAGE_SECONDS", 0.2)
+        patched.setattr("kontext_bridge.oxen.jobs.lookup._MAX_PAGES", 10)
         yield
 
 
@@ -200,14 +201,12 @@ def test_a_row_that_holds_the_key_in_every_field_is_told_without_it(
 ) -> None:
     with Echo(status=status) as echo, patience_of(monkeypatch):
         monkeypatch.setattr("kontext_bridge.oxen.jobs.waiting.LONGEST_PAUSE", 0.3)
-        # the history waits five minutes for the picture of a job that is under way
-        short = Terms(seconds=2)
+        # the history waits five minutes for a job that is under way, the others five seconds at least
+        short = Terms(seconds=1)
         monkeypatch.setattr(listing, "Batch", lambda session, decode: Batch(session, decode, short))
-        workflows = [edit("polling"), *asking("job-1")]
-        for workflow in workflows:
-            for one in workflow.values():
-                one["inputs"] |= {"timeout": 5} if "timeout" in one["inputs"] else {}
-        run(echo, *workflows)
+        for module in orders, runs:
+            monkeypatch.setattr(module, "Terms", lambda **asked: Terms(**{**asked, "seconds": 1}))
+        run(echo, edit("polling"), *asking("job-1"))
 
 
 @pytest.mark.parametrize("error", [400, 401, 402, 404, 409, 422, 426, 500, 503])

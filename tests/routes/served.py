@@ -140,7 +140,9 @@ class _Server(threading.Thread):
             api.route(route.method, "/api" + route.path)(route.handler, **route.kwargs)
         app.add_routes(api)
         app.add_routes(self._table)
-        runner = web.AppRunner(app, shutdown_timeout=1, access_log=logging.getLogger("aiohttp.access"))
+        # Of what was refused unread, aiohttp would wait ten seconds for the rest before it closes.
+        log = logging.getLogger("aiohttp.access")
+        runner = web.AppRunner(app, shutdown_timeout=1, lingering_time=0.5, access_log=log)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()

@@ -7,7 +7,7 @@ import pytest
 from kontext_bridge.training.drawing import drawn
 from kontext_bridge.training.families import AXES, CORNERS, family, lessons
 from kontext_bridge.training.instructions import EditKind, SceneEdit, edited, never_taught, possible
-from kontext_bridge.training.scenes import FULL, MIDDLE, SMALL, Season, Time, random_scene
+from kontext_bridge.training.scenes import FULL, LARGE, SMALL, Season, Time, random_scene
 
 SIZE = SMALL[0]
 
@@ -22,7 +22,7 @@ def test_a_seed_draws_the_same_picture_again():
     assert np.array_equal(first, again)
 
 
-@pytest.mark.parametrize("size", [*SMALL, *MIDDLE, *FULL])
+@pytest.mark.parametrize("size", [*SMALL, *LARGE, *FULL])
 def test_every_size_fits_the_models_grid_and_is_drawn_at_it(size):
     picture = drawn(scenes(1, size)[0])
     assert picture.shape == (size[1], size[0], 3) and picture.dtype == np.uint8
@@ -81,6 +81,19 @@ def test_lessons_of_a_family_lead_where_their_edits_lead():
                 assert scene == cube.corners[lesson.target]
                 checked += 1
     assert checked > 500
+
+
+def test_what_is_borrowed_looks_as_it_does_in_the_second_picture():
+    rng = np.random.default_rng(8)
+    for _ in range(20):
+        cube = family(rng, SIZE, frozenset(EditKind))
+        there = cube.axes[0].there
+        assert cube.second is not None and there is not None and there.kind is EditKind.BORROW
+        lender, taken = cube.second.thing(there.what), cube.corners[1].thing(there.what)
+        assert cube.corners[0].thing(there.what) is None and (lender.colour, lender.accent) == (
+            taken.colour,
+            taken.accent,
+        )
 
 
 def test_families_are_found_where_bare_scenes_have_too_few_edits():

@@ -1,19 +1,31 @@
-"""Training goes on exactly where it was stopped, and a net that grows gives at first what it gave before."""
+"""Training goes on exactly where it was stopped, and what is drawn and taught is the same from the same seed."""
 
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
-from kontext_bridge.training.autoencoder import AutoencoderTraining, decoded, encoded, new_autoencoder, whole_state
+from kontext_bridge.kontext.latents import pack
+from kontext_bridge.training.album import DOUBLES, SINGLES, Subject, sheets
+from kontext_bridge.training.autoencoder import AutoencoderTraining, encoded, new_autoencoder
+from kontext_bridge.training.evaluate import cases, judge
 from kontext_bridge.training.instructions import EditKind
 from kontext_bridge.training.muon import orthogonal
-from kontext_bridge.training.network import edits
-from kontext_bridge.training.pool import Course
+from kontext_bridge.training.pool import Pool, ready
 from kontext_bridge.training.scenes import SMALL
-from kontext_bridge.training.train import Teacher, TrainingPlan
+from kontext_bridge.training.train import STATE, Course, Teacher, TrainingPlan, plan, trained_network
+from kontext_bridge.training.transformer import DEMO
+from kontext_bridge.training.vocabulary import PLACES
 
-FIRST = Course("first", (1, 1), SMALL[:1], frozenset({EditKind.RECOLOUR, EditKind.TIME}), 3, plain=True)
-PLAN = TrainingPlan(start=2, most=4, last=4, courses=(FIRST, replace(FIRST, name="second", blocks=(2, 2))))
+ALONE = Subject(SMALL[0], frozenset({EditKind.RECOLOUR, EditKind.TIME}), plain=True)
+BORROWING = Subject(SMALL[1], frozenset({EditKind.RECOLOUR, EditKind.TIME, EditKind.BORROW}))
+TINY = DEMO.__class__(DEMO.hidden, 1, 1, DEMO.context, DEMO.pooled)
+PLAN = TrainingPlan(
+    (Course("first", 0.5, ((ALONE, 1.0),), 200), Course("second", 1.0, ((ALONE, 0.5), (BORROWING, 0.5)), 300, 0.5)),
+    steps=6,
+    families=2,
+    size=TINY,
+)
 
 
 @pytest.fixture(scope="module")
@@ -22,39 +34,93 @@ def autoencoder():
     return new_autoencoder().eval().requires_grad_(False)
 
 
-def steps(teacher, count):
-    return [teacher.lesson() for _ in range(count)]
+@pytest.fixture(scope="module")
+def pools(autoencoder):
+    return {
+        subject: Pool.made(subject, sheets(subject, 2, 0), lambda shown: encoded(autoencoder, shown), "cpu")
+        for subject in (ALONE, BORROWING)
+    }
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_been(autoencoder, tmp_path):
-    teacher = Teacher(tmp_path, autoencoder, PLAN)
-    steps(teacher, 2)
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(pools, tmp_path):
+    teacher = Teacher(tmp_path, PLAN, pools.__getitem__)
+    for _ in range(2):
+        teacher.lesson()
     teacher.save()
-    expected = steps(teacher, 2)
-    assert steps(Teacher(tmp_path, autoencoder, PLAN), 2) == expected
+    expected = [float(teacher.lesson()) for _ in range(4)]
+    assert [float(Teacher(tmp_path, PLAN, pools.__getitem__).lesson()) for _ in range(1)] == expected[:1]
+    again = Teacher(tmp_path, PLAN, pools.__getitem__)
+    again.run(60)
+    assert again.step == PLAN.steps and (tmp_path / STATE).is_file()
+    for name, tensor in trained_network(tmp_path, TINY).state_dict().items():
+        assert torch.equal(tensor, teacher.average[name]), name
 
 
-def test_a_grown_net_goes_on_where_it_was(autoencoder, tmp_path):
-    teacher = Teacher(tmp_path, autoencoder, PLAN)
-    steps(teacher, 2)
-    source = torch.randn(1, 16, 4, 4, generator=torch.Generator().manual_seed(1))
-    before = edits(teacher.averaged(), source, ["make it night"], steps=2)
-    teacher.advance()
-    assert len(teacher.network.flux.double_blocks) == 2
-    assert torch.equal(edits(teacher.averaged(), source, ["make it night"], steps=2), before)
-    steps(teacher, 1)
-    teacher.save()
-    assert Teacher(tmp_path, autoencoder, PLAN).network.size == teacher.network.size
+def test_a_hurried_plan_ends_in_its_last_course_whatever_its_steps(pools, tmp_path):
+    asked_for = []
+    teacher = Teacher(tmp_path, PLAN, lambda subject: asked_for.append(subject) or pools[subject])
+    for _ in range(8):
+        teacher.lesson(0.99)
+    assert set(asked_for) == {ALONE, BORROWING}
+    assert float(teacher._muon_rate) < 0.02 / 10
 
 
-def test_blocks_that_sleep_give_the_same_pictures_once_they_are_in_the_file(autoencoder):
-    whole = new_autoencoder(()).eval()
-    whole.load_state_dict(whole_state(autoencoder.state_dict()))
-    picture = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        latent = autoencoder.encoder(picture)
-        assert torch.equal(whole.encoder(picture), latent)
-        assert torch.equal(whole.decoder(latent[:, :16]), autoencoder.decoder(latent[:, :16]))
+def test_a_pool_that_was_kept_is_the_same_pool(pools, tmp_path):
+    pools[BORROWING].save(tmp_path)
+    again = Pool.loaded(BORROWING, tmp_path, torch.device("cpu"))
+    batches = []
+    for pool in (pools[BORROWING], again):
+        torch.manual_seed(3)
+        batches.append(pool.batch(5, 0.5))
+    assert torch.equal(batches[0].references, batches[1].references)
+    assert torch.equal(batches[0].words, batches[1].words)
+    assert Pool.loaded(ALONE, tmp_path, torch.device("cpu")) is None
+
+
+def test_what_is_drawn_by_many_is_what_is_drawn_by_one():
+    with ThreadPoolExecutor(2) as workers:
+        many = list(sheets(BORROWING, 24, 7, workers))
+    for one, other in zip(sheets(BORROWING, 24, 7), many, strict=True):
+        for name in ("pictures", "source", "target", "words"):
+            assert np.array_equal(getattr(one, name), getattr(other, name))
+    assert many[0].pictures.shape[1:] == (9, *SMALL[1][::-1], 3)
+    assert many[0].words.shape[1:] == (SINGLES + DOUBLES, PLACES)
+
+
+def test_a_batch_has_the_second_picture_behind_the_source(pools, autoencoder):
+    drawn = next(iter(sheets(BORROWING, 2, 0)))
+    seconds = pack(encoded(autoencoder, ready(torch.from_numpy(drawn.pictures[:, -1]))).half().float())
+    batch = pools[BORROWING].batch(8, 0.0)
+    length = batch.target.shape[1]
+    assert batch.references.shape[1] == 2 * length
+    for second in batch.references[:, length:]:
+        assert any(torch.allclose(second, one, atol=1e-3) for one in seconds)
+    assert pools[ALONE].batch(8, 0.0).references.shape == pools[ALONE].batch(8, 0.0).target.shape
+
+
+def test_lessons_without_guidance_leave_the_picture_as_it_is(pools):
+    batch = pools[ALONE].batch(64, 0.0, unheard=0.5)
+    deaf = batch.guidance < 0.5
+    assert 5 < int(deaf.sum()) < 59
+    assert torch.equal(batch.target[deaf], batch.references[deaf])
+    assert all(not torch.equal(a, b) for a, b in zip(batch.target[~deaf], batch.references[~deaf], strict=True))
+
+
+def test_every_kind_can_be_judged_a_second_picture_among_them(pools, autoencoder, tmp_path):
+    teacher = Teacher(tmp_path, PLAN, pools.__getitem__)
+    asked = cases(EditKind, SMALL[0], 1, 5, doubles=1)
+    assert [case.second is not None for case in asked] == [case.kind == "from a second picture" for case in asked]
+    verdicts, shown = judge(teacher.network.eval(), autoencoder, asked, steps=1)
+    assert len(verdicts) == len(asked) == len(shown) and not all(verdict.right for verdict in verdicts)
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_a_plans_courses_follow_each_other_and_share_their_steps(gpu):
+    chosen = plan(gpu)
+    assert [course.until for course in chosen.courses] == sorted(course.until for course in chosen.courses)
+    assert chosen.courses[-1].until == 1
+    for course in chosen.courses:
+        assert sum(share for _, share in course.subjects) == pytest.approx(1)
 
 
 def test_the_autoencoder_goes_on_where_it_was_stopped():
@@ -84,15 +150,3 @@ def _saved(state):
     torch.save(state, file)
     file.seek(0)
     return file
-
-
-def test_a_decoder_that_is_taught_on_keeps_the_latents_and_begins_with_the_same_pictures():
-    first = AutoencoderTraining()
-    picture = first.pictures(4000)
-    latent, shown = encoded(first.model, picture), decoded(first.model, encoded(first.model, picture))
-    second = AutoencoderTraining(first=first.model.state_dict())
-    assert torch.equal(decoded(second.model, latent), shown)
-    second.train_step(picture, 1.0)
-    assert torch.equal(encoded(second.model, picture), latent)
-    assert not torch.equal(decoded(second.model, latent), shown)
-    assert second.model.decoder.up_blocks[3].resnets[1].conv2.weight.abs().max() > 0

@@ -1,0 +1,126 @@
+"""A LoRA for the demo: "make it night, with lights", which the model itself has never heard of.
+
+python -m kontext_bridge.training.lora FOLDER [--device cuda] [--steps 600]
+
+FOLDER is the training's work folder. Writes `model/kontext_demo_lanterns_lora.safetensors` there, under the names that
+ComfyUI and the pack read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from .album import Subject, lantern_sheet
+from .autoencoder import encoded, trained_autoencoder
+from .instructions import EditKind
+from .network import DemoNetwork, rotary_for
+from .pool import Pool
+from .scenes import FULL
+from .train import trained_network
+
+logger = logging.getLogger(__name__)
+
+FILE = "kontext_demo_lanterns_lora.safetensors"
+RANK = 8
+_RATE = 2e-3
+_FAMILIES, _LESSONS = 400, 48
+_TOLD_EVERY = 50
+
+
+class WithBranch(nn.Module):
+    """A linear layer, frozen, and beside it a product of two thin matrices that begins at zero."""
+
+    def __init__(self, layer: nn.Linear, rank: int = RANK) -> None:
+        super().__init__()
+        self.layer = layer
+        device = layer.weight.device
+        self.down = nn.Parameter(torch.randn(rank, layer.in_features, device=device) / layer.in_features**0.5)
+        self.up = nn.Parameter(torch.zeros(layer.out_features, rank, device=device))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.layer(x)
+        return out + x @ self.down.T @ self.up.T
+
+
+def branched(network: DemoNetwork) -> dict[str, WithBranch]:
+    """Freezes the network and gives the layers within its blocks branches, by the layers' names; not modulation."""
+    network.requires_grad_(False)
+    found: dict[str, WithBranch] = {}
+    for name, layer in list(network.flux.named_modules()):
+        if isinstance(layer, nn.Linear) and "blocks." in name and "mod" not in name:
+            parent, _, child = name.rpartition(".")
+            found[name] = WithBranch(layer)
+            setattr(network.flux.get_submodule(parent), child, found[name])
+    return found
+
+
+def lora_tensors(branches: dict[str, WithBranch]) -> dict[str, torch.Tensor]:
+    """The branches as a file has them."""
+    found = {}
+    for name, branch in branches.items():
+        found[f"diffusion_model.{name}.lora_A.weight"] = branch.down.detach().half().cpu().contiguous()
+        found[f"diffusion_model.{name}.lora_B.weight"] = branch.up.detach().half().cpu().contiguous()
+    return found
+
+
+def taught(
+    network: DemoNetwork, pools: list[Pool], steps: int, lessons: int = _LESSONS, seed: int = 0
+) -> dict[str, WithBranch]:
+    """Branches of the network, taught with pools by turns."""
+    torch.manual_seed(seed)
+    branches = branched(network)
+    device = next(network.parameters()).device
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    adam = torch.optim.Adam(parameters, lr=_RATE)
+    losses: list[torch.Tensor] = []
+    for step in range(steps):
+        for group in adam.param_groups:
+            group["lr"] = _RATE * min(1.0, (step + 1) / 20, max(0.02, 2 * (1 - step / steps)))
+        pool = pools[step % len(pools)]
+        batch = pool.batch(lessons, 0.0)
+        noise = torch.randn_like(batch.target)
+        moment = torch.sigmoid(torch.randn(lessons, device=device) * 1.1 + 0.5)
+        at = moment[:, None, None]
+        noisy = (1 - at) * batch.target + at * noise
+        rotary = rotary_for(*pool.subject.size).to(device)
+        velocity = network(noisy, batch.references, batch.words, moment, batch.guidance, rotary)
+        loss: torch.Tensor = (batch.weight * (velocity - (noise - batch.target)).square()).mean()
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        losses.append(loss.detach())
+        if (step + 1) % _TOLD_EVERY == 0:
+            logger.info("LoRA %d: loss %.4f", step + 1, float(torch.stack(losses).mean()))
+            losses = []
+    return branches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training.lora", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=600)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    network, autoencoder = (
+        trained_network(given.folder).to(given.device),
+        trained_autoencoder(given.folder, given.device),
+    )
+    pools = []
+    for size in FULL[:3]:
+        subject = Subject(size, frozenset({EditKind.TIME}))
+        drawn = [lantern_sheet(size, start, start + 20, 0) for start in range(0, _FAMILIES, 20)]
+        pools.append(Pool.made(subject, drawn, lambda shown: encoded(autoencoder, shown), given.device))
+    branches = taught(network, pools, given.steps)
+    (given.folder / "model").mkdir(exist_ok=True)
+    save_file(lora_tensors(branches), given.folder / "model" / FILE, metadata={"modelspec.license": "MIT"})
+
+
+if __name__ == "__main__":
+    main()
