@@ -3,14 +3,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format generated benchmarks clean
+.PHONY: help demo test check format generated compatibility archive benchmarks clean
 
 help:
 	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in; and here with the demo model"
 	@echo "make test        lint, types and tests"
 	@echo "make check       lint and types alone"
 	@echo "make format      bring the code into shape, before a commit"
-	@echo "make generated   write what comes from the nodes: README's tables, the English locale, the snapshot of schemas"
+	@echo "make generated   write what comes from the nodes: the tables of README and docs/nodes.md, the English locale, the snapshot of schemas"
+	@echo "make compatibility  run the tests that need the real ComfyUI, and write docs/compatibility.md's row"
+	@echo "make archive     pack node.zip as the Comfy registry does, and check what is in it"
 	@echo "make benchmarks  measure what the README promises"
 	@echo "make clean       remove .venv, out and build"
 
@@ -42,6 +44,20 @@ format: $(VENV)/ready
 generated: $(VENV)/ready
 	@$(BIN)/python tests/generated.py
 
+# TESTS: some of them, as pytest takes them
+compatibility: $(VENV)/ready
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/compatibility.py $(TESTS)
+
+# comfy-cli has a place of its own: it brings many packages.
+build/comfy-cli/bin/comfy:
+	$(PYTHON) -m venv build/comfy-cli
+	build/comfy-cli/bin/python -m pip install --quiet --disable-pip-version-check comfy-cli==1.23.0
+
+archive: $(VENV)/ready build/comfy-cli/bin/comfy
+	build/comfy-cli/bin/comfy --skip-prompt --no-enable-telemetry node validate
+	build/comfy-cli/bin/comfy --skip-prompt --no-enable-telemetry node pack
+	COMFY_CLI=$(CURDIR)/build/comfy-cli/bin/comfy $(BIN)/python -m pytest -q tests/test_pack.py
+
 benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/encoding.py
 	$(BIN)/python benchmarks/ledger.py
@@ -49,4 +65,4 @@ benchmarks: $(VENV)/ready
 	$(BIN)/python benchmarks/importing.py
 
 clean:
-	rm -rf $(VENV) out build
+	rm -rf $(VENV) out build node.zip

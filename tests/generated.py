@@ -1,7 +1,8 @@
 """What is written from the nodes' own words: `make generated` does it, and a test says where it was forgotten.
 
-README.md's tables of nodes, the English locale, and the snapshot that guards saved workflows. The snapshot is written
-only where nothing that a saved workflow holds on to has changed; otherwise what would break is printed, and it stays.
+The tables of nodes in README.md and docs/nodes.md, the English locale, and the snapshot that guards saved workflows.
+The snapshot is written only where nothing that a saved workflow holds on to has changed; otherwise what would break is
+printed, and it stays.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from pack import INFO, LOCALES, REPOSITORY, TABLE, inputs_of, outputs_of  # noqa
 from schema import broken, snapshot  # noqa: E402
 
 README = REPOSITORY / "README.md"
+PAGE = REPOSITORY / "docs" / "nodes.md"
 ENGLISH = LOCALES / "en" / "nodeDefs.json"
 SNAPSHOT = HERE / "nodes" / "schema.json"
 TITLES = {
@@ -48,27 +51,42 @@ def _words(id: str) -> dict[str, Any]:
     }
 
 
-def tables() -> str:
+def in_short(text: str) -> str:
+    """What stands before the first colon, semicolon or full stop; the full stops of `Oxen.ai` and `FLUX.1` are none."""
+    return re.split(r"[:;] |\.(?: |$)", text, maxsplit=1)[0]
+
+
+def short_row(id: str) -> str:
+    return f"| {INFO[id]['display_name']} | {in_short(INFO[id]['description'])} |"
+
+
+def full_row(id: str) -> str:
+    return f"| [{INFO[id]['display_name']}](../web/docs/{id}.md) | {INFO[id]['description']} |"
+
+
+def tables(row: Callable[[str], str]) -> str:
     """A table for each wing of nodes/, with the nodes in the order in which the pack lists them."""
     rows: dict[str, list[str]] = {wing: [] for wing in TITLES}
     for id in INFO:
-        rows[TABLE[id].__module__.split(".")[-2]].append(f"| {INFO[id]['display_name']} | {INFO[id]['description']} |")
+        rows[TABLE[id].__module__.split(".")[-2]].append(row(id))
     return "\n\n".join(
         "\n".join([TITLES[wing], "", "| node | what it does |", "|---|---|", *rows[wing]]) for wing in rows
     )
 
 
-def readme(text: str) -> str:
-    """README.md with its tables as the nodes are now."""
-    found = re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{tables()}\n{_END}", text, flags=re.DOTALL)
-    assert _BEGIN in found and _END in found, "README.md has lost the marks between which its tables are written"
+def page(path: Path, row: Callable[[str], str]) -> str:
+    """A page with its tables as the nodes are now."""
+    text = path.read_text(encoding="utf-8")
+    found = re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{tables(row)}\n{_END}", text, flags=re.DOTALL)
+    assert _BEGIN in found and _END in found, f"{path.name} has lost the marks between which its tables are written"
     return found
 
 
 def files() -> dict[Path, str]:
     """What each written file has to hold."""
     return {
-        README: readme(README.read_text(encoding="utf-8")),
+        README: page(README, short_row),
+        PAGE: page(PAGE, full_row),
         ENGLISH: json.dumps(locale(), indent=2, ensure_ascii=False) + "\n",
         SNAPSHOT: json.dumps(snapshot(), indent=1) + "\n",
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from generated import files, locale
 from pack import DOCS, INFO, LOCALES, REPOSITORY, inputs_of, outputs_of, read
 from PIL import Image
 
-LANGUAGES = ("en", "zh", "ja", "ko", "fr", "de", "es")
+LANGUAGES = ("en", "zh", "zh-TW", "ja", "ko", "fr", "de", "es", "ru", "pt-BR")
 
 
 def paths(words: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
@@ -93,10 +95,78 @@ def test_a_help_page_that_names_something_the_node_does_not_have_is_noticed(id: 
     assert set(re.findall(r"^- `(\w+)` \(", page, re.MULTILINE)) == names
 
 
+def behind(english: str, page: str) -> list[str]:
+    """Where a translated help page is behind the English one, a line each."""
+    kinds = {
+        "inputs and outputs": r"^- `(\w+)` \(",
+        "headings": r"^(##?) ",
+        "points": r"^(-) ",
+        "links": r"\]\((.*?)\)",
+        "words in code": r"`([^`]+)`",
+    }
+    found = []
+    for what, pattern in kinds.items():
+        wanted, here = (Counter(re.findall(pattern, text, re.MULTILINE)) for text in (english, page))
+        if wanted != here:
+            found.append(f"{what}: lacks {sorted(wanted - here)}, has beside them {sorted(here - wanted)}")
+    if not numbers(english) <= numbers(page):
+        found.append(f"without {', '.join(sorted(numbers(english) - numbers(page)))}")
+    return found
+
+
+TRANSLATED = sorted(DOCS.glob("*/*.md"))
+
+
+@pytest.mark.parametrize("path", TRANSLATED, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_where_a_translated_help_page_lags_behind_is_reported(path: Path, tables: dict[str, list[str]]) -> None:
+    """ComfyUI asks for NODE/LANGUAGE.md first. Nobody is asked to write one; what is there has the node's own name."""
+    id, language = path.parent.name, path.stem
+    assert id in INFO and language in LANGUAGES[1:]
+    page = path.read_text(encoding="utf-8")
+    assert page.startswith(f"# {read(LOCALES / language / 'nodeDefs.json')[id]['display_name']}\n")
+    late = behind((DOCS / f"{id}.md").read_text(encoding="utf-8"), page)
+    if late:
+        tables[f"web/docs/{id}/{language}.md lags behind"] = late
+
+
+def is_mark(character: str) -> bool:
+    return unicodedata.category(character)[0] in "PS"
+
+
+def stray_stars(line: str) -> list[str]:
+    """The pairs of `**` in a line that Markdown leaves as they are: a mark inside and a letter outside, touching."""
+    found = []
+    for pair in re.finditer(r"\*\*(.+?)\*\*", line):
+        before, after = line[: pair.start()][-1:] or " ", line[pair.end() :][:1] or " "
+        inside = pair[1]
+        if any(is_mark(end) and out.isalnum() for end, out in ((inside[0], before), (inside[-1], after))):
+            found.append(pair[0])
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_bold_that_is_shown_as_stars_is_noticed(path: Path) -> None:
+    assert [pair for line in path.read_text(encoding="utf-8").splitlines() for pair in stray_stars(line)] == []
+    assert stray_stars("- **多试几次：**把") == ["**多试几次：**"] and stray_stars("- **多试几次**：把") == []
+
+
+def test_each_way_in_which_a_help_page_lags_behind_is_told_apart() -> None:
+    english = "# A\n\n## In\n\n- `a` (INT): 1 to 4.\n- See [it](https://x/y).\n"
+    assert behind(english, "# B\n\n## Ein\n\n- `a` (INT): 1 bis 4.\n- Siehe [das](https://x/y).\n") == []
+    assert behind(english, "# B\n\n- `b` (INT): 1.\n") == [
+        "inputs and outputs: lacks ['a'], has beside them ['b']",
+        "headings: lacks ['##'], has beside them []",
+        "points: lacks ['-'], has beside them []",
+        "links: lacks ['https://x/y'], has beside them []",
+        "words in code: lacks ['a'], has beside them ['b']",
+        "without 4",
+    ]
+
+
 def test_a_help_page_whose_picture_is_missing_or_heavy_is_noticed() -> None:
     shown = {
         DOCS / name
-        for page in DOCS.glob("*.md")
+        for page in DOCS.rglob("*.md")
         for name in re.findall(r"!\[[^\]]+\]\((.*?)\)", page.read_text("utf-8"))
     }
     assert shown == set((DOCS / "pictures").iterdir())

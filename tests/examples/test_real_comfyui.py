@@ -78,9 +78,10 @@ def test_a_twin_listed_as_a_template_is_noticed(server: ComfyServer) -> None:
 
 
 def test_help_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:
-    for id in INFO:
-        with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/{id}.md") as page:
-            assert page.read() == (DOCS / f"{id}.md").read_bytes()
+    for path in DOCS.rglob("*.md"):
+        name = path.relative_to(DOCS).as_posix()
+        with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/{name}") as page:
+            assert page.read() == path.read_bytes()
     for path in (DOCS / "pictures").iterdir():
         with urllib.request.urlopen(f"{server.url}/extensions/kontext-bridge/docs/pictures/{path.name}") as picture:
             assert picture.read() == path.read_bytes()
