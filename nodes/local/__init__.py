@@ -3,5 +3,6 @@
 model.py         the schemas: load, LoRA, sample, and a whole edit
 model_files.py   model files as ComfyUI lists them
 says.py          what they say of themselves meanwhile, in one line
+noted.py         what the panel *Edits* is told of edits that were made here
 work.py          what they do; loaded when a node first runs
 """

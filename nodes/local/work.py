@@ -21,6 +21,7 @@ from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
 from .. import checks
 from . import model_files as files
+from .noted import note_edits
 from .says import LOADING, Says
 
 if TYPE_CHECKING:
@@ -212,10 +213,21 @@ class _Run:
                 )
         raw = torch.cat(pictures)
         kept = self._kept(image, raw) if self.keeps else None
+        self._note(image, raw if kept is None else kept.image, told)
         if kept is not None:
             told = [{**about, "keep": found} for about, found in zip(told, kept.told, strict=True)]
         info = json.dumps({"edits": told, "seconds": round(time.monotonic() - began, 2)}, indent=2)
         return Edited(raw, info, raw) if kept is None else Edited(kept.image, info, raw, kept.says)
+
+    def _note(self, image: torch.Tensor, edited: torch.Tensor, told: list[dict[str, Any]]) -> None:
+        asked = {
+            "aspect_ratio": self.aspect_ratio,
+            "steps": self.settings.steps,
+            "guidance": self.settings.guidance,
+            "keep": self.keeps,
+        }
+        sources = [image[place // self.variations] for place in range(len(edited))]
+        note_edits(sources, edited, self.prompt, asked, told)
 
     def _kept(self, image: torch.Tensor, raw: torch.Tensor) -> KeptEdits:
         self.says.doing("keeping what was not edited")
