@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..album import notes
-from ..album.folder import read_inside
+from ..album.folder import is_inside, read_inside
 from ..oxen.api.models import DEFAULT
 from ..oxen.jobs.glance import Glance, glance
 from ..oxen.jobs.ledger import DAY_SECONDS
@@ -22,6 +22,8 @@ from .public_ids import EditId
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+# A folder, and the name of a file in it.
+_File = tuple[Path, str]
 
 MOST_LISTED = 50_000
 _MOST_JOBS = 100
@@ -92,29 +94,44 @@ def told(home: Path, found: ShownEdit) -> dict[str, Any]:
     return {
         "id": str(found.id),
         **about,
-        "picture": picture(home, found) is not None,
-        "before": before(home, found) is not None,
+        "picture": _is_there(_picture_of(home, found)),
+        "before": _is_there(_before_of(home, found)),
         "graph": graph(home, found) is not None,
     }
 
 
 def picture(home: Path, found: ShownEdit) -> bytes | None:
     """The file bytes of an edit's picture, None where they are not here."""
-    if found.record is not None:
-        return None if not found.record.file else read_inside(home / "results", found.record.file, MOST_BYTES)
-    return None if found.local is None else read_inside(_album(home) / notes.LOCAL, found.local.file, MOST_BYTES)
+    return _read(_picture_of(home, found))
 
 
 def before(home: Path, found: ShownEdit) -> bytes | None:
     """A JPEG of the picture that an edit was made from, None where there is none."""
-    name = None if found.asked is None else found.asked.before
-    return None if name is None else read_inside(_album(home) / notes.BEFORE, name, MOST_BYTES)
+    return _read(_before_of(home, found))
 
 
 def graph(home: Path, found: ShownEdit) -> dict[str, Any] | None:
     """The workflow that an edit was made in, None where there is none."""
     digest = None if found.asked is None else found.asked.graph
     return None if digest is None else _of_album(home, lambda album: album.graph(digest), None)
+
+
+def _picture_of(home: Path, found: ShownEdit) -> _File | None:
+    if found.record is not None:
+        return home / "results", found.record.file or ""
+    return None if found.local is None else (_album(home) / notes.LOCAL, found.local.file)
+
+
+def _before_of(home: Path, found: ShownEdit) -> _File | None:
+    return None if found.asked is None else (_album(home) / notes.BEFORE, found.asked.before or "")
+
+
+def _read(file: _File | None) -> bytes | None:
+    return None if file is None else read_inside(*file, MOST_BYTES)
+
+
+def _is_there(file: _File | None) -> bool:
+    return file is not None and is_inside(*file, MOST_BYTES)
 
 
 def _jobs(ledger: Glance) -> tuple[list[Record], list[Record]]:
