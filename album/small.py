@@ -10,8 +10,8 @@ from PIL import Image
 from ..imaging.codec import decode
 from ..imaging.pixels import UInt8
 
-# A tile of the grid on a screen of two pixels a point.
-THUMBNAIL_SIDE = 320
+# A tile of the grid, on a screen of two pixels a point or in a panel that was made wide.
+THUMBNAIL_SIDE = 256
 # Kontext answers in about one megapixel; more is not seen beside its picture.
 BEFORE_SIDE = 1568
 

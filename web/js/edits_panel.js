@@ -12,6 +12,12 @@ const TYPED_MS = 200;
 // What was shown last, so that the panel opens with it.
 let last = { ids: [], stamp: undefined };
 
+// Ask for what the panel opens with, before it is opened.
+export async function prepare() {
+  const { ids } = await allEdits("");
+  if (!last.ids.length) last = { ids, stamp: undefined };
+}
+
 export function editsPanel(root, text) {
   const spent = line();
   const bar = element("div", { style: { height: "100%", background: "var(--p-primary-color, #2563eb)", width: "0" } });
@@ -116,8 +122,8 @@ function tile(text, open) {
     cursor: "pointer",
   };
   const picture = element("img", { alt: "", draggable: false, decoding: "async" });
-  Object.assign(picture.style, { width: "100%", height: "100%", objectFit: "cover", display: "block", opacity: "0" });
-  picture.addEventListener("load", () => (picture.style.opacity = "1"));
+  Object.assign(picture.style, { width: "100%", height: "100%", objectFit: "cover", display: "block", visibility: "hidden" });
+  picture.addEventListener("load", () => (picture.style.visibility = "visible"));
   picture.addEventListener("error", () => picture.removeAttribute("src"));
   const here = element("span", { textContent: text("editsHere") });
   Object.assign(here.style, {
@@ -146,7 +152,7 @@ function fill(made, id) {
   made.title = "";
   made.lastChild.hidden = !id.startsWith("l");
   const picture = made.firstChild;
-  picture.style.opacity = "0";
+  picture.style.visibility = "hidden";
   picture.removeAttribute("src");
 }
 

@@ -2,7 +2,7 @@
 import { app } from "../../../scripts/app.js";
 import { takeDrops } from "./drag_edit.js";
 import { tell } from "./edit_detail.js";
-import { editsPanel } from "./edits_panel.js";
+import { editsPanel, prepare } from "./edits_panel.js";
 import { element, line } from "./elements.js";
 import { texts } from "./texts.js";
 
@@ -17,6 +17,9 @@ const STYLE = {
   background: "var(--comfy-menu-bg)",
   fontSize: "14px",
 };
+
+// After the page was loaded: nobody is to wait for the panel's words and list, nor for anything else on account of them.
+const PREPARE_MS = 1500;
 
 let end = () => {};
 
@@ -49,6 +52,7 @@ app.registerExtension({
   name: "KontextBridge.Edits",
   async setup() {
     takeDrops(tell);
+    setTimeout(() => Promise.all([texts(), prepare()]).catch(() => {}), PREPARE_MS);
     app.extensionManager.registerSidebarTab({
       id: "kontext-bridge-edits",
       icon: "pi pi-images",

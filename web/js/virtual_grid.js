@@ -7,6 +7,17 @@ const OVER = 2;
 // Pictures of what is only scrolled past are not asked for.
 const LOAD_MS = 100;
 
+// A layer of its own: what is scrolled is then drawn beside the page's own work.
+const STYLE = {
+  flex: "1",
+  minHeight: "0",
+  overflowY: "auto",
+  contain: "strict",
+  scrollbarWidth: "thin",
+  background: "var(--comfy-menu-bg)",
+  willChange: "transform",
+};
+
 // How the grid lies: columns, the side of a tile, the height of all.
 export function layoutOf(width, count) {
   const columns = Math.max(1, Math.floor((width + GAP) / (SMALLEST + GAP)));
@@ -26,7 +37,7 @@ export function inSight({ columns, side }, top, height, count) {
 // make() gives a tile; fill(tile, id) makes it an id's; load(tile, id) brings its picture.
 export function virtualGrid({ make, fill, load }) {
   const space = element("div", { style: { position: "relative" } });
-  const root = element("div", { style: { flex: "1", minHeight: "0", overflowY: "auto", contain: "strict", scrollbarWidth: "thin" } }, space);
+  const root = element("div", { style: STYLE }, space);
   root.tabIndex = -1;
   root.setAttribute("role", "list");
   const shown = new Map();
@@ -37,9 +48,16 @@ export function virtualGrid({ make, fill, load }) {
   let height = 0;
   let due = false;
   let loading;
+  let lastTop = 0;
 
   function bring() {
     loading = undefined;
+    const fast = Math.abs(root.scrollTop - lastTop) > height / 2;
+    lastTop = root.scrollTop;
+    if (fast) {
+      loading = setTimeout(bring, LOAD_MS);
+      return;
+    }
     const { first, last } = inSight(layout, root.scrollTop, height, ids.length);
     for (const [at, tile] of shown) {
       if (at < first || at >= last || tile.loaded) continue;
