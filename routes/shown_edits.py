@@ -30,6 +30,8 @@ _MOST_JOBS = 100
 _PROMPT_SHOWN = 200
 # How long a run may hold back what came of it: until all of it is there.
 _IN_HAND_SECONDS = 3600.0
+# What lies between the picture's coming and its being handed over.
+_HANDING_SECONDS = 10.0
 # One that was fetched on another day did not take a day.
 _LONGEST_SECONDS = 3600.0
 MOST_BYTES = 64 << 20
@@ -139,9 +141,8 @@ def _jobs(ledger: Glance) -> tuple[list[Record], list[Record]]:
     unfinished = ledger.unfinished(_MOST_JOBS)
     running = [one for one in unfinished if one.state is not State.DONE and ledger.is_held(one)]
     rest = [one for one in unfinished if one not in running]
-    if running:
-        recent = time.time() - _IN_HAND_SECONDS
-        rest = [one for one in rest if one.state is not State.DONE or (one.finished_at or 0) < recent]
+    recent = time.time() - (_IN_HAND_SECONDS if running else _HANDING_SECONDS)
+    rest = [one for one in rest if one.state is not State.DONE or (one.finished_at or 0) <= recent]
     return running, rest
 
 

@@ -75,8 +75,11 @@ def test_what_is_owed_is_collected_once_and_then_in_the_grid(page: Page, ledger:
 
 def test_what_came_and_was_handed_to_nobody_is_collected_without_the_service(page: Page, ledger: Ledger) -> None:
     record = done(ledger, 3, handed_over=False)
+    now = ledger.by_id(record.id)
+    assert now is not None and now.collected_at is None
     assert page.ask("POST", f"{EDITS}/{name_of(record)}/collect", {})[0] == 200
-    assert owed(page) == []
+    now = ledger.by_id(record.id)
+    assert owed(page) == [] and now is not None and now.collected_at is not None
 
 
 def test_what_is_still_being_made_stays_owed_and_is_said_so(
