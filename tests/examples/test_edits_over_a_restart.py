@@ -48,6 +48,6 @@ def test_a_job_that_a_restart_left_behind_is_shown_and_collected_by_the_page_tha
             comfy_service.release()
             press = f"[...{PANEL}.querySelectorAll('button')].find((one) => one.textContent === %s).click()"
             tab.value(press % json.dumps("Collect"))
-            tab.wait(f"!{PANEL}.querySelector('[data-job]') && {PANEL}.querySelector('button[data-edit]')")
-            tab.wait(f"{PANEL}.querySelector('button[data-edit] img').naturalWidth")
+            tab.wait(f"!{PANEL}.querySelector('[data-job]') && {PANEL}.querySelector('[data-edit]')")
+            tab.wait(f"{PANEL}.querySelector('[data-edit] img').naturalWidth")
             assert len(comfy_service.billed) == 1

@@ -2,7 +2,6 @@
 import { app } from "../../../scripts/app.js";
 import { button, element, enable, line, saying } from "./elements.js";
 import { compareSlider } from "./compare_slider.js";
-import { canBeDragged } from "./drag_edit.js";
 import { oneEdit, pictureOf } from "./edit_server.js";
 import { dayOf, dollarsOf, secondsOf } from "./edit_words.js";
 import { addEditOf, addPicture, revealGraph, usePrompt } from "./on_canvas.js";
@@ -57,7 +56,6 @@ function build(root, text, edit) {
     await addPicture(edit.id);
     return text("editsPlaced");
   });
-  if (edit.picture) canBeDragged(place, () => edit.id);
   const again = action(text("editsAgain"), edit.picture, gone, async () => {
     addEditOf(await addPicture(edit.id));
     return text("editsAgainDone");

@@ -20,7 +20,7 @@ export async function prepare() {
 
 export function editsPanel(root, text) {
   const spent = line();
-  const bar = element("div", { style: { height: "100%", background: "var(--p-primary-color, #2563eb)", width: "0" } });
+  const bar = element("div", { style: { height: "100%", width: "0" } });
   const track = element("div", { style: { height: "4px", borderRadius: "2px", overflow: "hidden" } }, bar);
   track.style.background = "var(--comfy-input-bg)";
   const jobs = jobList(text, () => look());
@@ -40,9 +40,11 @@ export function editsPanel(root, text) {
   let ended = false;
 
   function open(id) {
+    const top = grid.root.scrollTop;
     const detail = editDetail(text, id, () => {
       detail.replaceWith(list);
-      grid.root.querySelector(`[data-edit="${id}"]`)?.focus();
+      grid.root.scrollTop = top;
+      grid.root.querySelector(`[data-edit="${id}"]`)?.focus({ preventScroll: true });
     });
     list.replaceWith(detail);
   }
@@ -53,7 +55,7 @@ export function editsPanel(root, text) {
     track.hidden = now.limit === null;
     const share = now.limit === null ? 0 : Number(now.limit) > 0 ? Number(now.spent) / Number(now.limit) : 1;
     bar.style.width = `${Math.min(100, share * 100)}%`;
-    if (share >= 1) bar.style.background = "var(--error-text)";
+    bar.style.background = share < 1 ? "var(--p-primary-color, #2563eb)" : "var(--error-text)";
   }
 
   function showIds(ids) {
@@ -114,7 +116,7 @@ export function editsPanel(root, text) {
 
 function tile(text, open) {
   const style = {
-    padding: "0",
+    boxSizing: "border-box",
     border: "1px solid var(--border-color)",
     borderRadius: "0.35rem",
     overflow: "hidden",
@@ -136,7 +138,15 @@ function tile(text, open) {
     color: "#fff",
     background: "rgb(0 0 0 / 60%)",
   });
-  const made = element("button", { type: "button", style, onclick: () => open(made.dataset.edit) }, picture, here);
+  // no button: Firefox lets none be dragged
+  const made = element("div", { style, tabIndex: 0, onclick: () => open(made.dataset.edit) }, picture, here);
+  made.setAttribute("role", "button");
+  made.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    event.stopPropagation();
+    open(made.dataset.edit);
+  });
   // what it is is asked for when it is pointed at
   made.addEventListener("pointerenter", () => {
     const id = made.dataset.edit;

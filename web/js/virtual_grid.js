@@ -39,7 +39,7 @@ export function virtualGrid({ make, fill, load }) {
   const space = element("div", { style: { position: "relative" } });
   const root = element("div", { style: STYLE }, space);
   root.tabIndex = -1;
-  root.setAttribute("role", "list");
+  root.setAttribute("role", "group");
   const shown = new Map();
   const spare = [];
   let ids = [];
@@ -108,6 +108,8 @@ export function virtualGrid({ make, fill, load }) {
   }
 
   function measure() {
+    // while it is not in sight it stays as it is, for when one comes back to it
+    if (!root.clientWidth) return;
     width = space.clientWidth;
     height = root.clientHeight;
     layout = layoutOf(width, ids.length);
