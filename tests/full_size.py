@@ -12,6 +12,7 @@ import torch
 from kontext_bridge.kontext.checkpoint.layers import HEAD, KONTEXT, Layer, Naming, Role, Size, layers, norms
 from kontext_bridge.kontext.checkpoint.lora import Lora
 from kontext_bridge.kontext.checkpoint.lora_kinds import Patch
+from kontext_bridge.kontext.checkpoint.purpose import Purpose
 from kontext_bridge.kontext.checkpoint.reading import Checkpoint, Weights
 from kontext_bridge.kontext.fp8.formats import E4M3
 
@@ -36,6 +37,7 @@ def checkpoint(dtype: torch.dtype = E4M3, *, by_row: bool = False, size: Size = 
         linears={layer.bfl: weights(layer) for layer in layers(size)},
         norms={norm.bfl: torch.empty(HEAD, dtype=torch.bfloat16) for norm in norms(size)},
         layout="float8_e4m3fn with a scale per layer",
+        purpose=Purpose(),
         files=(),
         _prefix="",
     )

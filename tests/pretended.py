@@ -222,7 +222,7 @@ def _nothing_known(gpu: Gpu) -> Iterator[None]:
     """Within the block what the pack knows of devices is what it finds out of this one."""
     # Numbers tell whether a device keeps FP8 and writes it, and a stopwatch what is faster; here there is neither.
     holds = {torch.device("cpu"): True, **({gpu.device: True} if gpu.card.holds_fp8 else {})}
-    seconds = mock.patch.object(devices, "_seconds", lambda _, product: 0.5 if product is gpu.card.faster else 1.0)
+    seconds = mock.patch.object(devices, "_seconds", lambda _, product, __: 0.5 if product is gpu.card.faster else 1.0)
     known = mock.patch.dict(devices._KNOWN, clear=True), mock.patch.dict(devices._HOLDS, holds, clear=True)
     writes = mock.patch.dict(quantising._WRITES, {gpu.device: True}, clear=True)
     joins = mock.patch.dict(quantising._JOINS, {gpu.device: gpu.card.triton}, clear=True)

@@ -278,7 +278,7 @@ class ComfyLinear(nn.Module, comfy.ops.CastWeightBiasOp):  # type: ignore[misc]
         can = scale is not None and plan.compute is not Compute.STORAGE and fits_fp8(weight)
         found = fp8_on(x.device) if can else None
         if scale is not None and found is not None and (found.product is not None or demanded):
-            inputs = (x, weight, scale, bias, found.required())
+            inputs = (x, weight, scale, bias, found.required(plan.centred))
             return multiply(*inputs, centred=plan.centred, demanded=demanded, number=plan.number)
         if scale is None:
             return self._each_by_itself(x, lambda pictures: functional.linear(pictures, weight.to(x.dtype), bias))

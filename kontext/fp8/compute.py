@@ -131,9 +131,9 @@ class Linear(nn.Module):
         if self.scale is None or self.compute in (Compute.STORAGE, Compute.REFERENCE) or not fits_fp8(self.weight):
             return None
         if self.compute is Compute.FP8:
-            return ability(x.device).required()
+            return ability(x.device).required(self.centred)
         # On a CPU FP8 products are several times slower than widening the weight.
-        return ability(x.device).product if x.is_cuda else None
+        return ability(x.device).of(self.centred) if x.is_cuda else None
 
     def multiplies_fp8(self, x: torch.Tensor) -> bool:
         """Whether this layer multiplies x in FP8."""

@@ -3,7 +3,7 @@
 torch offers two. Row-wise takes a scale for each row of both factors; builds for Windows and ROCm leave it out
 (aten/src/ATen/native/cuda/RowwiseScaledMM.cu is compiled under `!defined(USE_ROCM) && !defined(_WIN32)`). Tensor-wise
 takes one scale for each factor and is there wherever FP8 arithmetic is. Which is faster depends on the versions of
-CUDA and torch, so a GPU that has both is timed once.
+CUDA and torch, and for layers behind a layer norm it may be the other one: so a GPU that has both is timed once.
 """
 
 from __future__ import annotations
@@ -27,22 +27,34 @@ logger = logging.getLogger(__name__)
 _STRAYED = 0.1
 # Products that are nearly alike would be told apart by chance, and each rounds otherwise: then a seed would give
 # another picture after every start.
-_CLEARLY_FASTER = 0.85
+_CLEARLY_FASTER = 0.93
+# Layers to time products on, rows and columns of the weight: with fewer, what is timed is how fast a computer launches
+# kernels. Behind a layer norm there is one of a single block, and elsewhere the other.
+_AT_ONCE, _ROWS, _LAYERS = 4, 4096, {True: (21504, 3072), False: (3072, 15360)}
 SINCE_ADA = "NVIDIA GPUs have it from the RTX 40 series on"
 
 
 @dataclass(frozen=True)
 class Ability:
-    """The FP8 product to take on a device, None without any, and why, as the end of a sentence."""
+    """The FP8 product to take on a device, None without any, and why, as the end of a sentence.
+
+    behind_norm: another one for inputs that come from a layer norm, where it is the faster for those.
+    """
 
     product: Product | None
     why: str
+    behind_norm: Product | None = None
 
-    def required(self) -> Product:
-        """The product. Raises UnsupportedDevice where there is none."""
-        if self.product is None:
+    def of(self, centred: bool) -> Product | None:
+        """The product for a layer; centred: whether its input comes from a layer norm."""
+        return (self.behind_norm if centred else None) or self.product
+
+    def required(self, centred: bool = False) -> Product:
+        """The same. Raises UnsupportedDevice where there is none."""
+        product = self.of(centred)
+        if product is None:
             raise UnsupportedDevice(f"FP8 arithmetic was asked for, and {self.why}. Set compute to auto or bf16.")
-        return self.product
+        return product
 
 
 # A dictionary and no cached function: a compiler can look into it without leaving its graph.
@@ -168,7 +180,7 @@ def _find(device: torch.device) -> Ability:
         # https://github.com/pytorch/pytorch/issues/177651
         return Ability(Product.TENSOR, "tensor-wise, for row-wise ones before torch 2.12 disregard the stream here")
     try:
-        return _faster(_timed(device, Product.ROWS), _timed(device, Product.TENSOR))
+        return _faster(*((_timed(device, Product.ROWS, c), _timed(device, Product.TENSOR, c)) for c in (False, True)))
     # Timing is no need: whatever else is on the GPU, the model can be loaded.
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -177,10 +189,10 @@ def _find(device: torch.device) -> Ability:
         return Ability(Product.ROWS, "row-wise, untimed, since memory was full")
 
 
-def _timed(device: torch.device, product: Product) -> float:
+def _timed(device: torch.device, product: Product, centred: bool) -> float:
     """Its seconds; without end where it fails at a layer's size."""
     try:
-        return _seconds(device, product)
+        return _seconds(device, product, centred)
     except REFUSALS as error:
         if is_about_the_machine(error):
             raise
@@ -188,14 +200,24 @@ def _timed(device: torch.device, product: Product) -> float:
         return math.inf
 
 
-def _faster(by_row: float, by_tensor: float) -> Ability:
-    if math.inf in (by_row, by_tensor):
-        product, other = (Product.TENSOR, Product.ROWS) if by_row > by_tensor else (Product.ROWS, Product.TENSOR)
-        return Ability(product, f"{product.value}, for {other.value} fails at the size of a layer")
-    times = f"a layer takes {by_row * 1e3:.2f} ms row-wise and {by_tensor * 1e3:.2f} ms tensor-wise"
-    if by_tensor < _CLEARLY_FASTER * by_row:
-        return Ability(Product.TENSOR, f"tensor-wise, the faster: {times}")
-    return Ability(Product.ROWS, f"row-wise: {times}")
+def _faster(elsewhere: tuple[float, float], behind_norm: tuple[float, float]) -> Ability:
+    """What to take by the seconds of both products, row-wise and tensor-wise, for layers of either kind."""
+    for product, other, seconds in (
+        (Product.ROWS, Product.TENSOR, (elsewhere[1], behind_norm[1])),
+        (Product.TENSOR, Product.ROWS, (elsewhere[0], behind_norm[0])),
+    ):
+        if math.inf in seconds:
+            return Ability(product, f"{product.value}, for {other.value} fails at the size of a layer")
+    (by_row, by_tensor), (norm_by_row, norm_by_tensor) = elsewhere, behind_norm
+    product, normed = (
+        Product.TENSOR if tensor < _CLEARLY_FASTER * row else Product.ROWS for row, tensor in (elsewhere, behind_norm)
+    )
+    taken = product.value if product is normed else f"{product.value}, and {normed.value} behind layer norms"
+    times = (
+        f"a layer takes {by_row * 1e3:.2f} ms row-wise and {by_tensor * 1e3:.2f} ms tensor-wise, behind a norm "
+        f"{norm_by_row * 1e3:.2f} and {norm_by_tensor * 1e3:.2f} ms"
+    )
+    return Ability(product, f"{taken}: {times}", None if product is normed else normed)
 
 
 def _refusal(device: torch.device, product: Product) -> str | None:
@@ -217,20 +239,22 @@ def _refusal(device: torch.device, product: Product) -> str | None:
     return None
 
 
-def _seconds(device: torch.device, product: Product) -> float:
-    """How long one of FLUX's layers takes behind a layer norm and one elsewhere, the quantisation included."""
-    x = _waves(4096, 3072, device).to(torch.bfloat16).view(1, 4096, 3072)
-    weight, scale = (_waves(3072, 3072, device) * 16).to(E4M3), torch.full((), 0.02, device=device)
-    bias = _waves(1, 3072, device)[0].to(torch.bfloat16)
+def _seconds(device: torch.device, product: Product, centred: bool) -> float:
+    """How long a layer of FLUX's takes, the quantisation of its input included."""
+    n, k = _LAYERS[centred]
+    x = _waves(_ROWS, k, device).to(torch.bfloat16).view(1, _ROWS, k)
+    weight, scale = (_waves(n, k, device) * 16).to(E4M3), torch.full((), 0.02, device=device)
+    bias = _waves(1, n, device)[0].to(torch.bfloat16)
     taken = []
     # The first runs choose and load kernels.
-    for _ in range(8):
+    for _ in range(6):
         torch.cuda.synchronize(device)
         start = time.perf_counter()
-        for centred in False, True:
+        # One after the other, so that a GPU need not wait for the computer.
+        for _ in range(_AT_ONCE):
             scaled_mm(x, quantise_input(x, product, centred=centred), weight, scale, bias, product)
         torch.cuda.synchronize(device)
-        taken.append((time.perf_counter() - start) / 2)
+        taken.append((time.perf_counter() - start) / _AT_ONCE)
     return min(taken)
 
 

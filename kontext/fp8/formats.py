@@ -7,7 +7,7 @@ from enum import Enum
 
 import torch
 
-from .quantising import quantised
+from .quantising import MAX_E4M3, quantised
 
 E4M3 = torch.float8_e4m3fn
 E5M2 = torch.float8_e5m2
@@ -51,16 +51,14 @@ def quantise_rows(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 @dataclass(frozen=True)
 class Rows:
-    """A layer's input in FP8: row i is `quantised[i] * scale[i]`, plus the sum of `mean * mean_scale` where given.
+    """A layer's input in FP8: row i is `quantised[i] * scale[i]`, plus `common[0]` where given.
 
-    quantised: [M, K]. scale: [M, 1], or [] where one serves all rows. mean: [16, K], of which all but the first two
-    rows are zero. mean_scale: [16, 1].
+    quantised: [M, K]. scale: [M, 1], or [] where one serves all rows. common: [16, K], all rows alike.
     """
 
     quantised: torch.Tensor
     scale: torch.Tensor
-    mean: torch.Tensor | None = None
-    mean_scale: torch.Tensor | None = None
+    common: torch.Tensor | None = None
 
 
 def quantise_input(x: torch.Tensor, product: Product, *, centred: bool) -> tuple[Rows, ...]:
@@ -74,26 +72,21 @@ def quantise_input(x: torch.Tensor, product: Product, *, centred: bool) -> tuple
 
 
 def _centred(rows: torch.Tensor, product: Product) -> Rows:
-    """The rows [M, K] of one picture, of which the mean is taken out first and kept to twice the digits.
+    """The rows [M, K] of one picture, of which the mean, as FP8 has it, is taken out first.
 
     FP8 rounds a number by up to a sixteenth of itself. What follows a layer norm and its shift is in part the same in
     all rows, and that part can be multiplied apart, once. It is only for such rows, which are all of one size: small
     ones among large would be rounded by the size of the mean. One scale serves them all where a product takes no more.
     """
     # Whatever is taken out is put back exactly, so it need not be quite the mean: reading all rows for it would be a
-    # pass more over them. A compiler would make a graph for few rows and one for many.
+    # pass more over them, and a scale of its own for it several kernels. So large numbers end where FP8 does, and
+    # below 0.002 none are taken out. A compiler would make a graph for few rows and one for many.
     some = rows[::_EVERY] if len(rows) >= _MANY and not torch.compiler.is_compiling() else rows
-    mean = some.mean(dim=0, keepdim=True, dtype=torch.float32).to(rows.dtype)
-    first, first_scale = quantise_rows(mean.float())
-    second, second_scale = quantise_rows(mean.float() - first.float() * first_scale)
-    # Kernels like 16 rows at least; and not every torch stacks FP8, but bytes it does.
-    none = torch.zeros(14, rows.shape[1], dtype=torch.uint8, device=rows.device)
-    both = torch.cat([first.view(torch.uint8), second.view(torch.uint8), none]).view(E4M3)
-    scales = torch.cat([first_scale, second_scale, first_scale.new_ones(14, 1)])
-    if product is Product.ROWS:
-        return Rows(*quantised(rows, mean), both, scales)
-    rest, scale = quantised(rows, mean, together=True)
-    return Rows(rest, scale.view(()), both, scales)
+    mean = some.mean(dim=0, keepdim=True, dtype=torch.float32).clamp_(-MAX_E4M3, MAX_E4M3)
+    # Kernels like 16 rows at least.
+    common = torch.empty(16, rows.shape[1], dtype=E4M3, device=rows.device).copy_(mean)
+    quantised_rows, scale = quantised(rows, common[:1].to(rows.dtype), together=product is Product.TENSOR)
+    return Rows(quantised_rows, scale.view(()) if product is Product.TENSOR else scale, common)
 
 
 def widen_apart(weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, int]:

@@ -49,10 +49,10 @@ def scaled_mm(
 def _row_wise(rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     # CUDA takes no scalar beside a row scale and no strided expansion of one: it must be written out.
     weight_scale = scale.expand(weight.shape[0]).contiguous()[None, :]
-    if rows.mean is not None and rows.mean_scale is not None:
-        # The mean's share is the same for all rows, and a bias costs nothing.
-        shared = _product(rows.mean, weight, rows.mean_scale, weight_scale).float().sum(dim=0)
-        bias = shared if bias is None else shared + bias
+    if rows.common is not None:
+        # What all rows share makes the same of the layer for each, and a bias costs nothing.
+        ones = weight_scale.new_ones(len(rows.common), 1)
+        bias = _product(rows.common, weight, ones, weight_scale, bias)[0]
     return _product(rows.quantised, weight, rows.scale, weight_scale, bias)
 
 
@@ -60,12 +60,12 @@ def _tensor_wise(
     rows: Rows, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """With one scale for each factor; those of single rows, of the input or the weight, go onto the output."""
-    one = scale.new_ones(())
+    needs_one = scale.ndim or rows.scale.ndim or rows.common is not None
+    one = scale.new_ones(()) if needs_one else scale
     fixed = one if scale.ndim else scale
-    if rows.mean is not None and rows.mean_scale is not None:
-        shared = (_product(rows.mean, weight, one, fixed, dtype=dtype).float() * rows.mean_scale).sum(dim=0)
-        shared = shared * scale if scale.ndim else shared
-        bias = shared if bias is None else shared + bias
+    if rows.common is not None:
+        # By itself, with what this function does for rows of one scale.
+        bias = _tensor_wise(Rows(rows.common, one), weight, scale, bias, dtype)[0]
     # No kernel adds a bias to float32.
     if not (scale.ndim or rows.scale.ndim or dtype == torch.float32):
         return _product(rows.quantised, weight, rows.scale, fixed, bias)

@@ -250,14 +250,50 @@ def test_a_product_that_fails_on_one_device_is_still_taken_on_another(monkeypatc
 
 
 def test_a_clearly_faster_product_is_taken_and_a_nearly_alike_one_is_not():
-    assert devices._faster(1.0e-3, 0.5e-3).product is Product.TENSOR
-    assert devices._faster(1.0e-3, 0.95e-3).product is Product.ROWS
-    assert "1.00 ms" in devices._faster(1.0e-3, 0.5e-3).why
+    faster, alike = (1.0e-3, 0.5e-3), (1.0e-3, 0.95e-3)
+    assert devices._faster(faster, faster).product is Product.TENSOR
+    assert devices._faster(alike, alike).product is Product.ROWS
+    assert "1.00 ms" in devices._faster(faster, faster).why
+
+
+def test_each_kind_of_layer_takes_the_product_that_is_the_faster_for_it(monkeypatch):
+    # As an H100 has it: behind a layer norm tensor-wise is the faster, and elsewhere the slower.
+    seconds = {False: (0.5e-3, 0.7e-3), True: (0.7e-3, 0.6e-3)}
+    monkeypatch.setattr(devices, "_seconds", lambda _, product, c: seconds[c][product is Product.TENSOR])
+    found = timed(monkeypatch)
+    assert found.of(centred=False) is Product.ROWS and found.of(centred=True) is Product.TENSOR
+    assert found.required(centred=True) is Product.TENSOR
+    assert found.why.startswith("row-wise, and tensor-wise behind layer norms: a layer takes 0.50 ms row-wise")
+
+    devices._KNOWN[CPU] = found
+    taken = []
+    real = devices.scaled_mm
+    monkeypatch.setattr(devices, "scaled_mm", lambda *given: taken.append(given[-1]) or real(*given))
+    for centred in False, True:
+        linear = Linear(*make(), Compute.FP8, centred=centred)
+        x = even() + 20 * centred
+        assert relative(linear(x), functional.linear(x, dequantise(*make()[:2], x.dtype), make()[2])) < 4e-2
+        assert torch.equal(project(x, linear)[0], linear(x))
+    assert taken == [Product.ROWS] * 3 + [Product.TENSOR] * 3
+
+
+def test_a_product_that_fails_for_one_kind_of_layer_is_taken_for_neither():
+    good, fails_by_row, fails_by_tensor = (1.0, 2.0), (float("inf"), 1.0), (1.0, float("inf"))
+    for elsewhere, behind_norm in (good, fails_by_row), (fails_by_row, good):
+        found = devices._faster(elsewhere, behind_norm)
+        assert {found.of(centred=False), found.of(centred=True)} == {Product.TENSOR}
+    found = devices._faster((2.0, 1.0), fails_by_tensor)
+    assert {found.of(centred=False), found.of(centred=True)} == {Product.ROWS}
+
+
+def test_products_are_timed_on_layers_that_take_a_gpu_longer_than_their_launch():
+    for n, k in devices._LAYERS.values():
+        assert 2 * devices._ROWS * n * k > 3e11
 
 
 def pretend(monkeypatch, capability, version="2.13.0", refused=(), seconds=(1.0, 0.5)):
     """A CUDA device of this kind; gives what is chosen on it."""
-    monkeypatch.setattr(devices, "_seconds", lambda _, product: seconds[product is Product.TENSOR])
+    monkeypatch.setattr(devices, "_seconds", lambda _, product, __: seconds[product is Product.TENSOR])
     return timed(monkeypatch, capability, version, refused)
 
 
@@ -301,7 +337,7 @@ def test_where_both_work_the_clock_decides_unless_row_wise_is_known_to_be_wrong(
     "error", [torch.OutOfMemoryError("full"), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), ValueError("too many rows")]
 )
 def test_products_that_cannot_be_timed_end_no_load(monkeypatch, error):
-    def untimed(_, product):
+    def untimed(*_):
         raise error
 
     monkeypatch.setattr(devices, "_seconds", untimed)
@@ -311,7 +347,7 @@ def test_products_that_cannot_be_timed_end_no_load(monkeypatch, error):
 
 @pytest.mark.parametrize(("failing", "taken"), [(Product.ROWS, Product.TENSOR), (Product.TENSOR, Product.ROWS)])
 def test_a_product_that_fails_only_at_the_size_of_a_layer_is_not_taken(monkeypatch, failing, taken):
-    def seconds(_, product):
+    def seconds(_, product, __):
         if product is failing:
             raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
         return 1.0
