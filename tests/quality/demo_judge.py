@@ -264,7 +264,7 @@ def exam(
 
 
 def main() -> None:
-    from mutations import BOUNDS, KINDS, LORA_MUTATIONS, MUTATIONS, STEPS, UNCHANGED
+    from mutations import BOUNDS, KINDS, LIGHT, LIGHT_MUTATIONS, LORA_MUTATIONS, MUTATIONS, STEPS, UNCHANGED
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="128x128")
@@ -277,7 +277,10 @@ def main() -> None:
     width, height = (int(side) for side in given.size.split("x"))
     kinds = [EditKind(name) for name in given.kinds] or KINDS
     demo, size = files(), (width, height)
-    runs = [(exam(size, given.each, kinds, given.seed), MUTATIONS, None)]
+    runs = [
+        (exam(size, given.each, kinds, given.seed), MUTATIONS, None),
+        (exam(size, 3 * given.each, LIGHT, given.seed), LIGHT_MUTATIONS, None),
+    ]
     if (demo.transformer.parent / LORA).is_file():
         runs.append((lantern_cases(size, len(kinds), given.seed), LORA_MUTATIONS, demo.transformer.parent / LORA))
     for asked, mutations, with_lora in runs:

@@ -11,7 +11,7 @@ import torch
 from demo_judge import LORA, Bounds, Editor, Judge, Seen, exam, files, lantern_cases
 from kontext_bridge.kontext.demo.shipped import DemoFiles
 from kontext_bridge.training.evaluate import Case
-from mutations import BOUNDS, KINDS, LORA_MUTATIONS, MUTATIONS, STEPS, UNCHANGED
+from mutations import BOUNDS, KINDS, LIGHT, LIGHT_MUTATIONS, LORA_MUTATIONS, MUTATIONS, STEPS, UNCHANGED
 
 SIZE = (128, 128)
 TABLE = "what mistakes of the sampler make of held-out instructions"
@@ -68,6 +68,18 @@ def test_a_mistake_of_the_sampler_that_no_picture_shows_is_noticed(
     name: str, demo: DemoFiles, asked: list[Case], judge: Judge, sound: None, tables: dict[str, list[str]]
 ) -> None:
     with MUTATIONS[name]():
+        made = Editor(demo).edited(asked, STEPS)
+    assert told(tables, name, judge(made))
+
+
+@pytest.mark.parametrize("name", LIGHT_MUTATIONS)
+def test_a_mistake_that_only_the_light_of_a_picture_shows_is_noticed(
+    name: str, demo: DemoFiles, tables: dict[str, list[str]]
+) -> None:
+    asked = exam(SIZE, 3, LIGHT)
+    judge = Judge(demo, asked)
+    assert not told(tables, f"{UNCHANGED}, light", judge(Editor(demo).edited(asked, STEPS)))
+    with LIGHT_MUTATIONS[name]():
         made = Editor(demo).edited(asked, STEPS)
     assert told(tables, name, judge(made))
 
