@@ -20,7 +20,7 @@ SHOWN = "document.body.innerText"
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
+def fresh_server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
     """A server whose folders nobody has put anything into."""
     comfyui()
     chromium()
@@ -30,11 +30,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> 
 
 
 @pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
-def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
+def fresh_tab(request: pytest.FixtureRequest, fresh_server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
     own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
-    assert server.post("/api/settings", own)[0] == 200
+    assert fresh_server.post("/api/settings", own)[0] == 200
     with a_tab(tmp_path_factory.mktemp("profile")) as opened:
-        start(opened, server)
+        start(opened, fresh_server)
         yield opened
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from browser import Tab
-from comfy_server import ComfyServer, comfy_service  # noqa: F401
-from front_end import SHOWN, model_files, open_template, server, start, tab  # noqa: F401
+from comfy_server import ComfyServer
+from front_end import SHOWN, model_files, open_template, start
 from pack import LOCAL, NAMES
 
 pytestmark = pytest.mark.comfyui
@@ -22,9 +22,9 @@ WRONG = re.compile(r"missing|errors? found|^error$", re.IGNORECASE | re.MULTILIN
 
 
 @pytest.fixture(scope="module")
-def with_models(server: ComfyServer) -> Iterator[None]:  # noqa: F811
+def with_models(fresh_server: ComfyServer) -> Iterator[None]:
     """The models of the local templates are there by name; nothing is run with them."""
-    files = model_files(server.base)
+    files = model_files(fresh_server.base)
     for path in files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
@@ -37,33 +37,33 @@ def with_models(server: ComfyServer) -> Iterator[None]:  # noqa: F811
 def test_a_template_that_opens_with_an_error_is_noticed(
     name: str,
     with_models: None,
-    tab: Tab,
-    server: ComfyServer,
+    fresh_tab: Tab,
+    fresh_server: ComfyServer,
     request: pytest.FixtureRequest,
 ) -> None:
-    open_template(tab, name)
+    open_template(fresh_tab, name)
     time.sleep(LOOKED_THROUGH_S)
     if PICTURES:
-        tab.picture(Path(PICTURES) / f"{request.node.callspec.id}.png")
-    assert WRONG.findall(tab.value(SHOWN)) == []
-    assert tab.value("window.app.graph.nodes.filter((node) => node.has_errors).map((node) => node.type)") == []
+        fresh_tab.picture(Path(PICTURES) / f"{request.node.callspec.id}.png")
+    assert WRONG.findall(fresh_tab.value(SHOWN)) == []
+    assert fresh_tab.value("window.app.graph.nodes.filter((node) => node.has_errors).map((node) => node.type)") == []
 
 
-def test_what_shows_an_error_is_known_by_the_test_above(tab: Tab, server: ComfyServer) -> None:  # noqa: F811
-    missing = [path for path in model_files(server.base) if "loras" not in path.parts]
+def test_what_shows_an_error_is_known_by_the_test_above(fresh_tab: Tab, fresh_server: ComfyServer) -> None:
+    missing = [path for path in model_files(fresh_server.base) if "loras" not in path.parts]
     for path in missing:
         path.rename(path.with_suffix(".away"))
     try:
-        start(tab, server)
-        open_template(tab, "local_edit")
-        tab.wait(f"{SHOWN}.includes('4 errors found')")
-        assert WRONG.findall(tab.value(SHOWN))
+        start(fresh_tab, fresh_server)
+        open_template(fresh_tab, "local_edit")
+        fresh_tab.wait(f"{SHOWN}.includes('4 errors found')")
+        assert WRONG.findall(fresh_tab.value(SHOWN))
         details = "[...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'View details')"
-        tab.value(f"{details}.click()")
-        tab.wait(f"{SHOWN}.includes('Download all')")
+        fresh_tab.value(f"{details}.click()")
+        fresh_tab.wait(f"{SHOWN}.includes('Download all')")
         if PICTURES:
-            tab.picture(Path(PICTURES) / "download.png")
-        assert [path.name for path in missing if path.name not in tab.value(SHOWN)] == []
+            fresh_tab.picture(Path(PICTURES) / "download.png")
+        assert [path.name for path in missing if path.name not in fresh_tab.value(SHOWN)] == []
     finally:
         for path in missing:
             path.with_suffix(".away").rename(path)
