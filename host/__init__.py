@@ -4,6 +4,7 @@ comfyui.py   the run, the element of a list, the user folder, the routes; progre
 voice.py     the line of text that a node says of itself
 turns.py     whose turn it is, where a node runs once for each element of a list
 aside.py     blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
+input_pictures.py  the pictures that the templates open with, brought where LoadImage looks
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from .comfyui import (
     several_users,
     user_folder,
 )
+from .input_pictures import bring_pictures
 from .voice import Voice
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "Voice",
     "bar",
     "blocked",
+    "bring_pictures",
     "check",
     "element",
     "executing_node",

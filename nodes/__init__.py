@@ -11,8 +11,11 @@ pictures/     the nodes that change or convert pictures
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from comfy_api.latest import ComfyExtension, io
 
+from .. import host
 from .local.demo_model import KontextLoadDemo
 from .local.model import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
 from .pictures.conversions import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
@@ -45,6 +48,12 @@ NODES: list[type[io.ComfyNode]] = [
 ]
 
 
+TEMPLATES = Path(__file__).resolve().parents[1] / "example_workflows"
+
+
 class KontextBridge(ComfyExtension):
+    async def on_load(self) -> None:
+        host.bring_pictures(TEMPLATES)
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

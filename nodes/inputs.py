@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 CATEGORY = "Kontext Bridge"
 
 
+def edit_aliases(own: str) -> list[str]:
+    """What an artist may search for who wants a picture edited; `own` is the node's own word."""
+    return ["kontext", "edit image", "image edit", "inpaint", "flux kontext", "instruct edit", "image to image", own]
+
+
 def choice(members: type[Enum]) -> list[str]:
     return [str(member.value) for member in members]
 

@@ -199,7 +199,7 @@ class KontextEditLocal(io.ComfyNode):
             description="Edits pictures with FLUX.1 Kontext [dev] on this machine: every picture of a batch by itself, "
             "given back at its own size unless aspect_ratio asks for another shape. Has the main widgets of Kontext "
             "Edit (Oxen), in the same order.",
-            search_aliases=["flux kontext", "edit image", "instruct edit", "image to image", "local edit"],
+            search_aliases=inputs.edit_aliases("local edit"),
             inputs=[
                 io.Model.Input("model", tooltip="From Load Kontext (FP8)."),
                 io.Clip.Input("clip", tooltip="FLUX's text encoders: DualCLIPLoader with clip_l and t5xxl, type flux."),

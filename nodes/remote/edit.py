@@ -27,7 +27,7 @@ class KontextEdit(io.ComfyNode):
             category=inputs.CATEGORY,
             description="Edits pictures with FLUX.1 Kontext [dev] at Oxen.ai: every picture of a batch, side by side. "
             "What was paid for once is not paid again.",
-            search_aliases=["flux kontext", "edit image", "oxen", "instruct edit", "image to image"],
+            search_aliases=inputs.edit_aliases("oxen"),
             inputs=[
                 *inputs.remote_inputs(DEFAULT),
                 inputs.wait_input(blocking=True),

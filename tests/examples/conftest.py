@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from comfy_server import comfy_service  # noqa: F401
+from front_end import fresh_server, fresh_tab  # noqa: F401
 from kontext_bridge.standin import StandIn, Timing
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
+from comfy_server import comfyui
 from editor import COMMENTS, to_api
 from kontext_bridge.headless.folders import RunFolders, in_folders
 from kontext_bridge.headless.graph import parse_workflow
@@ -15,6 +19,14 @@ from pack import INFO, LOCAL, NAMES, TABLE, TWINS, WORKFLOWS, read
 from PIL import Image
 
 TITLE_HEIGHT = 30
+# The folders of models/ that the files of a loader's first widgets lie in. A LoRA is the artist's own.
+LOADERS = {
+    "KontextLoadFP8": ("diffusion_models",),
+    "UNETLoader": ("diffusion_models",),
+    "DualCLIPLoader": ("text_encoders", "text_encoders"),
+    "CLIPLoader": ("text_encoders",),
+    "VAELoader": ("vae",),
+}
 
 
 @pytest.fixture(params=NAMES + LOCAL)
@@ -81,6 +93,28 @@ def test_a_node_of_the_pack_under_a_title_in_another_language_or_size_zero_is_no
 def test_an_input_that_shows_its_place_in_a_list_in_place_of_its_name_is_noticed(document: Any) -> None:
     grown = [one for node in document["nodes"] for one in node["inputs"] if "." in one["name"]]
     assert [one["name"] for one in grown if one.get("label") != one["name"].split(".")[-1]] == []
+
+
+def test_a_loader_whose_files_the_front_end_cannot_offer_to_download_is_noticed(document: Any) -> None:
+    for node in document["nodes"]:
+        folders = LOADERS.get(node["type"], ())
+        models = node["properties"].get("models", [])
+        assert [(one["name"], one["directory"]) for one in models] == list(
+            zip(node.get("widgets_values") or (), folders, strict=False)
+        )
+        assert all(one["url"].startswith("https://huggingface.co/") for one in models)
+        assert all(one["url"].endswith(f"/{one['name']}") for one in models)
+
+
+def test_an_address_of_a_model_that_comfyuis_own_template_does_not_have_is_noticed(document: Any) -> None:
+    _, python = comfyui()
+    place = "import comfyui_workflow_templates_json as own; print(own.__path__[0])"
+    found = subprocess.run([python, "-c", place], capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip("needs the package comfyui-workflow-templates-json in ComfyUI's Python")
+    own = (Path(found.stdout.strip()) / "templates" / "flux_kontext_dev_basic.json").read_text(encoding="utf-8")
+    addresses = {one["url"] for node in document["nodes"] for one in node["properties"].get("models", [])}
+    assert {address for address in addresses if json.dumps(address) not in own} == set()
 
 
 def test_pictures_too_heavy_for_a_pack_are_noticed() -> None:

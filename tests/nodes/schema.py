@@ -13,6 +13,8 @@ from typing import Any
 
 # what a widget stores or refuses; tooltips, placeholders and the like may change freely
 _KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "multiline", "forceInput")
+# written down so that a change is seen, and breaks nothing
+_SEEN = ("advanced",)
 Snapshot = dict[str, Any]
 
 
@@ -44,7 +46,7 @@ def of_node(node: Any) -> Snapshot:
 
 
 def _widget(input_name: str, kind: Any, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-    kept = {name: value for name, value in (options or {}).items() if name in _KEPT}
+    kept = {name: value for name, value in (options or {}).items() if name in _KEPT + _SEEN}
     if input_name == "file":
         # whatever this machine's model folders hold
         kept.pop("options", None)
@@ -68,9 +70,17 @@ def broken(before: dict[str, Snapshot], now: dict[str, Snapshot]) -> list[str]:
         found += [
             f"{node}.{one[1]}: was {one} and is {current[one[1]]}."
             for one in old["inputs"]
-            if one[1] in current and current[one[1]] != one
+            if one[1] in current and _held(current[one[1]]) != _held(one)
         ]
     return sorted(found)
+
+
+def _held(one: list[Any]) -> list[Any]:
+    """An input without what may change."""
+    return [
+        {name: value for name, value in part.items() if name not in _SEEN} if isinstance(part, dict) else part
+        for part in one
+    ]
 
 
 if __name__ == "__main__":

@@ -53,6 +53,21 @@ def test_an_input_or_output_that_is_appended_breaks_nothing() -> None:
     assert broken(SAVED, _changed(append)) == []
 
 
+def test_what_is_folded_away_may_change_and_is_written_down() -> None:
+    def fold(now: Any) -> None:
+        now["KontextEdit"]["inputs"][3][3]["advanced"] = True
+
+    assert broken(SAVED, changed := _changed(fold)) == []
+    assert changed != SAVED
+
+
+@pytest.mark.parametrize("node", ["KontextEdit", "KontextEditLocal"])
+def test_six_widgets_of_an_edit_show_and_the_rest_is_folded_away(node: str) -> None:
+    widgets = [one for one in SAVED[node]["inputs"] if one[2] in {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}]
+    shown = [one[1] for one in widgets if not one[3].get("advanced")]
+    assert shown == ["prompt", "aspect_ratio", "steps", "guidance", "seed", "keep"]
+
+
 @pytest.fixture(scope="module")
 def schemas() -> dict[str, Any]:
     async def classes() -> Any:

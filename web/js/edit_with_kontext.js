@@ -1,32 +1,69 @@
-// *Edit with Kontext* on the toolbox of a selected picture node: adds a Kontext Edit, wires it, and waits for a prompt.
+// "Edit with Kontext" on the toolbox of a selected picture: a Kontext Edit and a preview of it, wired, the prompt focused.
 import { app } from "../../../scripts/app.js";
-import { tell } from "./edit_detail.js";
-import { addEditOf } from "./on_canvas.js";
 
 const COMMAND = "KontextBridge.EditWithKontext";
-// By which input a node that only shows a picture has it from another; LoadImage gives its own.
-const SHOWS = { PreviewImage: "images", SaveImage: "images" };
+const PICTURES = new Set(["LoadImage", "PreviewImage", "SaveImage"]);
+const GAP = 60;
+const TITLE = 40;
+const LOOKS = 120;
+const ROOM_TO_WRITE = 60;
+const PREVIEW = [360, 360];
 
-function isPicture(node) {
-  return node?.comfyClass === "LoadImage" || node?.comfyClass in SHOWS;
+const shows = (item) => PICTURES.has(item?.comfyClass);
+
+// The node and slot that a picture comes from: the node's own output, or what leads into it where it has none.
+function source(node) {
+  const own = node.outputs?.findIndex((output) => output.type === "IMAGE") ?? -1;
+  if (own >= 0) return [node, own];
+  const slot = node.inputs?.findIndex((input) => input.name === "images") ?? -1;
+  const link = slot < 0 ? null : node.getInputLink?.(slot);
+  return link ? [node.graph.getNodeById(link.origin_id), link.origin_slot] : [null, -1];
 }
 
-// The node and output that the picture of a node comes from.
-export function giverOf(node) {
-  if (node.comfyClass === "LoadImage") return { node, slot: 0 };
-  const at = node.inputs.findIndex((input) => input.name === SHOWS[node.comfyClass]);
-  const link = node.inputs[at]?.link;
-  const from = link == null ? undefined : node.graph.getLink(link);
-  const giver = from && node.graph.getNodeById(from.origin_id);
-  if (!giver) throw new Error("Nothing is connected to this node, so there is no picture to edit yet.");
-  return { node: giver, slot: from.origin_slot };
+// Right of a node, below what stands there already.
+function put(node, before) {
+  const left = before.pos[0] + before.size[0] + GAP;
+  let top = before.pos[1];
+  const inTheWay = (other) =>
+    other !== node &&
+    other.pos[0] < left + node.size[0] + GAP / 2 &&
+    left < other.pos[0] + other.size[0] + GAP / 2 &&
+    other.pos[1] - TITLE < top + node.size[1] &&
+    top - TITLE < other.pos[1] + other.size[1];
+  for (let other; (other = node.graph.nodes.find(inTheWay)); ) top = other.pos[1] + other.size[1] + TITLE + GAP / 2;
+  node.pos = [left, top];
 }
 
-export function editWithKontext(node) {
-  const giver = giverOf(node);
-  const edit = addEditOf(giver.node, giver.slot);
-  edit.pos = [node.pos[0] + node.size[0] + 60, node.pos[1]];
-  return edit;
+// A text box is there a few frames after its node.
+function focusPrompt(node, looks = LOOKS) {
+  const box = window.LiteGraph.vueNodesMode
+    ? document.querySelector(`[data-node-id="${node.id}"] textarea`)
+    : node.widgets?.find((widget) => widget.name === "prompt")?.element;
+  if (box?.isConnected) box.focus();
+  if (document.activeElement !== box && looks > 0) requestAnimationFrame(() => focusPrompt(node, looks - 1));
+}
+
+function edit(node) {
+  const { graph } = node;
+  const edit = window.LiteGraph.createNode("KontextEdit");
+  const preview = window.LiteGraph.createNode("PreviewImage");
+  app.canvas.emitBeforeChange?.();
+  try {
+    graph.add(edit);
+    edit.setSize([edit.size[0], edit.size[1] + ROOM_TO_WRITE]);
+    put(edit, node);
+    graph.add(preview);
+    preview.setSize(PREVIEW);
+    put(preview, edit);
+    const [from, slot] = source(node);
+    from?.connect(slot, edit, edit.inputs.findIndex((input) => input.name === "image"));
+    edit.connect(0, preview, 0);
+  } finally {
+    app.canvas.emitAfterChange?.();
+  }
+  app.canvas.selectItems([edit]);
+  app.canvas.centerOnNode(edit);
+  focusPrompt(edit);
 }
 
 app.registerExtension({
@@ -37,14 +74,10 @@ app.registerExtension({
       icon: "pi pi-pencil",
       label: "Edit with Kontext",
       function: () => {
-        const node = Object.values(app.canvas.selected_nodes ?? {}).find(isPicture);
-        try {
-          if (node) editWithKontext(node);
-        } catch (error) {
-          tell(error);
-        }
+        const node = Object.values(app.canvas.selected_nodes ?? {}).find(shows);
+        if (node) edit(node);
       },
     },
   ],
-  getSelectionToolboxCommands: (item) => (isPicture(item) ? [COMMAND] : []),
+  getSelectionToolboxCommands: (item) => (shows(item) ? [COMMAND] : []),
 });

@@ -1,0 +1,39 @@
+// The classic renderer folds away, as Nodes 2.0 does, the widgets that few edits need: right-click, Show Advanced.
+import { app } from "../../../scripts/app.js";
+
+const BIG = new Set(["KontextEdit", "KontextSubmit", "KontextCollect", "KontextEditLocal"]);
+
+const foldable = (node) => node.widgets?.filter((widget) => widget.options?.advanced) ?? [];
+
+const linked = (node, widget) => node.inputs?.some((input) => input.widget?.name === widget.name && input.link != null);
+
+// The values of a new node.
+const standard = new WeakMap();
+
+function fold(node) {
+  for (const widget of foldable(node)) {
+    widget.advanced = true;
+    standard.set(widget, widget.value);
+  }
+  // front end 1.49 leaves a gap where the folded ones would be
+  node.getLayoutWidgets = () =>
+    node.widgets?.filter((widget) => !widget.hidden && (node.showAdvanced || !widget.advanced)) ?? [];
+  node.setSize([node.size[0], node.computeSize()[1]]);
+}
+
+// What a workflow has set or linked is seen when it is opened: four variations are not paid for unseen.
+function showUsed(node) {
+  for (const widget of foldable(node)) {
+    if (linked(node, widget) || widget.value !== standard.get(widget)) widget.advanced = false;
+  }
+}
+
+app.registerExtension({
+  name: "KontextBridge.Advanced",
+  nodeCreated(node) {
+    if (BIG.has(node.comfyClass)) fold(node);
+  },
+  loadedGraphNode(node) {
+    if (BIG.has(node.comfyClass)) showUsed(node);
+  },
+});
