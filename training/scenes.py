@@ -188,13 +188,18 @@ def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     return scene
 
 
+# Neither cut by the picture's edge nor one behind the other.
+_EXAMPLE: dict[str, dict[str, float]] = {"trees": {"x": 0.095, "size": 0.22}, "house": {"x": 0.3}}
+
+
 def example(size: tuple[int, int]) -> Scene:
-    """The pack's example picture, as far as these scenes can tell it: cabin, firs, jetty, sailing boat, birds."""
+    """The pack's example picture: cabin, firs, jetty, sailing boat, birds, sun and cloud, on a summer's day."""
     ridges = ((0.24, 0.46, 0.22, 0.36, 0.18, 0.34, 0.46), (0.10, 0.04, 0.16, 0.08, 0.18, 0.06, 0.14))
     scene = Scene(*size, mirrored=False, time=Time.DAY, season=Season.SUMMER, horizon=0.5, shore=0.54, ridges=ridges)
     looks = {"house": (WOOD, "red"), "boat": ("blue", "white")}
     for name in ("cloud", "birds", "sun", "trees", "house", "jetty", "boat"):
-        scene = scene.having(name, painted(name, usual(scene, name), *looks.get(name, ("", ""))))
+        thing = replace(usual(scene, name), **_EXAMPLE.get(name, {}))
+        scene = scene.having(name, painted(name, thing, *looks.get(name, ("", ""))))
     return scene
 
 

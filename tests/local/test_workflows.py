@@ -85,7 +85,7 @@ def test_an_example_that_fails_in_comfyui_is_noticed(name: str, server: ComfySer
 def test_a_masked_edit_that_changes_a_pixel_outside_mask_and_feather_is_noticed(server: ComfyServer) -> None:
     (picture,) = saved(server, done(server, example("masked_edit", seed=1)))
     inside = np.zeros(picture.shape[:2], bool)
-    inside[445 - 16 : 445 + 225 + 16, 735 - 16 : 735 + 240 + 16] = True
+    inside[296 - 16 : 296 + 288 + 16, 664 - 16 : 664 + 312 + 16] = True
     assert np.array_equal(picture[~inside], source()[~inside])
     assert not np.array_equal(picture[inside], source()[inside])
 
