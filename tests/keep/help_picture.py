@@ -40,9 +40,9 @@ def edited(picture: Tensor) -> Tensor:
     """The edit as it comes: the boat red, all of it shifted, 2 % larger, tinted and a little softer."""
     planes = picture.permute(2, 0, 1).clone()
     red = torch.tensor([0.86, 0.16, 0.14])[:, None, None]
-    part = planes[:, *BOAT]
+    part = planes[:, BOAT[0], BOAT[1]]
     hull = (part - torch.tensor([46, 104, 190])[:, None, None] / 255).abs().amax(0) < 0.08
-    planes[:, *BOAT] = torch.where(hull, red, part)
+    planes[:, BOAT[0], BOAT[1]] = torch.where(hull, red, part)
     height, width = planes.shape[1:]
     v, u = torch.meshgrid(torch.arange(SIZE[0]) + 0.5, torch.arange(SIZE[1]) + 0.5, indexing="ij")
     across, down = SIZE[1] / width * 1.02, SIZE[0] / height * 1.02
