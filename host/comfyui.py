@@ -162,6 +162,21 @@ def executing_node() -> str | None:
     return None if context is None else str(context.node_id)
 
 
+def graph() -> dict[str, Any] | None:
+    """The workflow that is being executed, as the page that queued it would save it; None where nobody sent one."""
+    context = _context()
+    queue = getattr(_server(), "prompt_queue", None)
+    if context is None or queue is None:
+        return None
+    running, _ = queue.get_current_queue_volatile()
+    for item in running:  # (number, prompt id, prompt, what came with it, …)
+        if str(item[1]) == str(context.prompt_id):
+            sent = item[3].get("extra_pnginfo") if isinstance(item[3], dict) else None
+            workflow = sent.get("workflow") if isinstance(sent, dict) else None
+            return workflow if isinstance(workflow, dict) else None
+    return None
+
+
 def bar(total: int) -> Callable[[int], None]:
     """Moves the bar of the node that is being run, by telling how many of `total` steps are done; off ComfyUI nothing.
 

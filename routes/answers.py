@@ -24,12 +24,24 @@ _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 def answering(handle: Callable[[web.Request], Awaitable[dict[str, Any]]]) -> Handler:
     """A route's handler out of a function that gives the answer's JSON, or raises what went wrong."""
 
+    async def in_json(request: web.Request) -> web.Response:
+        return _json(200, await handle(request))
+
+    return answering_with(in_json)
+
+
+def answering_with(handle: Handler) -> Handler:
+    """A route's handler out of a function that gives the answer itself, or raises what went wrong."""
+
     async def handler(request: web.Request) -> web.Response:
         try:
-            return _json(200, await handle(request))
+            answer = await handle(request)
+            answer.headers["X-Content-Type-Options"] = "nosniff"
+            return answer
         except Refused as refused:
             answer = _json(refused.status, {"error": str(refused)})
-            answer.force_close()  # what else comes of its body is not read
+            if request.body_exists:
+                answer.force_close()  # what else comes of it is not read
             return answer
         except OxenError as error:
             return _json(400, {"error": error.message})

@@ -42,6 +42,19 @@ def check_reader(request: web.Request) -> None:
         _check_origin(request)
 
 
+def check_viewer(request: web.Request) -> None:
+    """`check_reader` for what was made here, which no page under a stranger's name may see.
+
+    To such a name, over plain http, a browser says nothing of the site that asks; over https it does.
+    """
+    check_reader(request)
+    hosts = request.headers.getall("Host", [])
+    if len(hosts) != 1:
+        raise _another_page()
+    if not _sites(request) and not _is_own(hosts[0].lower()) and not _allowed():
+        raise _public_name()
+
+
 def check_writer(request: web.Request) -> None:
     """Raises Refused unless the request comes from a page of this very server, by the browser's own word."""
     _check_users()
@@ -58,9 +71,9 @@ def _check_users() -> None:
     if host.several_users() and not _allowed():
         raise Refused(
             403,
-            "ComfyUI serves several users (--multi-user), and the key and the limits are the same for all of them. Who "
-            f"runs the machine can allow this page: {variable_of('allow_key_page')}=true before ComfyUI starts, or "
-            f"allow_key_page = true in settings.toml. {_ELSEWHERE}",
+            "ComfyUI serves several users (--multi-user), and the key, the limits and the edits are the same for all "
+            f"of them. Who runs the machine can allow this page: {variable_of('allow_key_page')}=true before ComfyUI "
+            f"starts, or allow_key_page = true in settings.toml. {_ELSEWHERE}",
         )
 
 
@@ -75,13 +88,7 @@ def _check_origin(request: web.Request) -> None:
     if found[2].lower().removesuffix(_DEFAULT_PORTS[scheme]) != here.removesuffix(_DEFAULT_PORTS[scheme]):
         raise _another_page()
     if scheme == "http" and not _is_own(here) and not _allowed():
-        raise Refused(
-            403,
-            "This server is reached under a public name and without https, where no page can be told from another's. "
-            f"Use its IP address, or localhost, or https. Who runs the machine can allow it: "
-            f"{variable_of('allow_key_page')}=true before ComfyUI starts, or allow_key_page = true in settings.toml. "
-            f"{_ELSEWHERE}",
-        )
+        raise _public_name()
 
 
 def _is_own(authority: str) -> bool:
@@ -102,6 +109,16 @@ def _allowed() -> bool:
         return load_settings(host.user_folder()).allow_key_page
     except (OxenError, OSError):
         return False
+
+
+def _public_name() -> Refused:
+    return Refused(
+        403,
+        "This server is reached under a public name and without https, where no page can be told from another's. "
+        f"Use its IP address, or localhost, or https. Who runs the machine can allow it: "
+        f"{variable_of('allow_key_page')}=true before ComfyUI starts, or allow_key_page = true in settings.toml. "
+        f"{_ELSEWHERE}",
+    )
 
 
 def _another_page() -> Refused:

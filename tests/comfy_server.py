@@ -95,19 +95,22 @@ def comfy_server_with(
     environment: Mapping[str, str] | None = None,
     handles: int | None = None,
     arguments: Sequence[str] = (),
+    port: int | None = None,
 ) -> Iterator[ComfyServer]:
     """A server on the CPU with these packs (folder name to folder) in its custom_nodes and nothing else.
 
-    handles: how many files it may have open. arguments: what else its command line says.
+    handles: how many files it may have open. arguments: what else its command line says. port: of one that was
+    stopped, so that a page goes on with this one.
     """
     tree, python = comfyui()
     for folder in ("custom_nodes", "input", "models"):
         (base / folder).mkdir(parents=True)
     for name, folder in packs.items():
         (base / "custom_nodes" / name).symlink_to(folder, target_is_directory=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    if port is None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     log = base / "log.txt"
     command = [python, "main.py", "--cpu", "--base-directory", base, "--listen", "127.0.0.1"]
     command += ["--port", str(port), "--disable-auto-launch", "--disable-api-nodes", *arguments]

@@ -14,8 +14,9 @@ SHIM = ROOT / "headless" / "shim"
 # What each room may import besides itself. A wing is a folder in a room; rooms and wings alike run downwards only.
 MAY = {
     "": {"nodes", "routes", "commands", "imaging", "kontext"},
-    "nodes": {"editing", "host", "imaging", "kontext", "oxen"},
-    "routes": {"host", "oxen"},
+    "nodes": {"album", "editing", "host", "imaging", "kontext", "oxen"},
+    "routes": {"album", "host", "imaging", "oxen"},
+    "album": {"imaging", "oxen"},
     "headless": {"", "commands", "host", "nodes", "oxen", "standin"},
     "commands": set(),
     "host": set(),

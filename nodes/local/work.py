@@ -23,6 +23,7 @@ from ...kontext.errors import BadRequest, KontextError, NonFinite
 from ...kontext.fp8.compute import Compute
 from .. import checks
 from . import model_files as files
+from .noted import note_edits
 from .says import LOADING, Says
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ class _Run:
                 )
         raw = torch.cat(pictures)
         kept = self._kept(image, at_scale, raw) if self.keeps else None
+        self._note(image, raw if kept is None else kept.image, told, purpose.called)
         if kept is not None:
             told = [{**about, "keep": found} for about, found in zip(told, kept.told, strict=True)]
         by = {} if purpose.called is None else {"model": purpose.called}
@@ -266,6 +268,17 @@ class _Run:
     @property
     def keeps_shape(self) -> bool:
         return self.aspect_ratio == AspectRatio.MATCH.value
+
+    def _note(self, image: torch.Tensor, edited: torch.Tensor, told: list[dict[str, Any]], called: str | None) -> None:
+        asked = {
+            "aspect_ratio": self.aspect_ratio,
+            "steps": self.settings.steps,
+            "guidance": self.settings.guidance,
+            "keep": self.keeps,
+            **({} if called is None else {"model": called}),
+        }
+        sources = [image[place // self.variations] for place in range(len(edited))]
+        note_edits(sources, edited, self.prompt, asked, told)
 
     def _kept(self, image: torch.Tensor, at_scale: list[torch.Tensor], raw: torch.Tensor) -> KeptEdits:
         self.says.doing("keeping what was not edited")

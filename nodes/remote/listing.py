@@ -17,15 +17,14 @@ from ... import host
 from ...imaging.codec import decode
 from ...imaging.errors import ImageError
 from ...oxen.api.models import DEFAULT
-from ...oxen.api.replies import JobStatus, Row
+from ...oxen.api.replies import Row
 from ...oxen.errors import (
     GenerationFailed,
     GenerationNotFound,
-    Interrupted,
     InvalidParameters,
-    Misconfigured,
     OxenError,
 )
+from ...oxen.jobs.afterwards import as_collected, cancelled
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.ends import dollars
 from ...oxen.jobs.progress import Progress, Stage
@@ -34,7 +33,7 @@ from ...oxen.jobs.session import Session
 from ...oxen.secrets import without_query
 from ..sessions import in_session
 from .keeping import Keeping, checked_source
-from .runs import Gathered, as_collected, gather
+from .runs import Gathered, gather
 
 # As many characters as stand on a line of a node in either renderer.
 _WIDE = 80
@@ -78,22 +77,7 @@ def cancel(session: Session, generation_id: str) -> str:
     """Cancel a job at the service and say in a line what became of it; raises Interrupted, Misconfigured, and
     InvalidParameters for what is no id.
     """
-    session.client.check_id(generation_id)
-    try:
-        session.client.cancel(generation_id)
-        row = session.client.row(generation_id)
-    except (Interrupted, Misconfigured):
-        raise
-    except OxenError as error:
-        return f"{generation_id}: {error.message}"
-    if row.status is JobStatus.CANCELLED:
-        record = session.ledger.by_generation(generation_id)
-        if record is not None and record.state in {State.SENDING, State.SENT}:
-            session.ledger.ended(record, State.CANCELLED, "Cancelled.")
-        return f"{generation_id}: cancelled"
-    if row.status is JobStatus.SUCCEEDED:
-        return f"{generation_id}: finished before it could be cancelled; collect it, it is paid for"
-    return f"{generation_id}: {row.status.value}"
+    return f"{generation_id}: {cancelled(session, generation_id)}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -22,10 +22,8 @@ from ...imaging.errors import ImageError
 from ...oxen.api.replies import is_generation_id, shown_id
 from ...oxen.choices import IfSomeFail, SendAs, WaitMode
 from ...oxen.errors import (
-    GenerationCancelled,
     Interrupted,
     InvalidParameters,
-    JobOutOfCredits,
     OutcomeUnknown,
     OxenError,
     ResultUnavailable,
@@ -34,13 +32,12 @@ from ...oxen.errors import (
     Upstream,
     about,
 )
+from ...oxen.jobs.afterwards import as_collected
 from ...oxen.jobs.batch import Batch
 from ...oxen.jobs.order import How, Outcome, Terms
 from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
-from ...oxen.jobs.results import ANEW
 from ...oxen.jobs.session import Session
-from ...oxen.jobs.waiting import NOT_TOLD, ONCE_MORE
 from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
@@ -48,6 +45,7 @@ from . import lists
 from .keeping import Keeping, checked_source, keeping_of, sizes_note
 from .lists import Failure, Item
 from .orders import Order, is_batch
+from .origins import note_origins
 
 T = TypeVar("T")
 
@@ -55,7 +53,6 @@ _PROMPT_SHOWN = 40
 _RUN_AGAIN = "run again and only what failed is paid for"
 _NOT_PAID_AGAIN = "by itself nothing of all this is paid again; do as the errors say"
 _MAKE_AGAIN = "run the failed edits again with Kontext Edit or Kontext Submit"
-_MADE_ANEW = "To have it made, and paid, anew use Kontext Edit or Kontext Submit."
 
 
 @dataclass(frozen=True)
@@ -191,7 +188,9 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
 
         def work(session: Session) -> Gathered:
             batch = _batch(order, item, session, run_id)
-            outcomes = batch.edit(order.edits(session, image), progress)
+            edits = order.edits(session, image)
+            note_origins(session, image, edits)
+            outcomes = batch.edit(edits, progress)
             return gather(
                 batch,
                 outcomes,
@@ -231,7 +230,9 @@ async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | No
 
         def work(session: Session) -> Submitted:
             batch = _batch(order, item, session, run_id)
-            return _submitted(batch.edit(order.edits(session, image), progress), order)
+            edits = order.edits(session, image)
+            note_origins(session, image, edits)
+            return _submitted(batch.edit(edits, progress), order)
 
         return await _in_turn(work, item, progress, node_id)
 
@@ -373,22 +374,6 @@ def _described(image: object, widgets: dict[str, Any]) -> str:
 
 def _size(image: torch.Tensor) -> str:
     return f"{image.shape[2]}x{image.shape[1]}"
-
-
-def as_collected(outcome: Outcome[DecodedImage]) -> Outcome[DecodedImage]:
-    """The outcome with what Kontext Collect can promise: it makes nothing, however often it is run."""
-    error = outcome.error
-    if isinstance(error, GenerationCancelled):
-        told = f"The edit was cancelled at Oxen.ai, so there is no picture to collect. {NOT_TOLD}"
-    elif isinstance(error, JobOutOfCredits):
-        told = error.message.replace(", then run again.", ".")
-    elif error is not None and ONCE_MORE in error.message:
-        told = error.message.replace(f" {ONCE_MORE}", "")
-    elif error is not None and ANEW in error.message:
-        told = error.message.replace(f", or {ANEW}", "").removesuffix(f" Or {ANEW}.")
-    else:
-        return outcome
-    return replace(outcome, error=error.reworded(f"{told} {_MADE_ANEW}"))
 
 
 def generation_ids(job: JobHandle | None, text: str, *, required: bool) -> tuple[str, ...]:

@@ -22,5 +22,7 @@ ends.py       what became of its edits, in one line
 progress.py   how far a run is
 parallel.py   side by side on daemon threads
 batch.py      many edits side by side, nothing lost when some fail
+afterwards.py a job after its run: cancelled by its id, told to whoever collects it
+glance.py     a look at the ledger that changes nothing in it
 trouble.py    a machine in trouble, in words
 """

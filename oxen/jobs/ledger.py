@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ _LISTED = "key != ''"
 _TAKEN = f"departed AND state != 'refused' AND {_LISTED}"
 _UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
 _SELECT = ", ".join(COLUMNS)
+SPENT = "SELECT cost, price FROM jobs WHERE created_at >= ? AND state != ?"
 
 
 class Ledger:
@@ -137,7 +138,7 @@ class Ledger:
     @contextlib.contextmanager
     def hold(self, key: str, control: Control, deadline: Deadline | None = None) -> Iterator[None]:
         """Be alone with a key, across threads and processes; raises Interrupted or TimedOut while waiting for it."""
-        with hold(self._folder / "locks", key[:32], control, deadline):
+        with hold(self._folder / "locks", lock_of(key), control, deadline):
             yield
 
     def open(
@@ -313,7 +314,7 @@ class Ledger:
 
     def recent(self, count: int, *, contains: str = "") -> tuple[Record, ...]:
         """The newest records, newest first; `contains` looks in the prompt and the generation id."""
-        pattern = "%" + contains.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        pattern = pattern_of(contains)
         return self._many(
             f"{_LISTED} AND (prompt LIKE ? ESCAPE '\\' OR IFNULL(generation_id, '') LIKE ? ESCAPE '\\')"
             " ORDER BY id DESC LIMIT ?",
@@ -341,9 +342,7 @@ class Ledger:
 
         A request whose outcome is unknown counts; one that the service refused does not.
         """
-        rows = self._select("SELECT cost, price FROM jobs WHERE created_at >= ? AND state != ?", (when, State.REFUSED))
-        amounts = (read_amount(price if read_amount(cost) is None else cost) for cost, price in rows)
-        return sum((amount or Decimal(0) for amount in amounts), Decimal(0))
+        return sum_of(self._select(SPENT, (when, State.REFUSED)))
 
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""
@@ -432,6 +431,22 @@ class Ledger:
     def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(query, tuple(values)).fetchall()
+
+
+def sum_of(rows: Iterable[tuple[Any, ...]]) -> Decimal:
+    """US dollars of requests, of which these are cost and price; one of which neither is known counts as nothing."""
+    amounts = (read_amount(price if read_amount(cost) is None else cost) for cost, price in rows)
+    return sum((amount or Decimal(0) for amount in amounts), Decimal(0))
+
+
+def pattern_of(contains: str) -> str:
+    """What LIKE, with a backslash as ESCAPE, finds a text by."""
+    return "%" + contains.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+
+
+def lock_of(key: str) -> str:
+    """What the lock of a request key is called in the folder `locks`."""
+    return key[:32]
 
 
 def not_opened(folder: Path) -> LocalTrouble:

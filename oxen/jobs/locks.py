@@ -77,6 +77,18 @@ def hold(folder: Path, name: str, control: Control, deadline: Deadline | None = 
         os.close(handle)
 
 
+def is_held(folder: Path, name: str) -> bool:
+    """Whether somebody holds the lock `name` now; raises OSError. Whoever takes it at that moment waits a little."""
+    try:
+        handle = os.open(folder / f"{name}.lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(handle)
+    finally:
+        os.close(handle)
+
+
 def _taken(path: Path, control: Control, deadline: Deadline | None) -> int:
     """The handle of the lock file, locked."""
     handles = Deadline(_HANDLE_SECONDS)

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -200,3 +202,18 @@ def test_the_loader_that_does_not_say_what_it_loaded_is_noticed(server: ComfySer
     outputs = done(server, {loader: workflow[loader], "show": shown})
     (text,) = outputs["show"]["text"]
     assert "float8_e4m3fn with a scale per layer" in text and "GB in memory" in text and "on cpu" in text
+
+
+def test_a_local_edit_that_the_panel_does_not_show_is_noticed(server: ComfyServer) -> None:
+    prompt = "A sentence that only the panel is asked for."
+    (picture,) = saved(server, done(server, example("local_edit", prompt=prompt, seed=2**64 - 1)))
+    end = time.monotonic() + 30
+    while not (ids := server.get(f"/kontext-bridge/edits?search={quote(prompt)}")["ids"]) and time.monotonic() < end:
+        time.sleep(0.2)
+    told = server.get(f"/kontext-bridge/edits/{ids[0]}")
+    assert (told["place"], told["prompt"], told["seed"]) == ("local", prompt, str(2**64 - 1))
+    assert told["before"] and told["seconds"] > 0 and told["parameters"]["steps"] == FEWEST
+    with urlopen(f"{server.url}/kontext-bridge/edits/{ids[0]}/picture", timeout=30) as reply:
+        shown = np.asarray(Image.open(reply).convert("RGB")).astype(int)
+    # Save Image cuts off where the pack rounds
+    assert np.abs(shown - picture).max() <= 1

@@ -35,7 +35,10 @@ def test_a_translation_has_the_same_places_for_values(path: Path) -> None:
 def test_nothing_is_given_to_comfyuis_own_settings() -> None:
     page = SCRIPTS["settings_page.js"]
     assert re.findall(r"type: (.*),", page) == ["() => keyPanel()", "() => limitsPanel()"]
-    for name in ("settings_page", "key_panel", "limits_panel", "asking", "elements", "texts"):
+    edits = {name.removesuffix(".js") for name in SCRIPTS if "edit" in name}
+    assert len(edits) > 5
+    own = {"settings_page", "key_panel", "limits_panel", "asking", "elements", "texts"}
+    for name in own | edits | {"job_list", "virtual_grid", "compare_slider", "on_canvas"}:
         script = SCRIPTS[f"{name}.js"]
         assert not re.search(r"setting\.set\(|setSettingValue|storeSetting|localStorage|sessionStorage", script), name
         assert "innerHTML" not in script and "console." not in script, name
