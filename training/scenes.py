@@ -189,7 +189,7 @@ def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
 
 
 # Neither cut by the picture's edge nor one behind the other.
-_EXAMPLE: dict[str, dict[str, float]] = {"trees": {"x": 0.095, "size": 0.22}, "house": {"x": 0.3}}
+_EXAMPLE = {"trees": (0.095, 0.22), "house": (0.3, _SIZES["house"])}
 
 
 def example(size: tuple[int, int]) -> Scene:
@@ -198,7 +198,9 @@ def example(size: tuple[int, int]) -> Scene:
     scene = Scene(*size, mirrored=False, time=Time.DAY, season=Season.SUMMER, horizon=0.5, shore=0.54, ridges=ridges)
     looks = {"house": (WOOD, "red"), "boat": ("blue", "white")}
     for name in ("cloud", "birds", "sun", "trees", "house", "jetty", "boat"):
-        thing = replace(usual(scene, name), **_EXAMPLE.get(name, {}))
+        thing = usual(scene, name)
+        x, size_of = _EXAMPLE.get(name, (thing.x, thing.size))
+        thing = replace(thing, x=x, size=size_of)
         scene = scene.having(name, painted(name, thing, *looks.get(name, ("", ""))))
     return scene
 
