@@ -8,10 +8,11 @@ import sys
 import threading
 from pathlib import Path
 
-from ..commands.console import open_console, tell
+from ..commands.console import open_console, say, tell
 
 try:
     from .faults import SPELLING, Faults, describe, parse
+    from .painter import NoPainter, Painter
     from .records import Timing
     from .server import StandIn
 except ModuleNotFoundError as missing:
@@ -28,7 +29,7 @@ _KEY = "standin-key"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until SIGINT or SIGTERM. Exit status 0, 2 for a wrong command line."""
+    """Serve until SIGINT or SIGTERM. Exit status 0, 1 where nothing can be painted, 2 for a wrong command line."""
     open_console()
     options = _options(argv)
     if options.list_faults:
@@ -41,10 +42,18 @@ def main(argv: list[str] | None = None) -> int:
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, lambda *_: dump.set())
     faults = Faults(**dict(options.fault))
-    with StandIn(faults, timing, options.key, port=options.port) as server:
+    try:
+        paint = Painter() if options.paint else None
+    except NoPainter as why:
+        say(f"Nothing can be painted. {why}", sys.stderr)
+        return 1
+    does = (
+        "the small demo model paints, and the picture is labelled" if paint else "it only tints and labels the picture"
+    )
+    with StandIn(faults, timing, options.key, port=options.port, paint=paint) as server:
         shown = _KEY if options.key == _KEY else "'the --key given'"
         tell(
-            f"Stand-in for Oxen.ai at {server.url} (not Kontext: it only tints and labels the picture)\n"
+            f"Stand-in for Oxen.ai at {server.url} (not Kontext: {does})\n"
             f"export OXEN_BASE_URL={server.url}\n"
             f"export OXEN_API_KEY={shown}"
         )
@@ -79,6 +88,12 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         default=[],
         metavar=SPELLING,
         help="turn a switch on, at that route instead of its own, for TIMES uses after the first AFTER",
+    )
+    parser.add_argument(
+        "--paint",
+        action="store_true",
+        help="let the demo model make the edits, some seconds each on a CPU; without it they are tinted. Needs torch "
+        "and diffusers",
     )
     parser.add_argument("--list-faults", action="store_true", help="say what each switch does, and stop")
     parser.add_argument("--state", type=Path, help="write counts here as JSON on exit and on SIGUSR1")

@@ -12,7 +12,7 @@ import kontext_bridge
 import pytest
 from alone import succeeds_alone
 from comfy_server import account_at, comfy_server_with, comfy_service  # noqa: F401
-from kontext_bridge.kontext.demo.shipped import TEXT, TRANSFORMER, VAE
+from kontext_bridge.kontext.demo.shipped import LORAS, TEXT, TRANSFORMER, VAE, demo_loras
 from kontext_bridge.oxen.http.transport import USER_AGENT
 from kontext_bridge.oxen.version import version
 from pack import INFO, LOCAL, NAMES, TWINS, read
@@ -85,7 +85,7 @@ def test_what_users_install_has_the_help_pages_and_no_tests_or_stand_in(archive)
     assert [path.name for path in (archive / "standin").iterdir()] == ["__main__.py"]
 
 
-@pytest.mark.parametrize("name", DEMO)
+@pytest.mark.parametrize("name", [*DEMO, *LORAS])
 def test_the_demo_models_files_reach_users_whole_by_every_way(name):
     path = f"kontext/demo/{name}"
     patterns = _pyproject()["tool"]["setuptools"]["package-data"]["kontext_bridge"]
@@ -105,6 +105,7 @@ def test_a_demo_model_that_users_do_not_get_or_that_is_too_large_is_noticed(arch
     there = [ROOT / "kontext" / "demo" / name for name in DEMO]
     if not all(path.is_file() for path in there):
         pytest.skip("the demo model's files are not there")
+    there += demo_loras().values()
     packed = [archive / path.relative_to(ROOT) for path in there]
     assert [path.stat().st_size for path in packed] == [path.stat().st_size for path in there]
     assert sum(path.stat().st_size for path in packed) <= 10_000_000

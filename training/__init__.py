@@ -2,6 +2,7 @@
 
 scenes.py        a scene as a description
 drawing.py       a description as pixels
+example.py       the templates' picture, drawn by it
 instructions.py  what can be asked of a scene, and what comes of it
 wording.py       how it is said
 families.py      a scene and three edits, which make eight pictures and many lessons

@@ -254,7 +254,7 @@ class _Drawing:
                 turn = [
                     (middle + size / 2 * math.cos(a), y + size / 2 * math.sin(a)) for a in np.linspace(0, math.pi, 9)
                 ]
-                self._pen.line(self._at(birds, turn), fill=colour, width=width)
+                self._pen.line(self._at(birds, turn), fill=colour, width=width, joint="curve")
 
     def _lanterns(self) -> None:
         """Seven on a line that hangs from one side of the picture to the other, above the water."""
@@ -262,7 +262,7 @@ class _Drawing:
         line = [
             (x * self._width, (scene.horizon * 0.62 + 0.5 * (x - x * x)) * self._height) for x in np.linspace(0, 1, 25)
         ]
-        self._pen.line(line, fill=self._lit((92, 84, 80)), width=max(1, round(self._unit * 0.006)))
+        self._pen.line(line, fill=self._lit((92, 84, 80)), width=max(1, round(self._unit * 0.006)), joint="curve")
         for place, (x, y) in enumerate(line[3::3]):
             for grown, colour in ((1.5, (226, 150, 60)), (1.0, (255, 226, 150))):
                 r = radius * grown

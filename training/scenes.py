@@ -188,13 +188,20 @@ def random_scene(rng: np.random.Generator, size: tuple[int, int]) -> Scene:
     return scene
 
 
+# Neither cut by the picture's edge nor one behind the other.
+_EXAMPLE = {"trees": (0.095, 0.22), "house": (0.3, _SIZES["house"])}
+
+
 def example(size: tuple[int, int]) -> Scene:
-    """The pack's example picture, as far as these scenes can tell it: cabin, firs, jetty, sailing boat, birds."""
+    """The pack's example picture: cabin, firs, jetty, sailing boat, birds, sun and cloud, on a summer's day."""
     ridges = ((0.24, 0.46, 0.22, 0.36, 0.18, 0.34, 0.46), (0.10, 0.04, 0.16, 0.08, 0.18, 0.06, 0.14))
     scene = Scene(*size, mirrored=False, time=Time.DAY, season=Season.SUMMER, horizon=0.5, shore=0.54, ridges=ridges)
     looks = {"house": (WOOD, "red"), "boat": ("blue", "white")}
     for name in ("cloud", "birds", "sun", "trees", "house", "jetty", "boat"):
-        scene = scene.having(name, painted(name, usual(scene, name), *looks.get(name, ("", ""))))
+        thing = usual(scene, name)
+        x, size_of = _EXAMPLE.get(name, (thing.x, thing.size))
+        thing = replace(thing, x=x, size=size_of)
+        scene = scene.having(name, painted(name, thing, *looks.get(name, ("", ""))))
     return scene
 
 

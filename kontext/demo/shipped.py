@@ -1,4 +1,4 @@
-"""The demo model's three files: where they lie, and what its text encoder's file holds beside the weights."""
+"""The demo model's three files and its LoRA: where they lie, and what the text encoder's file holds beside weights."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ TRANSFORMER, VAE, TEXT = (
     "kontext_demo_vae.safetensors",
     "kontext_demo_words.safetensors",
 )
+LORAS = ("kontext_demo_lanterns_lora.safetensors",)
 WORDS, PLACES = "kontext_bridge.words", "kontext_bridge.places"
 FOLDER = Path(__file__).parent
 # Far more than any sentence has; FLUX itself takes 512.
@@ -62,6 +63,11 @@ def demo_files(folder: Path | None = None) -> DemoFiles:
             f"The demo model is not whole: {', '.join(missing)} {'is' if one else 'are'} not in {folder}. {_ANEW}"
         )
     return DemoFiles(folder / TRANSFORMER, folder / VAE, folder / TEXT)
+
+
+def demo_loras() -> dict[str, Path]:
+    """The LoRA for the demo model that come with the pack, by name: those that are there."""
+    return {name: FOLDER / name for name in LORAS if (FOLDER / name).is_file()}
 
 
 def has_words(path: Path) -> bool:

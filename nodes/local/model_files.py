@@ -1,4 +1,4 @@
-"""Model files as ComfyUI lists them: by kind, by the names its widgets show."""
+"""Model files as ComfyUI lists them, by kind, by the names its widgets show; after them the demo model's own LoRA."""
 
 from __future__ import annotations
 
@@ -12,26 +12,42 @@ from ...kontext.errors import BadRequest
 def names(kind: str) -> list[str]:
     """The files of a kind, for example "loras"; none outside ComfyUI."""
     folders = _folders()
-    return [] if folders is None else list(folders.get_filename_list(kind))
+    if folders is None:
+        return []
+    found = list(folders.get_filename_list(kind))
+    return found + [name for name in _own(kind) if name not in found]
 
 
 def path(kind: str, name: str) -> Path:
     """Where a file is. Raises BadRequest if it is not there any more, or there is no ComfyUI."""
-    folders = _folders()
-    found = None if folders is None else folders.get_full_path(kind, name)
+    found = _found(kind, name)
     if found is None:
         raise BadRequest(f"{name} is not in ComfyUI's folder {kind!r} any more. Put it back, or choose another file.")
-    return Path(found)
+    return found
 
 
 def state(kind: str, name: str) -> tuple[int, int] | None:
     """What changes when a file is replaced: its size and time. None if there is no such file."""
-    folders = _folders()
-    found = None if folders is None else folders.get_full_path(kind, name)
+    found = _found(kind, name)
     if found is None:
         return None
-    about = Path(found).stat()
+    about = found.stat()
     return about.st_size, about.st_mtime_ns
+
+
+def _found(kind: str, name: str) -> Path | None:
+    """ComfyUI's own file of that name comes before one of the pack's."""
+    folders = _folders()
+    if folders is None:
+        return None
+    found = folders.get_full_path(kind, name)
+    return _own(kind).get(name) if found is None else Path(found)
+
+
+def _own(kind: str) -> dict[str, Path]:
+    from ...kontext.demo.shipped import demo_loras
+
+    return demo_loras() if kind == "loras" else {}
 
 
 def _folders() -> Any:

@@ -18,7 +18,8 @@ DOCS = REPOSITORY / "web" / "docs"
 LOCALES = REPOSITORY / "locales"
 NAMES = ("remote_edit", "submit_and_collect", "batch_edit", "uri_round_trip", "edit_and_keep", "edits_in_a_row")
 # these need ComfyUI's own nodes, which a headless run lacks
-LOCAL = ("local_edit", "masked_edit", "two_references", "lora_edit", "draft_local_finish_remote")
+DEMOS = ("demo_edit", "demo_masked_edit", "demo_lora_edit")
+LOCAL = ("local_edit", "masked_edit", "two_references", "lora_edit", "draft_local_finish_remote", *DEMOS)
 
 NODES = asyncio.run(pack_nodes())
 TABLE = node_table(NODES)

@@ -125,7 +125,7 @@ def test_pictures_too_heavy_for_a_pack_are_noticed() -> None:
         assert path.stat().st_size < 60_000
     with Image.open(WORKFLOWS / "kontext_example.png") as picture:
         assert (picture.size, picture.mode, picture.info) == ((1024, 768), "RGB", {})
-    assert (WORKFLOWS / "kontext_example.png").stat().st_size < 400_000
+    assert (WORKFLOWS / "kontext_example.png").stat().st_size < 60_000
 
 
 def _box(node: dict[str, Any]) -> tuple[float, float, float, float]:

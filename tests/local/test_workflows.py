@@ -14,6 +14,7 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from comfy_server import REPOSITORY, ComfyServer, account_at, comfy_server_with, comfyui
+from kontext_bridge.kontext.demo.shipped import LORAS, demo_loras
 from kontext_bridge.standin import StandIn
 from PIL import Image
 from tiny_models import write_comfyui_folder
@@ -87,9 +88,58 @@ def test_an_example_that_fails_in_comfyui_is_noticed(name: str, server: ComfySer
 def test_a_masked_edit_that_changes_a_pixel_outside_mask_and_feather_is_noticed(server: ComfyServer) -> None:
     (picture,) = saved(server, done(server, example("masked_edit", seed=1)))
     inside = np.zeros(picture.shape[:2], bool)
-    inside[445 - 16 : 445 + 225 + 16, 735 - 16 : 735 + 240 + 16] = True
+    inside[296 - 16 : 296 + 288 + 16, 664 - 16 : 664 + 312 + 16] = True
     assert np.array_equal(picture[~inside], source()[~inside])
     assert not np.array_equal(picture[inside], source()[inside])
+
+
+# The hull of the boat in the example picture, which is blue there; the mask of the masked template; the sky over the
+# lake, where a string of lanterns hangs: rows and columns.
+HULL = slice(525, 560), slice(740, 900)
+MASK = slice(296 - 16, 296 + 288 + 16), slice(664 - 16, 664 + 312 + 16)
+LANTERNS = slice(230, 340), slice(0, 1024)
+
+
+def demo(server: ComfyServer, name: str) -> np.ndarray:
+    """What a template of the demo model makes, as it is."""
+    workflow = json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    (picture,) = saved(server, done(server, workflow))
+    assert picture.shape == source().shape
+    return picture
+
+
+def is_red(picture: np.ndarray) -> bool:
+    red, green, blue = picture[HULL].reshape(-1, 3).mean(0)
+    return bool(red > max(green, blue) + 80)
+
+
+def test_a_demo_edit_that_is_not_what_was_asked_for_or_changes_the_rest_is_noticed(server: ComfyServer) -> None:
+    picture = demo(server, "demo_edit")
+    assert is_red(picture) and not is_red(source())
+    same = (picture == source()).all(-1)
+    assert same.mean() > 0.9 and same[:300].all(), "the sky, too, is the picture's own"
+
+
+def test_a_masked_demo_edit_that_is_not_what_was_asked_for_or_leaves_the_mask_is_noticed(server: ComfyServer) -> None:
+    picture = demo(server, "demo_masked_edit")
+    assert is_red(picture)
+    changed = (picture != source()).any(-1)
+    changed[MASK] = False
+    assert not changed.any()
+
+
+def test_a_lora_of_the_demo_model_that_cannot_be_chosen_or_hangs_no_lanterns_is_noticed(server: ComfyServer) -> None:
+    (lora,) = LORAS
+    listed = server.get("/object_info/KontextLoRA")["KontextLoRA"]["input"]["required"]["file"]
+    offered = listed[0] if isinstance(listed[0], list) else listed[1]["options"]
+    if not demo_loras():
+        assert lora not in offered
+        pytest.skip(f"{lora} is not there")
+    assert offered.count(lora) == 1 and offered[-1] == lora
+    night = demo(server, "demo_lora_edit")
+    assert night.mean() < source().mean() - 40
+    warm = night[LANTERNS][..., 0] - night[LANTERNS][..., 2]
+    assert (warm > 60).mean() > 0.02, "lanterns shine over the lake"
 
 
 def test_a_remote_workflow_that_does_not_run_with_the_local_node_in_its_place_is_noticed(server: ComfyServer) -> None:

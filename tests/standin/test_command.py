@@ -117,6 +117,29 @@ def test_interrupting_it_with_open_streams_ends_it_quietly():
     assert (process.returncode, output) == (0, "")
 
 
+def test_edits_that_are_only_tinted_although_painting_was_asked_for_are_noticed():
+    body = {"prompt": "make it night", "output_format": "png", "num_inference_steps": 4}
+    with running("--paint") as (_, first, url):
+        assert "the small demo model paints" in first and "tints" not in first
+        painted = edit(url, **body)
+        picture = requests.get(painted.json()["images"][0]["url"], timeout=PATIENCE).content
+    with running() as (_, first, url):
+        assert "only tints" in first and "demo model" not in first
+        tinted = requests.get(edit(url, **body).json()["images"][0]["url"], timeout=PATIENCE).content
+    assert picture != tinted
+
+
+def test_painting_without_what_it_takes_is_refused_at_the_start_and_not_by_the_first_edit():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from kontext_bridge.standin.__main__ import main\n"
+        "sys.exit(main(['--paint']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Nothing can be painted. torch is not installed.\n"
+
+
 def test_every_switch_is_listed():
     output = subprocess.run([*COMMAND, "--list-faults"], capture_output=True, text=True, check=True).stdout
     assert [line.split()[0] for line in output.splitlines()] == list(faults.NAMES)

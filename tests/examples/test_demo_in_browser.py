@@ -1,0 +1,64 @@
+"""The demo model's templates in the real front end, both renderers: they open without an error and make a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import Tab, a_tab, chromium
+from comfy_server import ComfyServer, comfy_server_with, comfyui
+from pack import DEMOS, REPOSITORY, WORKFLOWS, read
+
+pytestmark = pytest.mark.comfyui
+# A folder to put pictures of the page into, to be looked at.
+PICTURES = os.environ.get("DEMO_PICTURES")
+SHOWN = "window.app.graph.nodes.find((node) => node.type === 'SaveImage').imgs?.[0]?.naturalWidth === 1024"
+VUE_SHOWN = (
+    "[...document.querySelectorAll('img')].some((image) => image.src.includes('filename=demo') && image.complete)"
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    comfyui()
+    chromium()
+    base = tmp_path_factory.mktemp("comfyui") / "base"
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base) as running:
+        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
+        yield running
+
+
+@pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
+def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
+    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
+    assert server.post("/api/settings", own)[0] == 200
+    with a_tab(tmp_path_factory.mktemp("profile")) as opened:
+        opened.open(server.url)
+        opened.wait("window.app?.extensionManager?.command && window.LiteGraph?.registered_node_types?.KontextLoadDemo")
+        time.sleep(3)  # what a page does while it still loads may be undone
+        yield opened
+
+
+@pytest.mark.parametrize("name", DEMOS)
+def test_a_demo_template_that_opens_with_an_error_or_shows_no_picture_is_noticed(
+    name: str, tab: Tab, server: ComfyServer, request: pytest.FixtureRequest
+) -> None:
+    tab.value(f"window.app.loadGraphData({json.dumps(read(WORKFLOWS / f'{name}.json'))})")
+    tab.wait("window.app.graph.nodes.some((node) => node.type === 'KontextLoadDemo')")
+    tab.value("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+    before = len(server.get("/history"))
+    tab.value("window.app.queuePrompt(0)")
+    tab.wait(f"{SHOWN} || {VUE_SHOWN}")
+    time.sleep(2)  # a picture fades in
+    if PICTURES:
+        tab.picture(Path(PICTURES, f"{name}_{request.node.callspec.params['tab'].replace(' ', '_')}.png"))
+    runs = list(server.get("/history").values())
+    assert len(runs) == before + 1 and runs[-1]["status"]["status_str"] == "success"
+    said = tab.value("document.body.innerText")
+    assert "Missing" not in said and "input missing" not in said.lower()
