@@ -59,8 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: many tests wait for seconds that are a promise, and each may take gigabytes."""
-    return (os.cpu_count() or 1) + 1
+    """Two more than there are cores: many tests wait for seconds that are a promise, and each may take gigabytes."""
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -101,7 +101,9 @@ def glance(folder: Path) -> Iterator[Glance | None]:
     except sqlite3.Error as error:
         raise Misconfigured(f"The ledger {path} cannot be read: {of_the_ledger(error)}") from error
     except OSError as error:
-        raise LocalTrouble(f"The ledger {path} cannot be read: {error}.") from error
+        raise LocalTrouble(
+            f"The ledger {path} cannot be read: {error}. Nothing was changed. Check that its disk is there."
+        ) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

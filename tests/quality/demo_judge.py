@@ -244,14 +244,14 @@ class Lanterns(Case):
 
 
 def lantern_cases(size: tuple[int, int], count: int, seed: int = 3000) -> list[Case]:
-    """Scenes by day or in the evening, and a sentence of the LoRA's for each."""
+    """Scenes at night, so that all but the lanterns is to stay, and a sentence of the LoRA's for each."""
     rng = np.random.default_rng([seed, *size, 78])
     night = SceneEdit(EditKind.TIME, value=Time.NIGHT.value)
     found: list[Case] = []
     while len(found) < count:
         scene = random_scene(rng, size)
-        if scene.time is not Time.NIGHT:
-            others = (night, *(edit for edit in possible(scene) if edit.kind is EditKind.WEATHER))
+        if scene.time is Time.NIGHT:
+            others = tuple(edit for edit in possible(scene) if edit.kind is EditKind.WEATHER)
             found.append(Lanterns(scene, (night,), WITH_LIGHTS[len(found) % len(WITH_LIGHTS)], others))
     return found
 
