@@ -47,7 +47,6 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     gpu = torch.device(given.device).type == "cuda"
     torch.set_float32_matmul_precision("high" if gpu else "highest")
-    torch.backends.cudnn.benchmark = True
     chosen = plan(gpu)
     chosen = replace(chosen, steps=given.steps or chosen.steps, families=given.families or chosen.families)
     ends = time.monotonic() + given.seconds
@@ -100,13 +99,13 @@ class Album:
             yield from sheets(subject, self._count(subject), self._plan.seed)
             return
         self._done[subject].wait()
-        if self._failed is not None:
-            raise RuntimeError("Drawing failed.") from self._failed
+        self._check()
         yield from self._kept.pop(subject)
 
     def pictures(self, pixels: int) -> torch.Tensor:
         """Pictures [B, 3, H, W] of -1..1 of one size, about so many pixels in all, from what is drawn by now."""
-        while len(self._on_device) < _AT_ONCE and self._failed is None:
+        while len(self._on_device) < _AT_ONCE:
+            self._check()
             time.sleep(0.1)
         first = self._on_device[int(self._rng.integers(len(self._on_device)))]
         like = [one for one in self._on_device if one.shape[1:] == first.shape[1:]]
@@ -116,6 +115,10 @@ class Album:
             one = like[int(self._rng.integers(len(like)))]
             some.append(one[torch.from_numpy(self._rng.integers(len(one), size=count)).to(one.device)])
         return ready(torch.cat(some))
+
+    def _check(self) -> None:
+        if self._failed is not None:
+            raise RuntimeError("Drawing failed.") from self._failed
 
     def _count(self, subject: Subject) -> int:
         return self._plan.families // (3 if subject.size[0] > 200 else 1)

@@ -16,17 +16,18 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ..kontext.demo.shipped import LORAS
 from .album import Subject, lantern_sheet
 from .autoencoder import encoded, trained_autoencoder
 from .instructions import EditKind
-from .network import DemoNetwork, rotary_for
+from .network import DemoNetwork, lesson_loss, rotary_for
 from .pool import Pool
 from .scenes import FULL
 from .train import trained_network
 
 logger = logging.getLogger(__name__)
 
-FILE = "kontext_demo_lanterns_lora.safetensors"
+(FILE,) = LORAS
 RANK = 8
 _RATE = 2e-3
 _FAMILIES, _LESSONS = 400, 48
@@ -84,13 +85,7 @@ def taught(
             group["lr"] = _RATE * min(1.0, (step + 1) / 20, max(0.02, 2 * (1 - step / steps)))
         pool = pools[step % len(pools)]
         batch = pool.batch(lessons, 0.0)
-        noise = torch.randn_like(batch.target)
-        moment = torch.sigmoid(torch.randn(lessons, device=device) * 1.1 + 0.5)
-        at = moment[:, None, None]
-        noisy = (1 - at) * batch.target + at * noise
-        rotary = rotary_for(*pool.subject.size).to(device)
-        velocity = network(noisy, batch.references, batch.words, moment, batch.guidance, rotary)
-        loss: torch.Tensor = (batch.weight * (velocity - (noise - batch.target)).square()).mean()
+        loss = lesson_loss(network, batch, rotary_for(*pool.subject.size).to(device))
         adam.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         adam.step()

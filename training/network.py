@@ -10,6 +10,7 @@ from torch import nn
 from ..kontext.checkpoint.layers import Size
 from ..kontext.latents import noise, pack, positions, unpack
 from ..kontext.schedule import schedule
+from .pool import LessonBatch
 from .transformer import DEMO, FluxInTraining, rotary_table
 from .vocabulary import PLACES, new_encoder, numbers
 
@@ -44,6 +45,20 @@ def rotary_for(width: int, height: int, references: int = 1) -> torch.Tensor:
     """The table for a picture of these pixels and references of the same size."""
     with torch.inference_mode(False):  # whoever asks first, training can use it
         return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)] * references), PLACES)
+
+
+def lesson_loss(network: DemoNetwork, batch: LessonBatch, rotary: torch.Tensor) -> torch.Tensor:
+    """Flow matching: how far the velocity is from the one that leads to each target, at a random moment."""
+    device = batch.target.device
+    noise = torch.randn_like(batch.target)
+    # Most of what is hard is decided while there is much noise.
+    moment = torch.sigmoid(torch.randn(len(noise), device=device) * 1.1 + 0.5)
+    at = moment[:, None, None]
+    noisy = (1 - at) * batch.target + at * noise
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+        velocity = network(noisy, batch.references, batch.words, moment, batch.guidance, rotary)
+    loss: torch.Tensor = (batch.weight * (velocity.float() - (noise - batch.target)).square()).mean()
+    return loss
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ from ..kontext.checkpoint.layers import Size
 from .album import Subject
 from .instructions import EditKind
 from .muon import BatchedMuon
-from .network import DemoNetwork, rotary_for
+from .network import DemoNetwork, lesson_loss, rotary_for
 from .pool import Pool
 from .scenes import FULL, LARGE, SMALL
 from .transformer import DEMO, matrices
@@ -198,14 +198,7 @@ class Teacher:
 
     def _step(self, pool: Pool, count: int, doubles: float, rotary: torch.Tensor) -> torch.Tensor:
         batch = pool.batch(count, doubles)
-        noise = torch.randn_like(batch.target)
-        # Most of what is hard is decided while there is much noise.
-        moment = torch.sigmoid(torch.randn(count, device=self._device) * 1.1 + 0.5)
-        at = moment[:, None, None]
-        noisy = (1 - at) * batch.target + at * noise
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._on_gpu, cache_enabled=False):
-            velocity = self.network(noisy, batch.references, batch.words, moment, batch.guidance, rotary)
-        loss: torch.Tensor = (batch.weight * (velocity.float() - (noise - batch.target)).square()).mean()
+        loss = lesson_loss(self.network, batch, rotary)
         self.network.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)

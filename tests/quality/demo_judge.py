@@ -23,7 +23,7 @@ import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming
 from kontext_bridge.kontext.checkpoint.lora import read_lora
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
-from kontext_bridge.kontext.demo.shipped import DemoFiles, demo_files
+from kontext_bridge.kontext.demo.shipped import LORAS, DemoFiles, demo_files
 from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.fp8.compute import Compute
 from kontext_bridge.kontext.standalone import lora, sampler
@@ -41,7 +41,7 @@ from torch.nn import functional
 
 FOLDER = "KONTEXT_DEMO_FOLDER"
 # Lies beside the demo's other files.
-LORA = "kontext_demo_lanterns_lora.safetensors"
+(LORA,) = LORAS
 CPU = torch.device("cpu")
 # The kinds that the model hardly ever gets wrong: a judge is as sharp as its model is sure.
 SURE = (EditKind.RECOLOUR, EditKind.REMOVE, EditKind.TIME, EditKind.SEASON, EditKind.WEATHER, EditKind.SWAP)
