@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,12 +31,29 @@ def fresh_server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandI
         yield running
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
+    """A server with the templates' picture, for an account at the stand-in."""
+    comfyui()
+    base = tmp_path_factory.mktemp("comfyui") / "base"
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(comfy_service)) as running:
+        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
+        yield running
+
+
 @pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
 def fresh_tab(request: pytest.FixtureRequest, fresh_server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
-    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
-    assert fresh_server.post("/api/settings", own)[0] == 200
-    with a_tab(tmp_path_factory.mktemp("profile")) as opened:
-        start(opened, fresh_server)
+    with page_of(fresh_server, request.param, tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def page_of(server: ComfyServer, renderer: str, profile: Path) -> Iterator[Tab]:
+    """The page as an artist has it who knows it, in one renderer: "classic" or "nodes 2.0"."""
+    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": renderer != "classic"}
+    assert server.post("/api/settings", own)[0] == 200
+    with a_tab(profile) as opened:
+        start(opened, server)
         yield opened
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, a_tab, chromium
-from comfy_server import ComfyServer, comfy_server_with, comfyui
-from pack import DEMOS, REPOSITORY, WORKFLOWS, read
+from browser import Tab
+from comfy_server import ComfyServer
+from front_end import page_of
+from pack import DEMOS, WORKFLOWS, read
+from patience import PATIENCE
 
 pytestmark = pytest.mark.comfyui
 # A folder to put pictures of the page into, to be looked at.
@@ -24,24 +25,9 @@ VUE_SHOWN = (
 )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    comfyui()
-    chromium()
-    base = tmp_path_factory.mktemp("comfyui") / "base"
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base) as running:
-        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
-        yield running
-
-
 @pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
 def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
-    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
-    assert server.post("/api/settings", own)[0] == 200
-    with a_tab(tmp_path_factory.mktemp("profile")) as opened:
-        opened.open(server.url)
-        opened.wait("window.app?.extensionManager?.command && window.LiteGraph?.registered_node_types?.KontextLoadDemo")
-        time.sleep(3)  # what a page does while it still loads may be undone
+    with page_of(server, request.param, tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 
@@ -54,6 +40,9 @@ def test_a_demo_template_that_opens_with_an_error_or_shows_no_picture_is_noticed
     tab.value("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     before = len(server.get("/history"))
     tab.value("window.app.queuePrompt(0)")
+    end = time.monotonic() + PATIENCE
+    while len(server.get("/history")) == before and time.monotonic() < end:
+        time.sleep(0.2)  # until then the page may show the picture of the run before
     tab.wait(f"{SHOWN} || {VUE_SHOWN}")
     time.sleep(2)  # a picture fades in
     if PICTURES:

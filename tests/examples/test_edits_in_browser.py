@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, a_tab, chromium
+from browser import Tab, chromium
 from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from front_end import page_of
 from kontext_bridge.standin import StandIn
 from pack import REPOSITORY, TWINS, WORKFLOWS, read
 
@@ -60,12 +61,7 @@ def server(home: Path, tmp_path_factory: pytest.TempPathFactory, comfy_service: 
 
 @pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
 def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
-    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
-    assert server.post("/api/settings", own)[0] == 200
-    with a_tab(tmp_path_factory.mktemp("profile")) as opened:
-        opened.open(server.url)
-        opened.wait("window.app?.extensionManager?.command && window.LiteGraph?.registered_node_types?.KontextEdit")
-        time.sleep(3)  # what a page does while it still loads may be undone
+    with page_of(server, request.param, tmp_path_factory.mktemp("profile")) as opened:
         opened.value(f"window.app.loadGraphData({json.dumps(read(WORKFLOWS / 'remote_edit.json'))})")
         toggle(opened, True)
         yield opened

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from comfy_server import ComfyServer
 from kontext_bridge.standin import StandIn
-from pack import DOCS, INFO, LOCAL, LOCALES, NAMES, REPOSITORY, TWINS, WORKFLOWS, read
+from pack import DOCS, INFO, LOCAL, LOCALES, NAMES, TWINS, read
 
 pytestmark = pytest.mark.comfyui
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
-    comfyui()
-    base = tmp_path_factory.mktemp("comfyui") / "base"
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(comfy_service)) as running:
-        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
-        yield running
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,17 @@ import itertools
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Tab, a_tab, chromium
-from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from browser import Tab
+from comfy_server import ComfyServer
+from front_end import page_of
 from kontext_bridge.standin import Fault, StandIn
-from pack import REPOSITORY, TWINS, WORKFLOWS, read
+from pack import TWINS, WORKFLOWS, read
 from patience import PATIENCE
 
 pytestmark = pytest.mark.comfyui
@@ -29,25 +29,10 @@ BADGES = f"{NODE}.badges.map((badge) => (typeof badge === 'function' ? badge() :
 seeds = itertools.count(5000)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
-    comfyui()
-    chromium()
-    base = tmp_path_factory.mktemp("comfyui") / "base"
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(comfy_service)) as running:
-        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
-        yield running
-
-
 @pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
 def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
     """The front end with the first template open."""
-    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
-    assert server.post("/api/settings", own)[0] == 200
-    with a_tab(tmp_path_factory.mktemp("profile")) as opened:
-        opened.open(server.url)
-        opened.wait("window.app?.extensionManager?.command && window.LiteGraph?.registered_node_types?.KontextEdit")
-        time.sleep(3)  # what a page does while it still loads may be undone
+    with page_of(server, request.param, tmp_path_factory.mktemp("profile")) as opened:
         template = json.dumps(read(WORKFLOWS / "remote_edit.json"))
         opened.value(f"window.app.loadGraphData({template})")
         opened.wait(f"{ELEMENT}.isConnected")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import shutil
 import threading
 import time
 import uuid
@@ -14,21 +13,12 @@ from typing import Any
 
 import aiohttp
 import pytest
-from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from comfy_server import ComfyServer
 from kontext_bridge.standin import Fault, StandIn
-from pack import REPOSITORY, TWINS, WORKFLOWS, read
+from pack import TWINS, read
 from patience import PATIENCE
 
 pytestmark = pytest.mark.comfyui
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, comfy_service: StandIn) -> Iterator[ComfyServer]:
-    comfyui()
-    base = tmp_path_factory.mktemp("comfyui") / "base"
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(comfy_service)) as running:
-        shutil.copy(WORKFLOWS / "kontext_example.png", running.base / "input")
-        yield running
 
 
 class FrontEnd:
