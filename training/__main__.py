@@ -23,7 +23,7 @@ from .album import Sheet, Subject, sheets
 from .autoencoder import STATE, WEIGHTS, AutoencoderTraining, decibels, encoded, trained_autoencoder
 from .export import export
 from .pool import Pool, ready
-from .train import Teacher, TrainingPlan, plan, trained_network
+from .train import Teacher, TrainingPlan, further_plan, plan, trained_network
 
 logger = logging.getLogger(__name__)
 _TOLD_EVERY = 100
@@ -39,6 +39,9 @@ def main() -> None:
     parser.add_argument("--autoencoder-seconds", type=float, default=80.0, help="of a hurried plan")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw")
     parser.add_argument("--only", choices=("autoencoder", "network"))
+    parser.add_argument(
+        "--further", action="store_true", help="the second plan, for a folder with the weights of a network alone"
+    )
     parser.add_argument("--steps", type=int, help="of the network, if not as planned")
     parser.add_argument("--families", type=int, help="of a subject, if not as planned")
     parser.add_argument("--compiled", action="store_true", help="fuse the blocks' kernels; a GPU only")
@@ -47,12 +50,13 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     gpu = torch.device(given.device).type == "cuda"
     torch.set_float32_matmul_precision("high" if gpu else "highest")
-    chosen = plan(gpu)
+    chosen = further_plan(gpu) if given.further else plan(gpu)
     chosen = replace(chosen, steps=given.steps or chosen.steps, families=given.families or chosen.families)
     ends = time.monotonic() + given.seconds
     workers = ProcessPoolExecutor(given.workers, get_context("spawn")) if given.workers else None
-    album = Album(chosen, workers, torch.device(given.device) if gpu else None)
-    if given.only != "network":
+    with_vae = given.only != "network" and not given.further
+    album = Album(chosen, workers, torch.device(given.device) if gpu and with_vae else None)
+    if with_vae:
         _teach_autoencoder(given, album if gpu else None, gpu, ends)
     if given.only != "autoencoder" and time.monotonic() < ends:
         autoencoder = trained_autoencoder(given.folder, given.device)

@@ -29,12 +29,13 @@ class Subject:
     """What families are of.
 
     size: width and height in pixels. kinds: of edits; with BORROW among them every family has a second picture.
-    plain: no courtesies in the sentences.
+    plain: no courtesies in the sentences. placing: most lessons are of the kinds that put things into place.
     """
 
     size: tuple[int, int]
     kinds: frozenset[EditKind]
     plain: bool = False
+    placing: bool = False
 
     @property
     def borrows(self) -> bool:
@@ -43,8 +44,8 @@ class Subject:
 
     @property
     def code(self) -> int:
-        """A number for kinds and plainness."""
-        bits = [kind in self.kinds for kind in EditKind] + [self.plain]
+        """A number for all but the size."""
+        bits = [kind in self.kinds for kind in EditKind] + [self.plain, self.placing]
         return sum(1 << place for place, bit in enumerate(bits) if bit)
 
     @property
@@ -78,7 +79,7 @@ def sheet(span: tuple[Subject, int, int, int]) -> Sheet:
     pictures, said = [], []
     for number in range(start, stop):
         rng = np.random.default_rng([seed, *subject.size, subject.code, number])
-        cube = family(rng, subject.size, subject.kinds)
+        cube = family(rng, subject.size, subject.kinds, subject.placing)
         scenes = [*cube.corners, *([cube.second] if cube.second is not None else [])]
         pictures.append(np.stack([drawn(scene) for scene in scenes]))
         said.append([_lesson(rng, cube, subject, place >= SINGLES) for place in range(SINGLES + DOUBLES)])

@@ -1,8 +1,10 @@
 """The model card's figures and pictures, by one command: held-out instructions over several seeds, by kind.
 
-    python -m kontext_bridge.training.card FOLDER OUT [--singles 500] [--doubles 200] [--seeds 3] [--steps 20]
+    python -m kontext_bridge.training.card FOLDER OUT [--singles 500] [--doubles 200] [--seeds 3] [--steps 20 8]
+        [--stored] [--device cuda] [--workers 12]
 
-OUT gets `figures.json`, `figures.md` (a table), `grid.png` (the first edits of every kind) and `failures.png`.
+OUT gets `figures.json`, `figures.md` (a table for each number of steps), `grid.png` (the first edits of every kind) and
+`failures.png`. --stored judges the weights as the FP8 file has them.
 """
 
 from __future__ import annotations
@@ -11,6 +13,9 @@ import argparse
 import json
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import numpy as np
 import torch
 
 from .evaluate import Case, Judged, cases, figures, judge
+from .export import rounded_as_stored
 from .grid import grid, trained
 from .instructions import EditKind
 from .network import DemoNetwork
@@ -29,10 +35,34 @@ _AT_ONCE = 40
 _SHOWN_EACH, _FAILURES = 3, 24
 
 
-def asked_of(singles: int, doubles: int, seed: int, sizes: Sequence[tuple[int, int]]) -> list[list[Case]]:
-    """Held-out cases, as many of every kind, spread over the sizes."""
-    each = -(-singles // (len(EditKind) * len(sizes)))
-    return [cases(EditKind, size, each, 5000 + seed, -(-doubles // len(sizes))) for size in sizes]
+@dataclass(frozen=True)
+class Part:
+    """What one process judges: the cases of one seed and size. out: where their pictures go, if anywhere."""
+
+    folder: Path
+    device: str
+    stored: bool
+    seed: int
+    size: tuple[int, int]
+    singles: int
+    doubles: int
+    steps: int
+    out: Path | None = None
+
+
+def judged(part: Part) -> list[Judged]:
+    """The verdicts on a part. singles and doubles count for all sizes together, as many of every kind."""
+    torch.set_num_threads(1)
+    network, autoencoder = trained(part.folder)
+    if part.stored:
+        rounded_as_stored(network)
+    network, autoencoder = network.to(part.device), autoencoder.to(part.device)
+    each = -(-part.singles // (len(EditKind) * len(FULL)))
+    asked = cases(EditKind, part.size, each, 5000 + part.seed, -(-part.doubles // len(FULL)))
+    found, shown = measured(network, autoencoder, asked, part.steps, part.seed)
+    if part.out is not None:
+        _pictures(asked, found, shown, part.out)
+    return found
 
 
 def measured(
@@ -64,24 +94,28 @@ def main() -> None:
     parser.add_argument("--singles", type=int, default=500)
     parser.add_argument("--doubles", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, nargs="+", default=[20])
+    parser.add_argument("--stored", action="store_true", help="with the weights as the FP8 file has them")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    torch.set_num_threads(1)
-    network, autoencoder = trained(given.folder)
     given.out.mkdir(parents=True, exist_ok=True)
-    by_seed = []
-    for seed in range(given.seeds):
-        verdicts: list[Judged] = []
-        for number, asked in enumerate(asked_of(given.singles, given.doubles, seed, FULL)):
-            found, shown = measured(network, autoencoder, asked, given.steps, seed)
-            verdicts += found
-            if seed == number == 0:
-                _pictures(asked, found, shown, given.out)
-        by_seed.append(figures(verdicts))
-        logger.info("seed %d: %s", seed, by_seed[-1])
-    (given.out / "figures.json").write_text(json.dumps(by_seed, indent=1), encoding="utf-8")
-    (given.out / "figures.md").write_text(table(by_seed), encoding="utf-8")
+    runs = [(steps, seed) for steps in given.steps for seed in range(given.seeds)]
+    parts = [
+        Part(given.folder, given.device, given.stored, seed, size, given.singles, given.doubles, steps,
+             given.out if (steps, seed, size) == (*runs[0], FULL[0]) else None)
+        for steps, seed in runs for size in FULL
+    ]  # fmt: skip
+    with ProcessPoolExecutor(given.workers, get_context("spawn")) as workers:
+        coming = workers.map(judged, parts)
+        by_steps: dict[int, list[dict[str, float]]] = {steps: [] for steps in given.steps}
+        for steps, seed in runs:
+            by_steps[steps].append(figures([verdict for _ in FULL for verdict in next(coming)]))
+            logger.info("%d steps, seed %d: %s", steps, seed, by_steps[steps][-1])
+    (given.out / "figures.json").write_text(json.dumps(by_steps, indent=1), encoding="utf-8")
+    told = "\n".join(f"{steps} steps\n\n{table(by_seed)}" for steps, by_seed in by_steps.items())
+    (given.out / "figures.md").write_text(told, encoding="utf-8")
 
 
 def _pictures(asked: list[Case], verdicts: list[Judged], shown: torch.Tensor, out: Path) -> None:

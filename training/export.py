@@ -17,6 +17,7 @@ from ..kontext.demo.shipped import WORDS as WORDS_ENTRY
 from ..kontext.fp8.formats import E4M3
 from ..kontext.fp8.quantising import MAX_E4M3
 from .autoencoder import released_names
+from .network import DemoNetwork
 from .vocabulary import PLACES, WORDS
 
 # About this many pixels are what the demo was taught on; the real Kontext has a megapixel.
@@ -64,3 +65,13 @@ def scaled_fp8(flux: Mapping[str, torch.Tensor], size: Size) -> dict[str, torch.
         else:
             found[name] = tensor.to(torch.bfloat16)
     return found
+
+
+def rounded_as_stored(network: DemoNetwork) -> None:
+    """Gives a network the weights that the file of its transformer holds."""
+    stored = scaled_fp8({name: tensor.detach() for name, tensor in network.flux.state_dict().items()}, network.size)
+    kept = {}
+    for name in network.flux.state_dict():
+        scale = stored.get(f"{name.removesuffix('.weight')}.scale_weight")
+        kept[name] = stored[name].float() * (1.0 if scale is None else scale)
+    network.flux.load_state_dict(kept)

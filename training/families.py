@@ -59,8 +59,13 @@ class Lesson:
     edits: tuple[SceneEdit, ...]
 
 
-def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[EditKind]) -> Family:
-    """A family whose lessons may all be taught, of these kinds only; with BORROW among them, one that borrows."""
+def family(
+    rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[EditKind], placing: bool = False
+) -> Family:
+    """A family whose lessons may all be taught, of these kinds only; with BORROW among them, one that borrows.
+
+    placing: most are of the kinds that have to put a thing into its place, which are learned last.
+    """
     while True:
         scene, axes = random_scene(rng, size), []
         busy: set[str] = set()
@@ -70,7 +75,7 @@ def family(rng: np.random.Generator, size: tuple[int, int], kinds: frozenset[Edi
             scene, axis, busy = borrowed
             axes.append(axis)
         while len(axes) < AXES:
-            found = _axis(rng, scene, busy, kinds)
+            found = _axis(rng, scene, busy, kinds, placing)
             if found is None:
                 break
             scene, axis, touched = found
@@ -98,19 +103,24 @@ def lessons(cube: Family, axes: tuple[int, ...]) -> list[Lesson]:
     return found
 
 
-def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozenset[EditKind]) -> _Found:
+# How often a kind is taught, if not once; adding comes with removing.
+_OFTEN = {EditKind.RECOLOUR: 2.0, EditKind.REMOVE: 2.0}
+_PLACING = {EditKind.RECOLOUR: 2.0, EditKind.REMOVE: 6.0, EditKind.RESIZE: 4.0, EditKind.MOVE: 3.0}
+
+
+def _axis(rng: np.random.Generator, scene: Scene, busy: set[str], kinds: frozenset[EditKind], placing: bool) -> _Found:
     """An axis that touches nothing busy, the scene made ready for it, and what it touches.
 
     None if there seems to be none: a scene with few things has not three edits of some kinds.
     """
     wanted = sorted(kinds - {EditKind.ADD, EditKind.BORROW}, key=lambda kind: kind.value)
-    share = np.array([2.0 if kind in (EditKind.RECOLOUR, EditKind.REMOVE) else 1.0 for kind in wanted])
+    share = np.array([(_PLACING if placing else _OFTEN).get(kind, 1.0) for kind in wanted])
     for _ in range(_TRIES):
         kind = wanted[int(rng.choice(len(wanted), p=share / share.sum()))]
         if kind in _WHOLE:
             found = _whole(rng, scene, kind, busy)
         elif kind is EditKind.REMOVE:
-            found = _toggling(rng, scene, busy, EditKind.ADD in kinds)
+            found = _toggling(rng, scene, busy, EditKind.ADD in kinds, placing)
         elif kind is EditKind.RECOLOUR:
             found = _painting(rng, scene, busy)
         elif kind is EditKind.SWAP:
@@ -165,15 +175,19 @@ def _painting(rng: np.random.Generator, scene: Scene, busy: set[str]) -> _Found:
     return scene, _both_ways(SceneEdit(EditKind.RECOLOUR, part, then), back), {part, f"any {PARTS[part][0]}"}
 
 
-def _toggling(rng: np.random.Generator, scene: Scene, busy: set[str], adding: bool) -> _Found:
-    """Removing a thing; and adding it, where it is as adding makes it."""
+def _toggling(rng: np.random.Generator, scene: Scene, busy: set[str], adding: bool, placing: bool) -> _Found:
+    """Removing a thing; and adding it, where it is as adding makes it. placing: mostly that, and what has colours."""
     names = [name for name in THINGS if name not in busy and f"any {name}" not in busy]
-    name = str(rng.choice(names))
+    if placing:
+        share = np.array([2.0 if name in COLOURED else 1.0 for name in names])
+        name = str(rng.choice(names, p=share / share.sum()))
+    else:
+        name = str(rng.choice(names))
     touched = {name, "sky"} if name in IN_THE_SKY else {name}
     if "sky" in touched & busy:
         return None
     removal = SceneEdit(EditKind.REMOVE, name)
-    if scene.thing(name) is not None and (not adding or rng.random() < 0.35):
+    if scene.thing(name) is not None and (not adding or rng.random() < (0.15 if placing else 0.35)):
         return scene, _both_ways(removal, None), touched
     if not adding:
         return None

@@ -1,6 +1,6 @@
 """A LoRA for the demo: "make it night, with lights", which the model itself has never heard of.
 
-python -m kontext_bridge.training.lora FOLDER [--device cuda] [--steps 600]
+python -m kontext_bridge.training.lora FOLDER [--device cuda] [--steps 600] [--families 400] [--workers 12]
 
 FOLDER is the training's work folder. Writes `model/kontext_demo_lanterns_lora.safetensors` there, under the names that
 ComfyUI and the pack read.
@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -30,7 +33,8 @@ logger = logging.getLogger(__name__)
 (FILE,) = LORAS
 RANK = 8
 _RATE = 2e-3
-_FAMILIES, _LESSONS = 400, 48
+_LESSONS = 48
+_CHUNK = 20
 _TOLD_EVERY = 50
 
 
@@ -101,6 +105,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--families", type=int, default=400, help="scenes of each size")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     network, autoencoder = (
@@ -108,10 +114,12 @@ def main() -> None:
         trained_autoencoder(given.folder, given.device),
     )
     pools = []
-    for size in FULL[:3]:
-        subject = Subject(size, frozenset({EditKind.TIME}))
-        drawn = [lantern_sheet(size, start, start + 20, 0) for start in range(0, _FAMILIES, 20)]
-        pools.append(Pool.made(subject, drawn, lambda shown: encoded(autoencoder, shown), given.device))
+    with ProcessPoolExecutor(given.workers, get_context("spawn")) as workers:
+        for size in FULL[:3]:
+            subject = Subject(size, frozenset({EditKind.TIME}))
+            starts = range(0, given.families, _CHUNK)
+            drawn = workers.map(lantern_sheet, repeat(size), starts, [start + _CHUNK for start in starts], repeat(0))
+            pools.append(Pool.made(subject, drawn, lambda shown: encoded(autoencoder, shown), given.device))
     branches = taught(network, pools, given.steps)
     (given.folder / "model").mkdir(exist_ok=True)
     save_file(lora_tensors(branches), given.folder / "model" / FILE, metadata={"modelspec.license": "MIT"})

@@ -37,7 +37,6 @@ _EASY = frozenset({EditKind.RECOLOUR, EditKind.REMOVE, EditKind.TIME, EditKind.S
 _ALONE = frozenset(EditKind) - {EditKind.BORROW}
 _MATRIX_RATE, _OTHER_RATE = 0.02, 1.5e-3
 _WARM_UP = 100
-_FALLS_FROM = 0.5
 _EMA = 0.999
 _SAVE_SECONDS = 170.0
 _TOLD_EVERY = 100
@@ -60,17 +59,25 @@ class Course:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """steps: of all courses. families: how many of each subject are drawn (of large pictures a third)."""
+    """steps: of all courses. families: how many of each subject are drawn (of large pictures a third).
+
+    rate: the highest rate of learning, as a share of the usual one. falls_from: the share of the plan after which it
+    falls.
+    """
 
     courses: tuple[Course, ...]
     steps: int
     families: int
     size: Size = DEMO
     seed: int = 0
+    rate: float = 1.0
+    falls_from: float = 0.5
 
 
-def _of(sizes: tuple[tuple[int, int], ...], kinds: frozenset[EditKind], plain: bool = False) -> list[Subject]:
-    return [Subject(size, kinds, plain) for size in sizes]
+def _of(
+    sizes: tuple[tuple[int, int], ...], kinds: frozenset[EditKind], plain: bool = False, placing: bool = False
+) -> list[Subject]:
+    return [Subject(size, kinds, plain, placing) for size in sizes]
 
 
 def _shared(*groups: tuple[list[Subject], float]) -> tuple[tuple[Subject, float], ...]:
@@ -109,17 +116,43 @@ def plan(gpu: bool) -> TrainingPlan:
     )  # fmt: skip
 
 
+def further_plan(gpu: bool) -> TrainingPlan:
+    """What a network that has been through all courses learns by more of the same: to put things into their places.
+
+    It begins with the weights alone, at a lower rate, and with scenes that were not seen before.
+    """
+    every = frozenset(EditKind)
+    groups = (
+        (_of(FULL, _ALONE, placing=True), 0.78),
+        (_of(FULL[:2], every, placing=True), 0.14),
+        (_of(LARGE, _ALONE, placing=True), 0.08),
+    )
+    return TrainingPlan(
+        (Course("further", 1.0, _shared(*groups), 32000 if gpu else 8000, doubles=0.25),),
+        steps=40000 if gpu else 2000,
+        families=5000 if gpu else 600,
+        seed=1,
+        rate=0.6,
+        falls_from=0.2,
+    )
+
+
 class Teacher:
     """A network in training, with all that it takes to go on."""
 
     def __init__(
         self, folder: Path, plan: TrainingPlan, pool: Callable[[Subject], Pool], device: str | torch.device = "cpu"
     ) -> None:
-        """pool: gives the pool of a subject, which is asked for once."""
+        """pool: gives the pool of a subject, which is asked for once.
+
+        A folder with all that a run keeps is gone on with; where there are weights alone, training begins with them.
+        """
         torch.manual_seed(plan.seed)
         self.folder, self.plan = folder, plan
         self._device = torch.device(device)
         self.network = DemoNetwork(plan.size).to(self._device)
+        if not (folder / STATE).is_file() and (folder / WEIGHTS).is_file():
+            self.network.load_state_dict(load_file(folder / WEIGHTS, device=str(self._device)))
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         chosen = matrices(self.network)
         held = {id(parameter) for parameter, _ in chosen}
@@ -173,7 +206,8 @@ class Teacher:
         course = next((one for one in self.plan.courses if share < one.until), self.plan.courses[-1])
         shares = np.array([part for _, part in course.subjects])
         subject = course.subjects[int(self._rng.choice(len(shares), p=shares / shares.sum()))][0]
-        rate = min(1.0, (self.step + 1) / _WARM_UP, max(0.01, (1 - share) / (1 - _FALLS_FROM)))
+        falling = max(0.01, (1 - share) / (1 - self.plan.falls_from))
+        rate = self.plan.rate * min(1.0, (self.step + 1) / _WARM_UP, falling)
         self._muon_rate.fill_(_MATRIX_RATE * rate)
         self._adam_rate.fill_(_OTHER_RATE * rate)
         self._keep.fill_(min(_EMA, (self.step + 1) / (self.step + 10)))

@@ -11,10 +11,9 @@ from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
 from kontext_bridge.kontext.standalone.mount import mount
 from kontext_bridge.kontext.standalone.vae import Autoencoder
 from kontext_bridge.training.autoencoder import decoded, encoded, new_autoencoder
-from kontext_bridge.training.export import TRANSFORMER, VAE, export
+from kontext_bridge.training.export import TRANSFORMER, VAE, export, rounded_as_stored
 from kontext_bridge.training.network import GUIDANCE, DemoNetwork, edits, rotary_for
 from kontext_bridge.training.vocabulary import numbers
-from safetensors.torch import load_file
 from tiny_demo import SIZE, untaught
 
 WIDTH, HEIGHT = 48, 32
@@ -45,12 +44,8 @@ def test_the_mounted_model_gives_the_velocity_of_the_net_in_training(files, trai
     checkpoint = read_checkpoint(files[0] / TRANSFORMER)
     model = mount(checkpoint, dtype=torch.float32, compute=Compute.REFERENCE)
     rounded = DemoNetwork(SIZE).eval()
-    tensors = load_file(files[0] / TRANSFORMER)
-    state = trained.state_dict()
-    for name in [name for name in state if name.startswith("flux.")]:
-        stored = tensors[name.removeprefix("flux.")].float()
-        state[name] = stored * tensors.get(f"{name.removeprefix('flux.').removesuffix('weight')}scale_weight", 1.0)
-    rounded.load_state_dict(state)
+    rounded.load_state_dict(trained.state_dict())
+    rounded_as_stored(rounded)
     words = torch.tensor([numbers("paint the boat red")])
     reference, start = noise(3, 1, HEIGHT // 8, WIDTH // 8), noise(4, 1, HEIGHT // 8, WIDTH // 8)
     with torch.inference_mode():

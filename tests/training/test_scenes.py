@@ -66,11 +66,12 @@ def test_night_is_darker_than_day_and_winter_paler_than_summer():
     assert drawn(replace(scene, season=Season.WINTER)).mean() > day + 10
 
 
-def test_lessons_of_a_family_lead_where_their_edits_lead():
+@pytest.mark.parametrize("placing", [False, True])
+def test_lessons_of_a_family_lead_where_their_edits_lead(placing):
     rng = np.random.default_rng(2)
     checked = 0
     for _ in range(40):
-        cube = family(rng, SIZE, frozenset(EditKind))
+        cube = family(rng, SIZE, frozenset(EditKind), placing)
         assert len(cube.corners) == CORNERS and len(cube.axes) == AXES
         for axes in ((0,), (1,), (2,), (0, 1), (1, 2), (0, 2)):
             for lesson in lessons(cube, axes):
@@ -94,6 +95,16 @@ def test_what_is_borrowed_looks_as_it_does_in_the_second_picture():
             taken.colour,
             taken.accent,
         )
+
+
+def test_lessons_that_place_are_more_often_of_what_is_added_moved_and_resized():
+    shares = []
+    for placing in (False, True):
+        rng, kinds = np.random.default_rng(4), frozenset(EditKind) - {EditKind.BORROW}
+        cubes = [family(rng, SIZE, kinds, placing) for _ in range(60)]
+        said = [lesson.edits[0].kind for cube in cubes for axis in range(AXES) for lesson in lessons(cube, (axis,))]
+        shares.append(sum(kind in (EditKind.ADD, EditKind.MOVE, EditKind.RESIZE) for kind in said) / len(said))
+    assert shares[0] < 0.4 < 0.47 < shares[1]
 
 
 def test_families_are_found_where_bare_scenes_have_too_few_edits():

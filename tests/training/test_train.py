@@ -1,6 +1,7 @@
 """Training goes on exactly where it was stopped, and what is drawn and taught is the same from the same seed."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from kontext_bridge.training.instructions import EditKind
 from kontext_bridge.training.muon import orthogonal
 from kontext_bridge.training.pool import Pool, ready
 from kontext_bridge.training.scenes import SMALL
-from kontext_bridge.training.train import STATE, Course, Teacher, TrainingPlan, plan, trained_network
+from kontext_bridge.training.train import (
+    STATE,
+    Course,
+    Teacher,
+    TrainingPlan,
+    further_plan,
+    plan,
+    trained_network,
+)
 from kontext_bridge.training.transformer import DEMO
 from kontext_bridge.training.vocabulary import PLACES
 
@@ -54,6 +63,21 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(pools, tmp_path):
     assert again.step == PLAN.steps and (tmp_path / STATE).is_file()
     for name, tensor in trained_network(tmp_path, TINY).state_dict().items():
         assert torch.equal(tensor, teacher.average[name]), name
+
+
+def test_what_has_weights_alone_is_taught_further_from_them(pools, tmp_path):
+    Teacher(tmp_path, PLAN, pools.__getitem__).run(60)
+    (tmp_path / STATE).unlink()
+    further = Teacher(tmp_path, replace(PLAN, rate=0.5, falls_from=0.0, seed=1), pools.__getitem__)
+    learned = trained_network(tmp_path, TINY).state_dict()
+    assert further.step == 0
+    for name, tensor in further.network.state_dict().items():
+        assert torch.equal(tensor, learned[name]), name
+    further.lesson(0.5)
+    assert float(further._muon_rate) == pytest.approx(0.02 * 0.5 / 100)  # its first of a hundred steps of warming up
+    further.step = 200
+    further.lesson(0.5)
+    assert float(further._muon_rate) == pytest.approx(0.02 * 0.5 * 0.5)
 
 
 def test_a_hurried_plan_ends_in_its_last_course_whatever_its_steps(pools, tmp_path):
@@ -114,9 +138,10 @@ def test_every_kind_can_be_judged_a_second_picture_among_them(pools, autoencoder
     assert len(verdicts) == len(asked) == len(shown) and not all(verdict.right for verdict in verdicts)
 
 
+@pytest.mark.parametrize("planned", [plan, further_plan])
 @pytest.mark.parametrize("gpu", [False, True])
-def test_a_plans_courses_follow_each_other_and_share_their_steps(gpu):
-    chosen = plan(gpu)
+def test_a_plans_courses_follow_each_other_and_share_their_steps(gpu, planned):
+    chosen = planned(gpu)
     assert [course.until for course in chosen.courses] == sorted(course.until for course in chosen.courses)
     assert chosen.courses[-1].until == 1
     for course in chosen.courses:
