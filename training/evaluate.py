@@ -87,7 +87,7 @@ def _case(rng: np.random.Generator, size: tuple[int, int], kind: EditKind, unsee
             edit = wanted[int(rng.integers(len(wanted)))]
             said = sentence(edit, scene, rng, judged=True)
             if held_out(said):  # of the sentences for some edits none is
-                return Case(scene, (edit,), said, _others(rng, every, (edit,)), second)
+                return Case(scene, (edit,), said, _others(rng, scene, every, (edit,)), second)
 
 
 def _double(rng: np.random.Generator, size: tuple[int, int]) -> Case:
@@ -96,17 +96,25 @@ def _double(rng: np.random.Generator, size: tuple[int, int]) -> Case:
         every = [edit for edit in possible(scene) if not never_taught(edit)]
         first, second = (every[int(k)] for k in rng.choice(len(every), 2, replace=False))
         after_first, after_second = edited(scene, first), edited(scene, second)
-        independent = second in possible(after_first) and first in possible(after_second)
-        if independent and edited(after_first, second) == edited(after_second, first):
+        if second not in possible(after_first) or first not in possible(after_second):
+            continue
+        both = edited(after_first, second)
+        if both == edited(after_second, first) and both != scene:
             said = double_sentence((first, second), scene, rng, judged=True)
-            return Case(scene, (first, second), said, _others(rng, every, (first, second)))
+            return Case(scene, (first, second), said, _others(rng, scene, every, (first, second)))
 
 
-def _others(rng: np.random.Generator, every: list[SceneEdit], wanted: tuple[SceneEdit, ...]) -> tuple[SceneEdit, ...]:
-    """Edits that share a thing or a colour with what is wanted come first."""
-    left = [every[int(k)] for k in rng.permutation(len(every)) if every[int(k)] not in wanted]
+def _others(
+    rng: np.random.Generator, scene: Scene, every: list[SceneEdit], wanted: tuple[SceneEdit, ...]
+) -> tuple[SceneEdit, ...]:
+    """Edits that share a thing or a colour with what is wanted come first. What gives the same picture is no other."""
+    truth = scene
+    for edit in wanted:
+        truth = edited(truth, edit)
+    left = [edit for edit in (every[int(k)] for k in rng.permutation(len(every))) if edited(scene, edit) != truth]
+    left = [edit for edit in left if edit not in wanted]
     if wanted[0].kind is EditKind.BORROW:
-        # Adding it in the very colour that the second picture has it in is no other edit.
+        # Nor is adding it in the very colour that the second picture has it in.
         colour = wanted[0].value.partition(" ")[0]
         left = [edit for edit in left if (edit.kind, edit.what, edit.value) != (EditKind.ADD, wanted[0].what, colour)]
     alike = {edit.what for edit in wanted} | {edit.value for edit in wanted}

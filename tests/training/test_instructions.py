@@ -37,6 +37,13 @@ def test_what_is_taught_and_what_is_judged_have_no_sentence_in_common():
     assert any(never_taught(edit) for case in judged for edit in case.edits)
 
 
+def test_no_case_asks_for_nothing_or_is_held_against_its_own_truth():
+    for seed in range(8):
+        for case in cases(EditKind, SIZE, 12, seed, doubles=60):
+            assert case.truth != case.scene, case.said
+            assert all(edited(case.scene, other) != case.truth for other in case.others), case.said
+
+
 def test_the_sun_is_called_the_moon_at_night():
     rng = np.random.default_rng(3)
     scene = next(s for s in (random_scene(rng, SIZE) for _ in range(99)) if s.sun is not None)
