@@ -279,7 +279,7 @@ def main() -> None:
     demo, size = files(), (width, height)
     runs = [
         (exam(size, given.each, kinds, given.seed), MUTATIONS, None),
-        (exam(size, 3 * given.each, LIGHT, given.seed), LIGHT_MUTATIONS, None),
+        (exam(size, 4 * given.each, LIGHT, given.seed), LIGHT_MUTATIONS, None),
     ]
     if (demo.transformer.parent / LORA).is_file():
         runs.append((lantern_cases(size, len(kinds), given.seed), LORA_MUTATIONS, demo.transformer.parent / LORA))

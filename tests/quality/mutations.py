@@ -25,8 +25,8 @@ UNCHANGED = "as it is"
 KINDS = (EditKind.RECOLOUR, EditKind.REMOVE, EditKind.SEASON, EditKind.SWAP)
 STEPS = 5
 BOUNDS = Bounds()
-# What the whole picture's light depends on hangs on the reference's plane the most.
-LIGHT = (EditKind.TIME, EditKind.WEATHER)
+# What paints the whole picture anew hangs on the reference's plane the most.
+LIGHT = (EditKind.SEASON,)
 
 
 def _positions(change: Callable[[torch.Tensor, int], None]) -> Mutation:

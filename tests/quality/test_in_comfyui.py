@@ -218,7 +218,5 @@ def test_a_lora_that_does_not_do_what_it_was_taught_is_noticed(host: Host, table
     put("night", asked, host[1])
     (host[1] / "lora.txt").write_text(LORA)
     host[0].ask(by_lora)
-    # Of some scenes its lanterns are too soft to count, off ComfyUI as well; without it none is right.
-    soft = Bounds(wrong=1, kept=34.0)
     for way in ("ours", "stock"):
-        assert not judged(f"LoRA, {way}", f"night_{way}", asked, host, tables, soft), way
+        assert not judged(f"LoRA, {way}", f"night_{way}", asked, host, tables), way

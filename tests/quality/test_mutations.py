@@ -76,15 +76,12 @@ def test_a_mistake_of_the_sampler_that_no_picture_shows_is_noticed(
 def test_a_mistake_that_only_the_light_of_a_picture_shows_is_noticed(
     name: str, demo: DemoFiles, tables: dict[str, list[str]]
 ) -> None:
-    asked = exam(SIZE, 3, LIGHT)
+    asked = exam(SIZE, 4, LIGHT)
     judge = Judge(demo, asked)
     assert not told(tables, f"{UNCHANGED}, light", judge(Editor(demo).edited(asked, STEPS)))
     with LIGHT_MUTATIONS[name]():
         made = Editor(demo).edited(asked, STEPS)
     assert told(tables, name, judge(made))
-
-
-LANTERNS_RIGHT = 2
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +111,7 @@ def seen_with_lora(demo: DemoFiles, lora: Path, asked: Sequence[Case], judge: Ju
 def test_a_lora_that_does_not_do_what_it_was_taught_is_noticed(
     demo: DemoFiles, lora: Path, at_night: list[Case], night_judge: Judge, tables: dict[str, list[str]]
 ) -> None:
-    seen = seen_with_lora(demo, lora, at_night, night_judge)
-    told(tables, "the demo's LoRA", seen)
-    # Its lanterns are softer than drawn ones, of two of the four scenes too soft to count.
-    assert seen.right >= LANTERNS_RIGHT and seen.kept > 34
+    assert not told(tables, "the demo's LoRA", seen_with_lora(demo, lora, at_night, night_judge))
     without = seen_with_lora(demo, lora, at_night, night_judge, 0.0)
     assert told(tables, "the demo's LoRA at strength 0", without) and not without.right
 
@@ -128,4 +122,4 @@ def test_a_mistake_with_a_lora_that_no_picture_shows_is_noticed(
 ) -> None:
     with LORA_MUTATIONS[name]():
         seen = seen_with_lora(demo, lora, at_night, night_judge)
-    assert told(tables, name, seen) and seen.right < LANTERNS_RIGHT
+    assert told(tables, name, seen) and not seen.right
