@@ -2,8 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# Bytecode is kept, whatever the machine's habit: dozens of tests start programs that would each compile the pack anew.
+KEEP := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help demo test check format generated compatibility archive benchmarks clean
+.PHONY: help demo test check collected format generated compatibility archive benchmarks clean
 
 help:
 	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in; and here with the demo model"
@@ -16,11 +18,15 @@ help:
 	@echo "make benchmarks  measure what the README promises"
 	@echo "make clean       remove .venv, out and build"
 
+# pip compiles on one core, a minute long; compileall does on all, and leaves out most of what is never imported.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint tests/constraints.txt
+
 # torch is named here and nowhere in the package: ComfyUI brings its own.
 $(VENV)/ready: pyproject.toml tests/constraints.txt Makefile
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint tests/constraints.txt --editable '.[dev,local]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) --editable '.[dev,local]'
+	$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|transformers/models|diffusers/pipelines)/' $(VENV)/lib || true  # templates among the files are no Python
 	mkdir -p $(VENV)/typecheck
 	ln -sfn ../.. $(VENV)/typecheck/kontext_bridge
 	touch $@
@@ -33,9 +39,14 @@ check: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	cd $(VENV)/typecheck && ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p kontext_bridge
 
-# Bytecode is kept, whatever the machine's habit: dozens of tests start programs that would each compile the pack anew.
-test: check
-	OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+# The tests compiled, for every worker would do so anew, while the types are checked on the other core. What fails here
+# is told by the tests themselves.
+collected: $(VENV)/ready
+	-@$(KEEP) $(BIN)/python -m pytest --collect-only --quiet >/dev/null 2>&1
+
+test: $(VENV)/ready
+	@$(MAKE) --no-print-directory --jobs=2 check collected
+	$(KEEP) $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 format: $(VENV)/ready
 	$(BIN)/ruff check --fix .

@@ -6,14 +6,15 @@ import os
 import random
 import string
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from comfy_api.latest import io
-from PIL import Image, ImageOps, ImageSequence
 
 from .folders import current
-from .saved import save_pictures
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
 _LARGEST_SIDE = 16384
 # Most file systems take 255 bytes, the number and .png among them.
@@ -47,6 +48,9 @@ class LoadImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: str) -> io.NodeOutput:
+        import torch
+        from PIL import Image, ImageOps, ImageSequence
+
         try:
             with Image.open(_path(image)) as file:
                 frames = [_tensors(ImageOps.exif_transpose(frame)) for frame in ImageSequence.Iterator(file)]
@@ -76,6 +80,8 @@ class SaveImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: torch.Tensor, filename_prefix: str = "ComfyUI") -> io.NodeOutput:
+        from .saved import save_pictures
+
         folders = current.get()
         try:
             saved = save_pictures(images, filename_prefix, folders.output, cls.hidden)
@@ -101,6 +107,8 @@ class PreviewImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, images: torch.Tensor) -> io.NodeOutput:
+        from .saved import save_pictures
+
         prefix = "ComfyUI_temp_" + "".join(random.choices(string.ascii_lowercase, k=5))
         folders = current.get()
         saved = save_pictures(images, prefix, folders.temp, cls.hidden, compress_level=1)
@@ -125,6 +133,8 @@ class EmptyImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, width: int, height: int, batch_size: int = 1, color: int = 0) -> io.NodeOutput:
+        import torch
+
         channels = [(color >> shift & 0xFF) / 0xFF for shift in (16, 8, 0)]
         return io.NodeOutput(torch.tensor(channels).repeat(batch_size, height, width, 1))
 
@@ -154,6 +164,9 @@ def _path(image: str) -> Path:
 
 def _tensors(frame: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
     """(H, W, 3) picture and mask, 0 to 1; the mask is (H, W), 1 where transparent, or (64, 64) zeros."""
+    import numpy as np
+    import torch
+
     if frame.mode.startswith("I"):
         grey = torch.from_numpy(np.array(frame, np.float32)).div(65535).clamp(0, 1)
         return grey.unsqueeze(-1).repeat(1, 1, 3), torch.zeros(64, 64)

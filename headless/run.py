@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from .builtin import BUILTIN_NODES
 from .calls import call, cancelled
 from .folders import RunFolders, in_folders
@@ -57,7 +55,7 @@ def run_workflow(
     if not isinstance(workflow, Workflow):
         workflow = parse_workflow(workflow)
     run = _Run(workflow, node_table(node_classes), folders, report or Report(), interrupted)
-    with in_folders(folders), torch.inference_mode():
+    with in_folders(folders):
         return asyncio.run(run.whole())
 
 
@@ -87,11 +85,14 @@ class _Run:
         if why_not := self.folders.why_not():
             raise WorkflowError(Problem("output_folder", f"{why_not} Name another with --output. Nothing was run."))
         self.needs = {node.id: set(node.sources.values()) for node in nodes}
-        try:
-            while self.needs:
-                await self._step()
-        finally:
-            await cancelled(list(self.running.values()))
+        import torch  # takes seconds: a workflow that is refused, and what only asks of nodes, needs none
+
+        with torch.inference_mode():
+            try:
+                while self.needs:
+                    await self._step()
+            finally:
+                await cancelled(list(self.running.values()))
         self.result.seconds = time.monotonic() - begin
         return self.result
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib.util
 import os
 import random
 import sys
 import tempfile
 import zlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,25 @@ import_the_checkout()
 TABLES: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is collected stays until the end: to look through it for garbage takes seconds, then and at every turn."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 # Files that take longest begin first, so that nothing waits for them alone in the end.
 LONGEST = (
     "test_fault_matrix.py",
     "test_pretended_model.py",
-    "test_console.py",
     "test_echoed_key.py",
+    "test_ways.py",
+    "test_mutations.py",
+    "test_console.py",
     "test_random_kills.py",
     "test_remote_edit.py",
 )
@@ -76,6 +91,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         numpy.random.seed(seed)
     if torch := sys.modules.get("torch"):
         torch.manual_seed(seed)
+    if item.get_closest_marker("comfyui"):
+        # Before its fixtures, and before what it does off ComfyUI to compare with.
+        from comfy_server import comfyui
+
+        comfyui()
 
 
 class PlainFolder:

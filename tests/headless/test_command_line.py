@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alone import succeeds_alone
 from cases import node
 from kontext_bridge.headless.__main__ import PYTHON_MODULE, main
 from patience import PATIENCE
@@ -98,6 +99,16 @@ def test_the_module_runs_from_a_shell(workflow: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE)
     assert (done.returncode, done.stderr.splitlines()[-1][:11]) == (0, "2 SaveImage")
     assert Path(done.stdout.strip()).is_file()
+
+
+def test_what_runs_no_node_waits_for_no_torch(tmp_path: Path) -> None:
+    refused = written(tmp_path, {"1": {**PICTURE, "inputs": {**PICTURE["inputs"], "width": 0}}, "2": SAVE})
+    succeeds_alone(
+        "import sys; from kontext_bridge.headless.__main__ import main;"
+        f"statuses = main(['--object-info']), main([{str(refused)!r}]), main([{str(tmp_path / 'none.json')!r}]);"
+        "heavy = {'torch', 'numpy', 'PIL', 'requests', 'aiohttp'} & set(sys.modules);"
+        "sys.exit(0 if statuses == (0, 1, 1) and not heavy else repr((statuses, heavy)))"
+    )
 
 
 WAITING = """
