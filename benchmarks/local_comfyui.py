@@ -2,7 +2,7 @@
 
 COMFYUI_PYTHON benchmarks/local_comfyui.py COMFYUI_PATH [--model FILE] [--plain] [--blocks 19,38] [--width 3072]
 [--side 1024] [--tokens 512] [--steps 8] [--rounds 3] [--loaders comfyui,fast,ours,stored,lora,compiled] [--turns]
-[-- OPTIONS OF COMFYUI, such as --cpu, --disable-dynamic-vram or --supports-fp8-compute]
+[--profile] [-- OPTIONS OF COMFYUI, such as --cpu, --disable-dynamic-vram or --supports-fp8-compute]
 
 Run it in ComfyUI's own Python, on the machine whose figures are wanted; on a GPU the options can be left out. Without
 --model a random model of Kontext's width with that many double and single blocks is written in the released layout, or
@@ -10,7 +10,8 @@ with --plain as a file that was only cast to FP8. Each loader samples the same n
 stock KSampler; the figures are medians. `fast` is ComfyUI's own loader as `--fast fp8_matrix_mult` has it, which
 changes plain files only. `stored`, ours without FP8 products, is what the others' latents are compared with, if it is
 among them. Dynamic VRAM and its allocator are on where ComfyUI itself would have them on. --turns: all models stay
-loaded, for a GPU with room for them, and take turns; otherwise one after the other.
+loaded, for a GPU with room for them, and take turns; otherwise one after the other. --profile: one more run of each,
+which says what the device and the computer did in it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--loaders", default="comfyui,ours,stored")
     parser.add_argument("--turns", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     chosen = parser.parse_args(own)
     chosen.loaders = chosen.loaders.split(",")
     if unknown := set(chosen.loaders) - set(LOADERS):
@@ -217,6 +219,27 @@ class Edit:
         return out["samples"], taken, [end - start for start, end in pairwise(ends)]
 
 
+def profiled(title: str, edit: Edit, model: Any) -> None:
+    """Of one run, a step's share: kernels, what the computer waited for, and where each of the two spent its time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    on_gpu = edit.card.device.type == "cuda"
+    watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=watched) as seen:
+        edit(model, 99)
+    events, steps = seen.key_averages(), edit.steps
+    kernels = [event for event in events if event.self_device_time_total > 0]
+    number, total = sum(event.count for event in kernels), sum(event.self_device_time_total for event in kernels)
+    print(f"{title}: {number / steps:.0f} kernels a step, {total / steps / 1e3:.1f} ms in them", flush=True)
+    longest = sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]
+    waits = [event for event in events if "Synchronize" in event.key or "Memcpy" in event.key]
+    slowest = sorted(events, key=lambda event: -event.self_cpu_time_total)[:18]
+    rows = [("device", event, event.self_device_time_total) for event in longest]
+    rows += [("computer", event, event.self_cpu_time_total) for event in dict.fromkeys([*waits, *slowest])]
+    for where, event, microseconds in rows:
+        print(f"    {where:9}{microseconds / steps / 1e3:8.2f} ms {event.count / steps:6.0f} {event.key[:90]}")
+
+
 def main() -> None:
     chosen = arguments()
     begin_as_comfyui_does()
@@ -269,6 +292,9 @@ def main() -> None:
         runs[loader].append(run)
         steps[loader] += later
 
+    def told_of(loader: str) -> None:
+        profiled(LOADERS[loader], edit, models[loader])
+
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         path = chosen.model or Path(folder) / "kontext_random.safetensors"
         if chosen.model is None:
@@ -283,9 +309,13 @@ def main() -> None:
             tried(begin, loader)
             for round in () if chosen.turns else range(chosen.rounds):
                 tried(measure, loader, round)
+            if chosen.profile and not chosen.turns:
+                tried(told_of, loader)
         for round in range(chosen.rounds) if chosen.turns else ():
             for loader in chosen.loaders:
                 tried(measure, loader, round)
+        for loader in chosen.loaders if chosen.profile and chosen.turns else ():
+            tried(told_of, loader)
         models.clear()
         comfy.model_management.unload_all_models()
     measured = [loader for loader in chosen.loaders if runs[loader] and steps[loader]]
