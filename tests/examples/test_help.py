@@ -95,6 +95,15 @@ def test_a_help_page_that_names_something_the_node_does_not_have_is_noticed(id: 
     assert set(re.findall(r"^- `(\w+)` \(", page, re.MULTILINE)) == names
 
 
+@pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.relative_to(DOCS).as_posix())
+def test_bounds_in_a_help_page_that_are_not_the_inputs_are_noticed(path: Path) -> None:
+    inputs = inputs_of(path.stem if path.parent == DOCS else path.parent.name)
+    for name, said in re.findall(r"^- `(\w+)` ?[(（](.+?)[)）] ?[:：]", path.read_text(encoding="utf-8"), re.MULTILINE):
+        bounds = [float(number.replace(",", ".")) for number in re.findall(r"-?\d+(?:[.,]\d+)?", said)]
+        if len(bounds) == 2 and "max" in inputs.get(name, {}):
+            assert bounds == [inputs[name]["min"], inputs[name]["max"]], f"{name}: {said}"
+
+
 def behind(english: str, page: str) -> list[str]:
     """Where a translated help page is behind the English one, a line each."""
     kinds = {

@@ -106,6 +106,7 @@ def test_a_loader_whose_files_the_front_end_cannot_offer_to_download_is_noticed(
         assert all(one["url"].endswith(f"/{one['name']}") for one in models)
 
 
+@pytest.mark.comfyui
 def test_an_address_of_a_model_that_comfyuis_own_template_does_not_have_is_noticed(document: Any) -> None:
     _, python = comfyui()
     place = "import comfyui_workflow_templates_json as own; print(own.__path__[0])"

@@ -19,6 +19,7 @@ from comfy_server import REPOSITORY, ComfyServer, comfyui
 from kontext_bridge.headless.__main__ import object_info, pack_nodes
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.outputs import RunResult
+from kontext_bridge.kontext.demo.shipped import demo_loras
 from PIL import Image
 
 pytestmark = pytest.mark.comfyui
@@ -39,6 +40,10 @@ def test_both_say_the_same_of_every_node_of_the_pack(comfy_server: ComfyServer) 
     theirs = comfy_server.get("/object_info")
     loaded = {id for id, one in theirs.items() if one["python_module"] == "custom_nodes.kontext-bridge"}
     assert set(ours) == loaded
+    # Only ComfyUI has folders of models; in an empty one it has the LoRA that comes with the pack.
+    lora = ours["KontextLoRA"]["input"]["required"]["file"][1]
+    assert lora["options"] == []
+    lora["options"] = list(demo_loras())
     assert_same_info(ours, theirs)
 
 
