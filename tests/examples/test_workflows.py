@@ -77,6 +77,13 @@ def test_nodes_that_lie_on_top_of_each_other_are_noticed(document: Any) -> None:
         assert right <= b[0] or b[2] <= left or bottom <= b[1] or b[3] <= top, f"{one} and {other} overlap"
 
 
+def test_a_workflow_that_opens_too_small_to_be_read_is_noticed(document: Any) -> None:
+    """On a screen of 1600 pixels the classic renderer draws no text of one that is wider."""
+    edges = [(node["pos"][0], node["pos"][0] + node["size"][0]) for node in document["nodes"]]
+    edges += [(group["bounding"][0], group["bounding"][0] + group["bounding"][2]) for group in document["groups"]]
+    assert max(right for _, right in edges) - min(left for left, _ in edges) <= 1900
+
+
 def test_a_workflow_that_does_not_explain_itself_is_noticed(document: Any) -> None:
     (note,) = [node for node in document["nodes"] if node["type"] in COMMENTS]
     assert note["widgets_values"][0].strip()
