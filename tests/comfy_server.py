@@ -21,7 +21,7 @@ from kontext_bridge.standin import StandIn, Timing
 from programs import stop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-START_LIMIT_S = 180
+START_LIMIT_S = 600
 RUN_LIMIT_S = 300.0
 
 

@@ -117,12 +117,15 @@ def test_a_number_is_shown_and_taken_as_finely_as_its_node_reads_it(tab: Tab) ->
 
 
 def test_a_sentence_on_a_node_takes_no_room_from_its_neighbour(tab: Tab) -> None:
-    tab.value("window.app.graph.add(window.node = window.LiteGraph.createNode('KontextEdit')), void 0")
+    add = "window.app.graph.add(window.%s = window.LiteGraph.createNode('%s')), void 0"
+    tab.value(add % ("node", "KontextEdit"))
     wide = tab.value("window.node.size[0]")
-    tab.value("window.node.onExecuted({ text: ['the whole picture changed (light and colour changed everywhere): '.repeat(3)] })")
+    tab.value(
+        "window.node.onExecuted({ text: ['the whole picture changed, light and colour everywhere. '.repeat(3)] })"
+    )
     assert tab.value("window.node.size[0]") == wide
-    tab.value("window.app.graph.add(window.list = window.LiteGraph.createNode('KontextQueueStatus')), void 0")
-    tab.value("window.list.onExecuted({ text: ['a row of a table of jobs as long as they are, all that is told, one a line'] })")
+    tab.value(add % ("list", "KontextQueueStatus"))
+    tab.value("window.list.onExecuted({ text: ['a row of a table of jobs, as long as it is. '.repeat(2)] })")
     assert tab.value("window.list.size[0]") > wide
 
 
