@@ -95,9 +95,11 @@ def test_every_end_stands_on_the_node(
     says(tab, "unchanged, not run again", request)
     run(new=False, timeout=299)
     says(tab, "brought back, not paid again", request)
+    assert "error" not in tab.value(f"{ELEMENT}.style.color")
     comfy_service.set(run_fails=Fault("the worker died", times=1))
     run()
     says(tab, r'The edit failed at Oxen\.ai: ".*the worker died.*"', request)
+    tab.wait(f"{ELEMENT}.style.color.includes('error')")
     comfy_service.hold()
     try:
         run(timeout=5)

@@ -21,7 +21,7 @@ for folder in (HERE, HERE.parent):
 import conftest  # noqa: E402, F401
 from browser import Tab, a_tab  # noqa: E402
 from comfy_server import comfy_server_with  # noqa: E402
-from front_end import READY  # noqa: E402
+from front_end import READY, SHOWN  # noqa: E402
 from kontext_bridge.standin import StandIn, Timing  # noqa: E402
 from pack import REPOSITORY, TITLES  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
@@ -119,6 +119,11 @@ class Walk:
         """The node says so."""
         self.tab.wait(f"{LINE}.includes({json.dumps(text)})", LONG_S)
 
+    def settle(self) -> None:
+        """The run is over for the front end, too, and its pictures are drawn."""
+        self.tab.wait(f"{SHOWN}.includes('0 active')", LONG_S)
+        time.sleep(2)
+
     def widget(self, name: str) -> tuple[float, float]:
         """Where a widget of the node is drawn on the canvas."""
         x, y = self.tab.value(
@@ -152,7 +157,7 @@ def set_the_key(walk: Walk, key: str) -> None:
     """Without one, and then where the node says."""
     walk.click(RUN)
     walk.says("No Oxen.ai key: Settings > Kontext Bridge")
-    time.sleep(4)
+    walk.settle()
     walk.picture("no_key", walk.place(labelled("Settings (")))
     walk.click(labelled("Settings ("))
     walk.click(words("Kontext Bridge", "[role=dialog]"))
@@ -174,14 +179,14 @@ def run_and_cancel(walk: Walk) -> None:
     walk.picture("progress", walk.place(STOP))
     walk.click(STOP)
     walk.says("cancelled")
-    time.sleep(2)
+    walk.settle()
     walk.picture("cancelled", walk.place(RUN))
 
 
 def run_to_the_end(walk: Walk) -> None:
     walk.click(RUN)
     walk.says("done")
-    time.sleep(3)
+    walk.settle()
     walk.picture("done", walk.widget("keep"))
 
 
@@ -192,7 +197,7 @@ def bring_back(walk: Walk) -> None:
     walk.click(words("auto", ".litecontextmenu"))
     walk.click(RUN)
     walk.says("brought back")
-    time.sleep(3)
+    walk.settle()
     walk.picture("brought_back", walk.place(words("Edits")))
 
 
@@ -234,7 +239,7 @@ def main() -> None:
             a_tab(Path(folder) / "profile") as tab,
         ):
             walk = all_of_it(tab, server.url, KEY, PICTURES)
-        lines = [*walk.taken, f"decisions: {', '.join(walk.decisions)}", f"paid: {len(service.billed)}"]
+        lines = [*walk.taken, f"decisions: {', '.join(walk.decisions)}", f"edits sent: {len(service.billed)}"]
         sys.stdout.write("\n".join(lines) + "\n")
 
 
