@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Bytecode is kept, whatever the machine's habit: dozens of tests start programs that would each compile the pack anew.
 KEEP := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: help demo test check collected format generated compatibility archive benchmarks clean
+.PHONY: help demo test check collected format generated compatibility walk archive benchmarks clean
 
 help:
 	@echo "make demo        edit a picture: at Oxen.ai if OXEN_API_KEY is set, else against the stand-in; and here with the demo model"
@@ -14,6 +14,7 @@ help:
 	@echo "make format      bring the code into shape, before a commit"
 	@echo "make generated   write what comes from the nodes: the tables of README and docs/nodes.md, the English locale, the snapshot of schemas"
 	@echo "make compatibility  run the tests that need the real ComfyUI, and write docs/compatibility.md's row"
+	@echo "make walk        walk a newcomer's first edit in the real ComfyUI, and picture its steps for docs/first-edit.md"
 	@echo "make archive     pack node.zip as the Comfy registry does, and check what is in it"
 	@echo "make benchmarks  measure what the README promises"
 	@echo "make clean       remove .venv, out and build"
@@ -58,6 +59,9 @@ generated: $(VENV)/ready
 # TESTS: some of them, as pytest takes them
 compatibility: $(VENV)/ready
 	@OMP_NUM_THREADS=1 $(BIN)/python tests/compatibility.py $(TESTS)
+
+walk: $(VENV)/ready
+	@OMP_NUM_THREADS=1 $(BIN)/python tests/examples/walk.py
 
 # comfy-cli has a place of its own: it brings many packages.
 build/comfy-cli/bin/comfy:

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from programs import stop
 
 START_S, WAIT_S = 60.0, 60.0
 OPTIONS = (
@@ -116,12 +117,7 @@ def a_tab(folder: Path) -> Iterator[Tab]:
         finally:
             loop.run_until_complete(session.close())
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
         loop.close()
 
 

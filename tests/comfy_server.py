@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 from kontext_bridge.standin import StandIn, Timing
+from programs import stop
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-START_LIMIT_S = 180
+START_LIMIT_S = 600
 RUN_LIMIT_S = 300.0
 
 
@@ -132,12 +133,7 @@ def comfy_server_with(
         server.wait(log)
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop(process)
 
 
 @pytest.fixture(scope="module")

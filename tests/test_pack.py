@@ -15,7 +15,7 @@ from comfy_server import account_at, comfy_server_with, comfy_service  # noqa: F
 from kontext_bridge.kontext.demo.shipped import LORAS, TEXT, TRANSFORMER, VAE, demo_loras
 from kontext_bridge.oxen.http.transport import USER_AGENT
 from kontext_bridge.oxen.version import version
-from pack import INFO, LOCAL, NAMES, TWINS, read
+from pack import INFO, TITLES, TWINS, read
 from PIL import Image
 
 if sys.version_info >= (3, 11):
@@ -126,7 +126,7 @@ def test_an_archive_whose_nodes_comfyui_does_not_load_and_run_is_noticed(archive
     with comfy_server_with(packs, tmp_path / "base", account_at(comfy_service)) as server:
         served = server.get("/object_info")
         assert {id: served[id]["python_module"] for id in INFO} == dict.fromkeys(INFO, "custom_nodes.kontext-bridge")
-        assert set(server.get("/workflow_templates")["kontext-bridge"]) == {*NAMES, *LOCAL}
+        assert set(server.get("/workflow_templates")["kontext-bridge"]) == set(TITLES.values())
         shutil.copy(archive / "example_workflows" / "kontext_example.png", server.base / "input")
         done = server.run(read(TWINS / "remote_edit.json"))
         assert done["status"]["status_str"] == "success", done["status"]["messages"]

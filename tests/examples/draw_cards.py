@@ -2,7 +2,7 @@
 
 Above the templates' picture, below what the demo model made of it, with the sentence that it was told; where the
 template edits with another model, the card says whose picture it shows. Taken from the templates: sentences, masks,
-whether what was not edited is kept.
+whether what was not edited is kept. Where the demo model does not know the template's words, the card says its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,44 +21,58 @@ import conftest  # noqa: E402, F401
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from kontext_bridge.edit import main as edit  # noqa: E402
+from kontext_bridge.headless.folders import RunFolders  # noqa: E402
+from kontext_bridge.headless.graph import read_workflow  # noqa: E402
+from kontext_bridge.headless.run import run_workflow  # noqa: E402
 from kontext_bridge.imaging.canvas import prepare, restore  # noqa: E402
 from kontext_bridge.kontext.demo.shipped import FOLDER, LORAS  # noqa: E402
-from pack import TWINS, WORKFLOWS, read  # noqa: E402
+from kontext_bridge.training.drawing import drawn  # noqa: E402
+from kontext_bridge.training.scenes import Time, random_scene  # noqa: E402
+from pack import NODES, TITLES, TWINS, WORKFLOWS, read  # noqa: E402
+from pack import card as place_of  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
-SIDE, PANEL = 560, 252
+SIDE, PANEL, GAP = 560, 252, 4
 # Rows of the picture that a card shows: birds, cabin and boat.
 TOP, BOTTOM = 109, 570
 STEPS = "20"
 EDITS = {"KontextEdit", "KontextSubmit", "KontextEditLocal"}
-# Not the demo model's to show: a second picture, a style of the artist's own, no edit at all.
-WITHOUT = ("two_references", "lora_edit", "uri_round_trip")
+# The demo model has no style of an artist's own, and takes one picture.
+IN_ITS_WORDS = {"lora_edit": "Make it night, with lights.", "two_references": "Make it evening."}
+WITH_LORA = ("lora_edit", "demo_lora_edit")
 PICTURE = WORKFLOWS / "kontext_example.png"
+SECOND_SEED = 11
 
 
 def told(name: str) -> list[str]:
     """The sentences of a template, one after the other; what follows another edit at the service is left out."""
+    if name in IN_ITS_WORDS:
+        return [IN_ITS_WORDS[name]]
     nodes = [node for node in read(TWINS / f"{name}.json").values() if node["class_type"] in EDITS]
     said = list(dict.fromkeys(node["inputs"]["prompt"] for node in nodes))
     return said[:1] if name == "draft_local_finish_remote" else said
 
 
 def mask_of(name: str) -> torch.Tensor | None:
-    """The rectangle that a template masks, [1, height, width]."""
+    """What a template masks, [1, height, width]: a rectangle, or what its picture has transparent."""
     nodes = read(TWINS / f"{name}.json").values()
     boxes = [node["inputs"] for node in nodes if node["class_type"] == "SolidMask"]
-    if not boxes:
+    if boxes:
+        (at,) = (node["inputs"] for node in nodes if node["class_type"] == "MaskComposite")
+        mask = torch.zeros(1, boxes[0]["height"], boxes[0]["width"])
+        mask[:, at["y"] : at["y"] + boxes[1]["height"], at["x"] : at["x"] + boxes[1]["width"]] = 1
+        return mask
+    names = {node["inputs"]["image"] for node in nodes if node["class_type"] == "LoadImage"} - {PICTURE.name}
+    if not names:
         return None
-    (at,) = (node["inputs"] for node in nodes if node["class_type"] == "MaskComposite")
-    mask = torch.zeros(1, boxes[0]["height"], boxes[0]["width"])
-    mask[:, at["y"] : at["y"] + boxes[1]["height"], at["x"] : at["x"] + boxes[1]["width"]] = 1
-    return mask
+    with Image.open(WORKFLOWS / names.pop()) as picture:
+        return 1 - torch.from_numpy(np.array(picture.getchannel("A"), np.float32) / 255)[None]
 
 
 def made(name: str, folder: Path) -> Image.Image:
     """What the demo model makes of the picture as the template asks."""
     options = ["--demo", "--steps", STEPS]
-    if name == "demo_lora_edit":
+    if name in WITH_LORA:
         options += ["--lora", str(FOLDER / LORAS[0])]
     else:
         options += ["--keep"]
@@ -74,6 +89,20 @@ def made(name: str, folder: Path) -> Image.Image:
     return Image.open(path).convert("RGB") if canvas is None else shown(restore(opened(path), canvas))
 
 
+def there_and_back(folder: Path) -> tuple[Image.Image, str]:
+    """What the template of URIs gives, run as it is: its picture, and the text that it went through."""
+    nodes = run_workflow(
+        read_workflow(TWINS / "uri_round_trip.json"), NODES, RunFolders(source=WORKFLOWS, output=folder)
+    ).nodes
+    return Image.open(nodes["4"].files[0]).convert("RGB"), nodes["2"].texts["uri"]
+
+
+def second() -> Image.Image:
+    """Another scene, in the light of an evening."""
+    scene = random_scene(np.random.default_rng(SECOND_SEED), (1024, 768))
+    return Image.fromarray(drawn(replace(scene, time=Time.EVENING)))
+
+
 def opened(path: Path) -> torch.Tensor:
     with Image.open(path) as picture:
         return torch.from_numpy(np.array(picture.convert("RGB"), np.float32) / 255)[None]
@@ -83,25 +112,52 @@ def shown(picture: torch.Tensor) -> Image.Image:
     return Image.fromarray((picture[0].clamp(0, 1) * 255).round().byte().numpy())
 
 
-def card(name: str, after: Image.Image) -> Image.Image:
+def strip(picture: Image.Image) -> Image.Image:
+    """The part of a picture that a card shows, across all of it."""
+    return picture.crop((0, TOP, picture.width, BOTTOM)).resize((SIDE, PANEL), Image.Resampling.LANCZOS)
+
+
+def pair(first: Image.Image, other: Image.Image) -> Image.Image:
+    """Two whole pictures side by side."""
+    width = (SIDE - GAP) // 2
+    both = Image.new("RGB", (SIDE, PANEL), (28, 28, 30))
+    for place, picture in enumerate((first, other)):
+        size = (width, width * picture.height // picture.width)
+        whole = picture.resize(size, Image.Resampling.LANCZOS)
+        both.paste(whole, (place * (width + GAP), (PANEL - size[1]) // 2))
+    return both
+
+
+def card(before: Image.Image, after: Image.Image, said: str, who: str) -> Image.Image:
     """Square: before, after, and what was said to whom."""
     sheet = Image.new("RGB", (SIDE, SIDE), (28, 28, 30))
-    with Image.open(PICTURE) as before:
-        for place, picture in enumerate((before, after)):
-            panel = picture.crop((0, TOP, picture.width, BOTTOM)).resize((SIDE, PANEL), Image.Resampling.LANCZOS)
-            sheet.paste(panel, (0, place * (PANEL + 4)))
-    who = "the demo model" if name.startswith("demo") else "drawn by the demo model, not by Kontext"
-    said = textwrap.shorten(" ".join(told(name)), 72, placeholder=" ...")
+    for place, panel in enumerate((before, after)):
+        sheet.paste(panel, (0, place * (PANEL + GAP)))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
     pen.multiline_text((10, 2 * PANEL + 8), f"{said}\n{who}", (235, 235, 235), font, spacing=4)
     return sheet
 
 
+def card_of(name: str, folder: Path) -> Image.Image:
+    picture = Image.open(PICTURE).convert("RGB")
+    if name == "uri_round_trip":
+        back, text = there_and_back(folder)
+        return card(strip(picture), strip(back), f"{text[:58]} ...", "to text and back: every pixel as it was")
+    before = pair(picture, second()) if name == "two_references" else strip(picture)
+    who = "the demo model" if name.startswith("demo") else "drawn by the demo model, not by Kontext"
+    if name == "lora_edit":
+        who = "drawn by the demo model with a LoRA of its own, not by Kontext"
+    elif name == "two_references":
+        who = "drawn by the demo model, which was told this in place of the second picture"
+    said = textwrap.shorten(" ".join(told(name)), 72, placeholder=" ...")
+    return card(before, strip(made(name, folder)), said, who)
+
+
 def main(names: list[str]) -> None:
-    for name in names or sorted({path.stem for path in TWINS.glob("*.json")} - set(WITHOUT)):
+    for name in names or sorted(TITLES):
         with tempfile.TemporaryDirectory() as folder:
-            drawn = card(name, made(name, Path(folder)))
-        drawn.save(WORKFLOWS / f"{name}.jpg", quality=86, optimize=True, comment="Kontext Bridge, demo model")
+            drawing = card_of(name, Path(folder))
+        drawing.save(place_of(name), quality=86, optimize=True, comment="Kontext Bridge, demo model")
 
 
 if __name__ == "__main__":

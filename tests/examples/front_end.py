@@ -14,7 +14,7 @@ import pytest
 from browser import Tab, a_tab, chromium
 from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
 from kontext_bridge.standin import StandIn
-from pack import LOCAL, REPOSITORY, WORKFLOWS, read
+from pack import LOCAL, REPOSITORY, TITLES, WORKFLOWS, read, template
 
 READY = "window.app?.extensionManager?.command && window.LiteGraph?.registered_node_types?.KontextEdit"
 SETTLED_S = 3  # what a page does while it still loads may be undone
@@ -66,18 +66,18 @@ def start(tab: Tab, server: ComfyServer) -> None:
 
 def open_template(tab: Tab, name: str) -> None:
     """As the browser of templates opens it."""
-    address = json.dumps(f"/workflow_templates/kontext-bridge/{name}.json")
+    address = json.dumps(f"/workflow_templates/kontext-bridge/{TITLES[name]}.json")
     tab.value(
         f"window.app.api.fetchApi({address}).then((reply) => reply.json()).then((template) => "
-        f"window.app.loadGraphData(template, true, true, {json.dumps(name)}, {{ openSource: 'template' }}))"
+        f"window.app.loadGraphData(template, true, true, {json.dumps(TITLES[name])}, {{ openSource: 'template' }}))"
     )
-    wanted = len(read(WORKFLOWS / f"{name}.json")["nodes"])
+    wanted = len(read(template(name))["nodes"])
     tab.wait(f"window.app.graph.nodes.length === {wanted}")
 
 
 def model_files(base: Path) -> list[Path]:
     """Where the models of the local templates belong in ComfyUI's folders."""
-    nodes = [node for name in LOCAL for node in read(WORKFLOWS / f"{name}.json")["nodes"]]
+    nodes = [node for name in LOCAL for node in read(template(name))["nodes"]]
     named = {(one["directory"], one["name"]) for node in nodes for one in node["properties"].get("models", [])}
     named |= {("loras", node["widgets_values"][0]) for node in nodes if node["type"] == "KontextLoRA"}
     return [base / "models" / folder / name for folder, name in sorted(named)]

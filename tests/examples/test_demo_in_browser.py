@@ -13,7 +13,7 @@ import pytest
 from browser import Tab
 from comfy_server import ComfyServer
 from front_end import page_of
-from pack import DEMOS, WORKFLOWS, read
+from pack import DEMOS, read, template
 from patience import PATIENCE
 
 pytestmark = pytest.mark.comfyui
@@ -35,7 +35,7 @@ def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: A
 def test_a_demo_template_that_opens_with_an_error_or_shows_no_picture_is_noticed(
     name: str, tab: Tab, server: ComfyServer, request: pytest.FixtureRequest
 ) -> None:
-    tab.value(f"window.app.loadGraphData({json.dumps(read(WORKFLOWS / f'{name}.json'))})")
+    tab.value(f"window.app.loadGraphData({json.dumps(read(template(name)))})")
     tab.wait("window.app.graph.nodes.some((node) => node.type === 'KontextLoadDemo')")
     tab.value("window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
     before = len(server.get("/history"))

@@ -17,7 +17,7 @@ from browser import Tab, chromium
 from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
 from front_end import page_of
 from kontext_bridge.standin import StandIn
-from pack import REPOSITORY, TWINS, WORKFLOWS, read
+from pack import REPOSITORY, TWINS, WORKFLOWS, read, template
 
 pytestmark = pytest.mark.comfyui
 # A folder to put pictures of the page into, to be looked at.
@@ -62,7 +62,7 @@ def server(home: Path, tmp_path_factory: pytest.TempPathFactory, comfy_service: 
 @pytest.fixture(scope="module", params=["classic", "nodes 2.0"])
 def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
     with page_of(server, request.param, tmp_path_factory.mktemp("profile")) as opened:
-        opened.value(f"window.app.loadGraphData({json.dumps(read(WORKFLOWS / 'remote_edit.json'))})")
+        opened.value(f"window.app.loadGraphData({json.dumps(read(template('remote_edit')))})")
         toggle(opened, True)
         yield opened
 
@@ -92,7 +92,7 @@ def run(server: ComfyServer, prompt: str = "the hat becomes red") -> str:
     for node in workflow.values():
         if node["class_type"] == "KontextEdit":
             node["inputs"] |= {"seed": number, "prompt": f"{prompt} {number}"}
-    graph = read(WORKFLOWS / "remote_edit.json")
+    graph = read(template("remote_edit"))
     status, reply = server.post("/prompt", {"prompt": workflow, "extra_data": {"extra_pnginfo": {"workflow": graph}}})
     assert status == 200, reply
     return f"{prompt} {number}"
@@ -203,7 +203,7 @@ def test_an_edit_is_compared_used_again_and_its_graph_revealed(
     assert (server.base / "input" / loaded).is_file()
     look_at(tab, request)
     press(tab, "Reveal the graph", f"{detail}.textContent.includes('Opened as')")
-    assert tab.value(f"{NODES}.length") == len(read(WORKFLOWS / "remote_edit.json")["nodes"])
+    assert tab.value(f"{NODES}.length") == len(read(template("remote_edit"))["nodes"])
     press(tab, "Back", f"!{detail}")
 
 
@@ -278,7 +278,7 @@ def select(tab: Tab, kind: str) -> None:
 
 
 def test_a_picture_node_is_edited_from_its_toolbox(tab: Tab) -> None:
-    tab.value(f"window.app.loadGraphData({json.dumps(read(WORKFLOWS / 'remote_edit.json'))})")
+    tab.value(f"window.app.loadGraphData({json.dumps(read(template('remote_edit')))})")
     for kind in ("LoadImage", "PreviewImage", "SaveImage"):
         if not tab.value(f"window.app.graph.nodes.some((node) => node.comfyClass === '{kind}')"):
             continue

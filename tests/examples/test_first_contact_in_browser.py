@@ -105,6 +105,30 @@ def test_six_widgets_show_and_the_rest_when_it_is_asked_for(tab: Tab) -> None:
         assert tab.value("window.node.serialize().widgets_values.length") >= len(SIX)
 
 
+def test_a_number_is_shown_and_taken_as_finely_as_its_node_reads_it(tab: Tab) -> None:
+    open_template(tab, "demo_masked_edit")
+    widget = "window.app.graph.nodes.find((node) => node.comfyClass === 'KontextPrepare').widgets[0]"
+    if classic(tab):
+        assert tab.value(f"{widget}._displayValue") == "0.016"
+    else:
+        tab.wait("[...document.querySelectorAll('[data-node-id] input')].some((one) => one.value === '0.016')")
+    tab.value(f"{widget}.value = 1, {widget}.callback(0.016), void 0")
+    assert tab.value(f"{widget}.value") in (1, 0.016), "a rounder one would be 0.01, the least that is taken"
+
+
+def test_a_sentence_on_a_node_takes_no_room_from_its_neighbour(tab: Tab) -> None:
+    add = "window.app.graph.add(window.%s = window.LiteGraph.createNode('%s')), void 0"
+    tab.value(add % ("node", "KontextEdit"))
+    wide = tab.value("window.node.size[0]")
+    tab.value(
+        "window.node.onExecuted({ text: ['the whole picture changed, light and colour everywhere. '.repeat(3)] })"
+    )
+    assert tab.value("window.node.size[0]") == wide
+    tab.value(add % ("list", "KontextQueueStatus"))
+    tab.value("window.list.onExecuted({ text: ['a row of a table of jobs, as long as it is. '.repeat(2)] })")
+    assert tab.value("window.list.size[0]") > wide
+
+
 def test_what_a_workflow_sets_is_seen_when_it_is_opened(tab: Tab) -> None:
     if not classic(tab):
         pytest.skip("Nodes 2.0 folds by itself")

@@ -13,7 +13,7 @@ from kontext_bridge.headless.outputs import RunResult
 from kontext_bridge.headless.run import run_workflow
 from kontext_bridge.standin import StandIn
 from pack import NODES, TWINS, WORKFLOWS
-from PIL import Image
+from PIL import Image, ImageFilter
 
 
 def run(name: str, output: Path) -> RunResult:
@@ -59,6 +59,18 @@ def test_an_edit_whose_rest_is_not_the_pictures_own_is_noticed(service: StandIn,
     assert own[100:460, 100:-100].all(), "the stand-in draws a frame and a label"
     assert not own.all() and pixels(raw).shape == (880, 1184, 3)
     assert result.nodes["2"].ui["text"][0].endswith("the rest is your own pixels")
+    assert len(service.billed) == 1
+
+
+def test_a_masked_edit_that_changes_a_pixel_outside_what_was_painted_is_noticed(
+    service: StandIn, tmp_path: Path
+) -> None:
+    (path,) = run("masked_remote_edit", tmp_path).nodes["5"].files
+    with Image.open(WORKFLOWS / "kontext_example_masked.png") as painted:
+        source, alpha = np.asarray(painted)[..., :3], np.asarray(painted)[..., 3]
+    same = (pixels(path) == source).all(-1)
+    reach = Image.fromarray((alpha < 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(2 * 16 + 1))
+    assert same[np.asarray(reach) == 0].all() and not same[alpha == 0].all()
     assert len(service.billed) == 1
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import Tab, a_tab, chromium
+from browser import Tab, chromium
 from comfy_server import ComfyServer, comfy_server_with, comfyui
+from front_end import page_of
 from kontext_bridge.standin import StandIn
 from pack import REPOSITORY, read
 from served import KEY, holding_the_key
@@ -40,18 +41,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterat
 @pytest.fixture(params=["classic", "nodes 2.0"])
 def settings(request: pytest.FixtureRequest, server: ComfyServer, tmp_path: Path) -> Iterator[Tab]:
     """The front end with the pack's settings open."""
-    own = {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param != "classic"}
-    assert server.post("/api/settings", own)[0] == 200
-    with a_tab(tmp_path / "profile") as tab:
-        tab.open(server.url)
-        tab.wait("window.app?.extensionManager?.command && window.LiteGraph?.registered_node_types?.KontextEdit")
+    with page_of(server, request.param, tmp_path / "profile") as tab:
         opened = "document.querySelector('[role=dialog] input[placeholder^=Search]')"
         command = "window.app.extensionManager.command.execute('Comfy.ShowSettingsDialog')"
-        # what a page does while it still loads may be undone
-        tab.wait(
-            f"{opened} || (window.lastTry ??= 0, Date.now() - window.lastTry > 3000 && (window.lastTry = Date.now(),"
-            f" void {command}), false)"
-        )
+        tab.value(f"{command} ?? 0, void 0")
+        tab.wait(opened)
         entry = "[...document.querySelectorAll('[role=dialog] *')].find((one) => !one.children.length && "
         entry += "one.textContent.trim() === 'Kontext Bridge')"
         tab.wait(entry)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from comfy_server import ComfyServer
 from kontext_bridge.standin import StandIn
-from pack import DOCS, INFO, LOCAL, LOCALES, NAMES, TWINS, read
+from pack import DOCS, INFO, LOCALES, TITLES, TWINS, read
 
 pytestmark = pytest.mark.comfyui
 
@@ -63,7 +63,7 @@ def test_the_history_gives_its_table_in_comfyui_also_where_there_is_no_picture_t
 
 
 def test_a_twin_listed_as_a_template_is_noticed(server: ComfyServer) -> None:
-    assert set(server.get("/workflow_templates")["kontext-bridge"]) == {*NAMES, *LOCAL}
+    assert set(server.get("/workflow_templates")["kontext-bridge"]) == set(TITLES.values())
 
 
 def test_help_that_comfyui_does_not_serve_is_noticed(server: ComfyServer) -> None:

@@ -16,7 +16,7 @@ from browser import Tab
 from comfy_server import ComfyServer
 from front_end import page_of
 from kontext_bridge.standin import Fault, StandIn
-from pack import TWINS, WORKFLOWS, read
+from pack import TWINS, read, template
 from patience import PATIENCE
 
 pytestmark = pytest.mark.comfyui
@@ -33,8 +33,7 @@ seeds = itertools.count(5000)
 def tab(request: pytest.FixtureRequest, server: ComfyServer, tmp_path_factory: Any) -> Iterator[Tab]:
     """The front end with the first template open."""
     with page_of(server, request.param, tmp_path_factory.mktemp("profile")) as opened:
-        template = json.dumps(read(WORKFLOWS / "remote_edit.json"))
-        opened.value(f"window.app.loadGraphData({template})")
+        opened.value(f"window.app.loadGraphData({json.dumps(read(template('remote_edit')))})")
         opened.wait(f"{ELEMENT}.isConnected")
         yield opened
 
@@ -96,9 +95,11 @@ def test_every_end_stands_on_the_node(
     says(tab, "unchanged, not run again", request)
     run(new=False, timeout=299)
     says(tab, "brought back, not paid again", request)
+    assert "error" not in tab.value(f"{ELEMENT}.style.color")
     comfy_service.set(run_fails=Fault("the worker died", times=1))
     run()
     says(tab, r'The edit failed at Oxen\.ai: ".*the worker died.*"', request)
+    tab.wait(f"{ELEMENT}.style.color.includes('error')")
     comfy_service.hold()
     try:
         run(timeout=5)
@@ -129,7 +130,7 @@ def test_a_line_comes_back_with_its_workflow_and_stands_on_no_other(
     says(tab, r"done · \d+ s · \$0\.04", request)
     here = "window.app.extensionManager.workflow.activeWorkflow"
     tab.value(f"window.first = {here}, void 0")
-    other = read(WORKFLOWS / "remote_edit.json")
+    other = read(template("remote_edit"))
     other["id"] = "00000000-0000-4000-8000-000000000001"
     tab.value(f"window.app.loadGraphData({json.dumps(other)}, true, true, 'another')")
     tab.wait(f"{ELEMENT}.isConnected && {ELEMENT}.innerText === ''")

@@ -49,6 +49,13 @@ def test_a_template_that_opens_with_an_error_is_noticed(
     assert fresh_tab.value("window.app.graph.nodes.filter((node) => node.has_errors).map((node) => node.type)") == []
 
 
+def test_an_app_that_does_not_open_as_a_form_is_noticed(fresh_tab: Tab) -> None:
+    open_template(fresh_tab, "remote_edit_app")
+    for asked in ("image", "prompt", "seed", "keep", "Number of runs"):
+        fresh_tab.wait(f"{SHOWN}.includes('{asked}')")
+    assert fresh_tab.value("window.app.extensionManager.workflow.activeWorkflow.initialMode") == "app"
+
+
 def test_what_shows_an_error_is_known_by_the_test_above(fresh_tab: Tab, fresh_server: ComfyServer) -> None:
     missing = [path for path in model_files(fresh_server.base) if "loras" not in path.parts]
     for path in missing:

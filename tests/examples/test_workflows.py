@@ -15,7 +15,7 @@ from editor import COMMENTS, to_api
 from kontext_bridge.headless.folders import RunFolders, in_folders
 from kontext_bridge.headless.graph import parse_workflow
 from kontext_bridge.headless.validate import validate
-from pack import INFO, LOCAL, NAMES, TABLE, TWINS, WORKFLOWS, read
+from pack import INFO, LOCAL, NAMES, TABLE, TITLES, TWINS, WORKFLOWS, card, read, template
 from PIL import Image
 
 TITLE_HEIGHT = 30
@@ -36,12 +36,13 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def document(name: str) -> Any:
-    return read(WORKFLOWS / f"{name}.json")
+    return read(template(name))
 
 
 def test_a_workflow_without_twin_thumbnail_or_test_is_noticed() -> None:
-    for folder, pattern in ((WORKFLOWS, "*.json"), (TWINS, "*.json"), (WORKFLOWS, "*.jpg")):
-        assert {path.stem for path in folder.glob(pattern)} == {*NAMES, *LOCAL}, (folder, pattern)
+    assert {path.stem for path in TWINS.iterdir()} == {*NAMES, *LOCAL} == set(TITLES)
+    for pattern in ("*.json", "*.jpg"):
+        assert {path.stem for path in WORKFLOWS.glob(pattern)} == set(TITLES.values())
 
 
 def test_a_twin_that_differs_from_what_the_editor_would_queue_is_noticed(name: str, document: Any) -> None:
@@ -53,7 +54,7 @@ def test_a_twin_that_differs_from_what_the_editor_would_queue_is_noticed(name: s
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_widget_value_out_of_its_range_or_at_the_wrong_place_is_noticed(name: str, tmp_path: Any) -> None:
-    prompt = to_api(read(WORKFLOWS / f"{name}.json"))
+    prompt = to_api(read(template(name)))
     with in_folders(RunFolders(source=WORKFLOWS, output=tmp_path)):
         asyncio.run(validate(workflow := parse_workflow(prompt), TABLE))
     assert workflow.prompt == prompt, "a value had to be converted"
@@ -74,6 +75,13 @@ def test_nodes_that_lie_on_top_of_each_other_are_noticed(document: Any) -> None:
     boxes = [(node["id"], *_box(node)) for node in document["nodes"]]
     for (one, left, top, right, bottom), (other, *b) in combinations(boxes, 2):
         assert right <= b[0] or b[2] <= left or bottom <= b[1] or b[3] <= top, f"{one} and {other} overlap"
+
+
+def test_a_workflow_that_opens_too_small_to_be_read_is_noticed(document: Any) -> None:
+    """On a screen of 1600 pixels the classic renderer draws no text of one that is wider."""
+    edges = [(node["pos"][0], node["pos"][0] + node["size"][0]) for node in document["nodes"]]
+    edges += [(group["bounding"][0], group["bounding"][0] + group["bounding"][2]) for group in document["groups"]]
+    assert max(right for _, right in edges) - min(left for left, _ in edges) <= 1900
 
 
 def test_a_workflow_that_does_not_explain_itself_is_noticed(document: Any) -> None:
@@ -120,13 +128,18 @@ def test_an_address_of_a_model_that_comfyuis_own_template_does_not_have_is_notic
 
 def test_pictures_too_heavy_for_a_pack_are_noticed() -> None:
     for name in NAMES + LOCAL:
-        path = WORKFLOWS / f"{name}.jpg"
+        path = card(name)
         with Image.open(path) as picture:
             assert picture.format == "JPEG" and max(picture.size) <= 800
         assert path.stat().st_size < 60_000
     with Image.open(WORKFLOWS / "kontext_example.png") as picture:
         assert (picture.size, picture.mode, picture.info) == ((1024, 768), "RGB", {})
-    assert (WORKFLOWS / "kontext_example.png").stat().st_size < 60_000
+        plain = picture.tobytes()
+    with Image.open(WORKFLOWS / "kontext_example_masked.png") as picture:
+        assert (picture.mode, picture.info) == ("RGBA", {})
+        assert picture.convert("RGB").tobytes() == plain, "what is under the mask is edited"
+    for path in WORKFLOWS.glob("*.png"):
+        assert path.stat().st_size < 60_000
 
 
 def _box(node: dict[str, Any]) -> tuple[float, float, float, float]:

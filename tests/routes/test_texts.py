@@ -11,7 +11,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (REPOSITORY / "web" / "js").rglob("*.js")}
 LOCALES = sorted((REPOSITORY / "locales").glob("*/main.json"))
-ENGLISH = json.loads((REPOSITORY / "locales" / "en" / "main.json").read_text(encoding="utf-8"))["kontextBridge"]
+EN = REPOSITORY / "locales" / "en"
+ENGLISH = json.loads((EN / "main.json").read_text(encoding="utf-8"))["kontextBridge"]
 PLACES = ("variable", "oxen", "file")
 LIMITS = ("usd_per_run", "usd_per_day", "max_in_flight")
 
@@ -32,9 +33,22 @@ def test_a_translation_has_the_same_places_for_values(path: Path) -> None:
         assert sorted(re.findall(r"{(\w+)}", text)) == sorted(re.findall(r"{(\w+)}", ENGLISH[name])), name
 
 
+@pytest.mark.parametrize("path", LOCALES, ids=lambda path: path.parent.name)
+def test_a_page_that_would_be_half_in_english_is_noticed(path: Path) -> None:
+    words = json.loads(path.read_text(encoding="utf-8"))["kontextBridge"]
+    assert list(words) == list(ENGLISH) and all(words.values())
+    for file in ("settings.json", "commands.json"):
+        here, english = (json.loads((folder / file).read_text(encoding="utf-8")) for folder in (path.parent, EN))
+        assert here.keys() == english.keys()
+
+
+def test_every_language_of_the_nodes_has_the_words_of_the_pages() -> None:
+    assert {path.parent for path in LOCALES} == {path.parent for path in EN.parent.glob("*/nodeDefs.json")}
+
+
 def test_nothing_is_given_to_comfyuis_own_settings() -> None:
     page = SCRIPTS["settings_page.js"]
-    assert re.findall(r"type: (.*),", page) == ["() => keyPanel()", "() => limitsPanel()"]
+    assert re.findall(r"type: (.*),", page) == ["() => pageWith(keyPanel)", "() => pageWith(limitsPanel)"]
     edits = {name.removesuffix(".js") for name in SCRIPTS if "edit" in name}
     assert len(edits) > 5
     own = {"settings_page", "key_panel", "limits_panel", "asking", "elements", "texts"}

@@ -1,11 +1,11 @@
 // "Edit with Kontext" on the toolbox of a selected picture: a Kontext Edit and a preview of it, wired, the prompt focused.
 import { app } from "../../../scripts/app.js";
+import { focusPrompt } from "./on_canvas.js";
 
 const COMMAND = "KontextBridge.EditWithKontext";
 const PICTURES = new Set(["LoadImage", "PreviewImage", "SaveImage"]);
 const GAP = 60;
 const TITLE = 40;
-const LOOKS = 120;
 const ROOM_TO_WRITE = 60;
 const PREVIEW = [360, 360];
 
@@ -32,15 +32,6 @@ function put(node, before) {
     top - TITLE < other.pos[1] + other.size[1];
   for (let other; (other = node.graph.nodes.find(inTheWay)); ) top = other.pos[1] + other.size[1] + TITLE + GAP / 2;
   node.pos = [left, top];
-}
-
-// A text box is there a few frames after its node.
-function focusPrompt(node, looks = LOOKS) {
-  const box = window.LiteGraph.vueNodesMode
-    ? document.querySelector(`[data-node-id="${node.id}"] textarea`)
-    : node.widgets?.find((widget) => widget.name === "prompt")?.element;
-  if (box?.isConnected) box.focus();
-  if (document.activeElement !== box && looks > 0) requestAnimationFrame(() => focusPrompt(node, looks - 1));
 }
 
 function edit(node) {

@@ -18,7 +18,7 @@ const STYLE = {
   fontSize: "14px",
 };
 
-// After the page was loaded: nobody is to wait for the panel's words and list, nor for anything else on account of them.
+// After the page was loaded: nobody is to wait for the panel's list, nor for anything else on account of it.
 const PREPARE_MS = 1500;
 
 let end = () => {};
@@ -48,19 +48,26 @@ function open(place) {
   );
 }
 
+function register(title, tooltip) {
+  app.extensionManager.registerSidebarTab({
+    id: "kontext-bridge-edits",
+    icon: "pi pi-images",
+    title,
+    tooltip,
+    type: "custom",
+    render: open,
+    destroy: close,
+  });
+}
+
 app.registerExtension({
   name: "KontextBridge.Edits",
   async setup() {
     takeDrops(tell);
-    setTimeout(() => Promise.all([texts(), prepare()]).catch(() => {}), PREPARE_MS);
-    app.extensionManager.registerSidebarTab({
-      id: "kontext-bridge-edits",
-      icon: "pi pi-images",
-      title: "Edits",
-      tooltip: "Kontext Bridge: edits",
-      type: "custom",
-      render: open,
-      destroy: close,
-    });
+    setTimeout(() => prepare().catch(() => {}), PREPARE_MS);
+    texts().then(
+      (text) => register(text("editsTitle"), text("editsTooltip")),
+      () => register("Edits", "Kontext Bridge: edits"),
+    );
   },
 });

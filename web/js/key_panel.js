@@ -1,21 +1,11 @@
 // The key: paste, Save, Test, Remove. It goes to the pack's own route and nowhere else, and is never shown again.
 import { ask } from "./asking.js";
-import { button, element, enable, field, line, page, row, saying } from "./elements.js";
-import { texts } from "./texts.js";
+import { button, element, enable, field, line, row, saying } from "./elements.js";
 
 const GET_ONE = "https://oxen.ai/settings/profile";
 const HERE = ["localhost", "127.0.0.1", "[::1]"];
 
-export function keyPanel() {
-  const root = page();
-  texts().then(
-    (text) => build(root, text),
-    (error) => root.append(line(String(error.message ?? error))),
-  );
-  return root;
-}
-
-function build(root, text) {
+export function keyPanel(root, text) {
   const input = field({ type: "password", placeholder: text("pasteKey"), ariaLabel: text("pasteKey") });
   const used = element("div", { style: { overflowWrap: "anywhere" } });
   const places = element("ol", { style: { margin: "0", paddingLeft: "1.4rem", listStyle: "decimal" } });

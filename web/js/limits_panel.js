@@ -1,7 +1,6 @@
 // Spend limits, and how many edits go at once; they are kept on the server, not among ComfyUI's own settings.
 import { ask } from "./asking.js";
-import { button, element, enable, field, line, page, row, saying } from "./elements.js";
-import { texts } from "./texts.js";
+import { button, element, enable, field, row, saying } from "./elements.js";
 
 const FIELDS = {
   usd_per_run: { min: "0", step: "any" },
@@ -9,16 +8,7 @@ const FIELDS = {
   max_in_flight: { min: "1", max: "8", step: "1" },
 };
 
-export function limitsPanel() {
-  const root = page();
-  texts().then(
-    (text) => build(root, text),
-    (error) => root.append(line(String(error.message ?? error))),
-  );
-  return root;
-}
-
-function build(root, text) {
+export function limitsPanel(root, text) {
   const [status, say] = saying();
   const inputs = {};
   for (const [name, range] of Object.entries(FIELDS)) {

@@ -3,6 +3,9 @@
 const NAME = "kontext_bridge_line";
 const HEIGHT = 38;
 
+const QUIET = "var(--descrip-text, #999)";
+const LOUD = "var(--error-text, #ff4444)";
+
 const STYLE = {
   fontSize: "12px",
   lineHeight: "15px",
@@ -13,7 +16,7 @@ const STYLE = {
   display: "-webkit-box",
   webkitLineClamp: "2",
   webkitBoxOrient: "vertical",
-  color: "var(--descrip-text, #999)",
+  color: QUIET,
   userSelect: "text",
 };
 
@@ -44,5 +47,12 @@ export function setLine(node, text) {
   const widget = lineOf(node);
   if (!widget) return;
   widget.value = text;
+  colourLine(node, false);
   node.setDirtyCanvas?.(true, true);
+}
+
+// Whether its line tells of an error. The next text is none again.
+export function colourLine(node, wrong) {
+  const widget = lineOf(node);
+  if (widget) widget.element.style.color = wrong ? LOUD : QUIET;
 }

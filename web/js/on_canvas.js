@@ -103,10 +103,9 @@ function select(node) {
 
 // Its box appears with the next drawing, in either renderer at its own time.
 export function focusPrompt(node, tries = TRIES) {
-  const element = widgetOf(node, "prompt")?.element;
-  const box = element?.isConnected
-    ? element
-    : document.querySelector(`[data-node-id="${node.id}"] textarea`);
+  const box = window.LiteGraph.vueNodesMode
+    ? document.querySelector(`[data-node-id="${node.id}"] textarea`)
+    : widgetOf(node, "prompt")?.element;
   if (box?.isConnected && box.offsetParent !== null) box.focus();
-  else if (tries) setTimeout(() => focusPrompt(node, tries - 1), 100);
+  if (tries && (!box || document.activeElement !== box)) setTimeout(() => focusPrompt(node, tries - 1), 100);
 }

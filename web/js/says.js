@@ -2,7 +2,7 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { allNodes, followRuns, nodeOf, openWorkflow, workflowOf } from "./graphs.js";
-import { addLine, setLine } from "./line.js";
+import { addLine, colourLine, setLine } from "./line.js";
 
 const SPEAK = new Set([
   "KontextEdit",
@@ -27,6 +27,13 @@ function say(workflow, id, text) {
   if (speaks(node)) setLine(node, text);
 }
 
+// Its node failed: what is said there is what to do now.
+function fail(workflow, id) {
+  if (workflow !== openWorkflow()) return;
+  const node = nodeOf(id);
+  if (speaks(node)) colourLine(node, true);
+}
+
 // A run begins: what was said of an earlier one is not of this one.
 function forget(workflow) {
   said.delete(workflow);
@@ -39,6 +46,7 @@ app.registerExtension({
   setup() {
     followRuns();
     api.addEventListener("kontext_bridge.says", ({ detail }) => say(workflowOf(detail.prompt_id), detail.node, detail.text));
+    api.addEventListener("execution_error", ({ detail }) => fail(workflowOf(detail.prompt_id), detail.node_id));
     api.addEventListener("execution_start", ({ detail }) => forget(workflowOf(detail.prompt_id)));
     api.addEventListener("execution_cached", ({ detail }) => {
       for (const id of detail.nodes ?? []) say(workflowOf(detail.prompt_id), id, UNCHANGED);
