@@ -12,7 +12,7 @@ from torch import Tensor
 from ..geometry import Box, box_around
 from .bench import Bench
 from .colour import Drift
-from .filters import blur, centres, highest, pooled, sampled, scaled
+from .filters import blur, centres, halved, pooled, sampled, scaled, shrunk
 from .mapping import Mapping
 
 _TILE = 512  # pixels: memory beside the pictures stays small whatever their size, and what is not edited costs nothing
@@ -61,9 +61,8 @@ def rim_of(source: Tensor, corrected: Tensor, mask: Tensor, covered: Tensor) -> 
     source, corrected [3,H,W]; mask, covered [H,W] bool. Near before far; where nothing is known, nothing.
     """
     height, width = (max(1, n // _QUARTER) for n in mask.shape)
-    known = (~mask & covered).float()[None]
-    known = 1 - highest(1 - known, 1)
-    small = pooled(torch.cat([(source - corrected) * known, known]), height, width)
+    known = shrunk(~mask & covered, 1).float()[None]
+    small = pooled(halved(torch.cat([(source - corrected).mul_(known), known])), height, width)
     value, sure = torch.zeros_like(small[:3]), torch.zeros_like(small[:1])
     for sigma in (1.0, 2.5, 6.0):
         near = blur(small, sigma)

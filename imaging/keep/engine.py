@@ -124,7 +124,7 @@ def _second_look(
     check()
     found = alignment.again(free)
     check()
-    return look(bench, found.mapping, found.likeness, told, allowed), found
+    return look(bench, found.mapping, found.likeness, told, allowed, first.likely), found
 
 
 def _resized(mask: Tensor, bench: Bench) -> Tensor:

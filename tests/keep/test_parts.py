@@ -114,7 +114,7 @@ def test_connected_parts_are_those_that_flooding_finds(corners: bool, seed: int)
         sizes.append(size)
     parts = parts_of(mask, corners)
     assert sorted(parts.areas()) == sorted(sizes)
-    assert parts.sums(np.ones_like(mask)).tolist() == parts.areas().tolist()
+    assert parts.counts(np.ones_like(mask)).tolist() == parts.areas().tolist()
     assert np.array_equal(parts.painted(np.ones(parts.count, bool)), mask)
 
 
