@@ -14,7 +14,7 @@ from .colour import Drift, fit_drift
 from .filters import blur, centres, enlarged, grown, halved, pooled, sampled
 from .mapping import Mapping
 
-_POOLED = 12_000  # pixels that the drift is learnt from: enough, and quick
+_POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _CLOSE = 8  # pixels around a likely change that are looked at closely, too
@@ -188,7 +188,7 @@ def _at(mask: Tensor, height: int, width: int) -> Tensor:
 
 def _drift(source: Tensor, aligned: Tensor, weight: Tensor, likeness: Tensor, known: bool) -> Drift | None:
     height, width = source.shape[1:]
-    pool = max(1, round(math.sqrt(height * width / _POOLED)))
+    pool = max(1, round(math.sqrt(height * width / _POOLED[known])))
     small = max(1, height // pool), max(1, width // pool)
     share = pooled(weight, *small)
     planes = torch.cat([pooled(picture * weight, *small) for picture in (source, aligned)]) / share.clamp(min=1e-3)
