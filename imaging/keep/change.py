@@ -21,7 +21,7 @@ _FINE = 0.010, 0.10  # the differences expected: flat, and for each unit of slop
 _COARSE = 0.012, 0.20
 _LOUD = 2.5  # how far above the quietest nine tenths a difference must lie
 _WEAK, _STRONG = 1.0, 2.2
-_LIKELY = 0.5
+_LIKELY, _SPECK = 0.4, 6  # what is weaker, or smaller in pixels, hides no change
 _APART = 3  # pixels around an obvious change that say nothing of faint ones
 _SEED = 12  # this many strong pixels make a part certain
 _TAIL, _TAIL_REACH = 0.2, 6  # less than that share of the largest nearby is a blur's tail
@@ -60,7 +60,7 @@ def find_change(
     noise = max(noise, _quiet(coarse[::2, ::2], halved(reach)[0, ::2, ::2] > 0.5) * _LOUD)
     wide = enlarged(coarse[None], *free.shape[1:]).mul_(free)[0]
     mask = torch.from_numpy(with_filled_holes(_with_faint(plain, wide / noise).numpy(), _HOLE))
-    return EditedPixels(mask, torch.maximum(fine, wide) > _LIKELY * noise, noise)
+    return EditedPixels(mask, _suspects(torch.maximum(fine, wide) / noise) if likely is None else likely, noise)
 
 
 def _difference(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Tensor:
@@ -118,6 +118,12 @@ def _with_faint(plain: Tensor, ratio: Tensor) -> Tensor:
     beside = parts.counts(grown(plain, _APART + 2).numpy())
     certain |= (beside >= _SEED) & (parts.areas() - beside >= _GOES_ON)
     return _closed(plain | torch.from_numpy(parts.painted(certain))) if certain.any() else plain
+
+
+def _suspects(ratio: Tensor) -> Tensor:
+    """[H,W] bool: where a closer look may find a change."""
+    parts = parts_of((ratio > _LIKELY).numpy())
+    return torch.from_numpy(parts.painted(parts.areas() >= _SPECK))
 
 
 def _closed(mask: Tensor, radius: int = 2) -> Tensor:

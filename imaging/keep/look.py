@@ -17,7 +17,7 @@ from .mapping import Mapping
 _POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
-_CLOSE = 8  # pixels around a likely change that are looked at closely, too
+_CLOSE = 16  # pixels around a likely change that are looked at closely, too
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _SEEN = 0.02  # a difference that is one at a border
 _OVER = 5  # pixels that a mask reaches beyond its change
