@@ -17,6 +17,7 @@ from .mapping import Mapping
 
 _TILE = 512  # pixels: memory beside the pictures stays small whatever their size, and what is not edited costs nothing
 _FAINT = 1e-3  # less of the edit than that is none, and less of the source
+_FINER = 1.5  # times the source's pixels: at its own size, what it can just show would be half gone already
 _QUARTER = 4
 _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no leftover drift
 
@@ -48,8 +49,8 @@ class LaidPart:
 
 
 def sharpest(edited: Tensor, bench: Bench) -> Tensor:
-    """The edit [3,h,w] to sample from: as it came, or scaled down once where the source has fewer pixels."""
-    share = math.sqrt(math.prod(bench.size) / math.prod(bench.edit))
+    """The edit [3,h,w] to sample from: as it came, or scaled down once where the source has far fewer pixels."""
+    share = _FINER * math.sqrt(math.prod(bench.size) / math.prod(bench.edit))
     if share > 0.9:
         return edited
     return scaled(edited, *(max(1, round(n * share)) for n in bench.edit))

@@ -68,7 +68,7 @@ _FIXED = [0, _LEAKS, _PRODUCTS]
 _SLOW = [3 + i + j for i, j in _SLOW_BIAS] + [3 + _BIAS + i + j for i, j in _SLOW_GAIN]
 _GROUPS = torch.tensor([[0, *[_LEAKS] * 3, *[_OWN] * 3, *[_PRODUCTS] * 3, *_SLOW]] * 3)
 _GROUPS[range(3), range(1, 4)] = _OWN
-_START = [1e2, 0.05, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
+_START = [1e2, 0.02, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
 
 
 def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = False) -> Drift | None:
