@@ -26,8 +26,12 @@ _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change g
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """aligned, corrected [3,h,w] fp32; covered, judged, mask [h,w] bool: where the edit reaches, where it is far enough
-    from any border to be judged, and what was edited; likely [h,w] bool: what may have been; drift: None where too little is left to learn it."""
+    """What is seen of one pair.
+
+    aligned, corrected [3,h,w] fp32; covered, judged [h,w] bool: where the edit reaches, and where it is far enough from
+    any border to be judged; mask, likely [h,w] bool: what was edited, and what may have been; drift: None where too
+    little is left to learn it.
+    """
 
     aligned: Tensor
     corrected: Tensor
@@ -47,8 +51,8 @@ def look(
     allowed: Tensor | None,
     likely: Tensor | None = None,
 ) -> Look:
-    """edited [H,W] bool: what is known to have been edited, or None; allowed [H,W] bool: where alone that may be; likely
-    [H,W] bool: where alone to look closely.
+    """edited [H,W] bool: what is known to have been edited, or None; allowed [H,W] bool: where alone that may be;
+    likely [H,W] bool: where alone to look closely.
 
     All at any size over the source.
     """
