@@ -26,8 +26,8 @@ _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no 
 class LaidPart:
     """What the edit has to give: where it lies, what to add to its colour, and to its rim.
 
-    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1. crisp: 1 for
-    torch's bicubic, which sharpens what a model has softened, 0 for linear; between them lie the edit's own pixels.
+    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1. beyond: what lies
+    beyond the edit's border: its mirror image, or with "border" its last pixels.
     """
 
     edited: Tensor
@@ -35,17 +35,14 @@ class LaidPart:
     drift: Drift | None
     rim: Tensor | None
     strength: float
-    crisp: float = 1.0
+    beyond: str = "reflection"
 
     def at(self, down: Tensor, across: Tensor) -> Tensor:
-        """[3,h,w] in 0..1 at shares of the source; beyond the edit's border its mirror image."""
+        """[3,h,w] in 0..1 at shares of the source."""
         height, width = self.mapping.edit
         u, v = self.mapping.at(down, across)
         u, v = u * (self.edited.shape[2] / width), v * (self.edited.shape[1] / height)
-        colour = sampled(self.edited, u, v, "bicubic", "reflection")
-        if self.crisp < 1:
-            colour = torch.lerp(sampled(self.edited, u, v, "bilinear", "reflection"), colour, self.crisp)
-        colour = colour.clamp_(0, 1)
+        colour = sampled(self.edited, u, v, "bicubic", self.beyond).clamp_(0, 1)
         if self.drift is not None:
             colour = self.drift.corrected(colour, down, across, self.strength)
         if self.rim is not None:

@@ -28,7 +28,6 @@ from .report import KeepReport, report_of
 from .scope import Scope
 from .verdict import Signs, Verdict, signs_of, whole
 
-_AS_IT_IS = 0.5  # handed on neither sharper nor softer than it came
 _APART = 4  # pixels around a change that do not tell where the rest lies
 
 
@@ -163,7 +162,7 @@ def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, see
 def _handed_on(source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen: Look, signs: Signs, why: str) -> Kept:
     """The edit's own pixels: where it lies, if that can be trusted, else simply at the source's size."""
     mapping = found.mapping if signs.aligned else squeezed(bench)
-    picture, weight = blended(source, LaidPart(sharp, mapping, None, None, 0.0, _AS_IT_IS), torch.ones(1, 1))
+    picture, weight = blended(source, LaidPart(sharp, mapping, None, None, 0.0, "border"), torch.ones(1, 1))
     report = report_of(bench, mapping, seen, Verdict.WHOLE, why, source, picture, weight)
     return Kept(picture, weight, report, mapping)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from .bench import Bench
 from .change import find_change
 from .colour import Drift, fit_drift
-from .filters import blur, centres, enlarged, grown, halved, pooled, sampled
+from .filters import blur, centres, enlarged, grown, halved, pooled, sampled, shrunk
 from .mapping import Mapping
 
 _POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
@@ -20,6 +20,7 @@ _APART = 6  # pixels around a change that may not tell of the drift
 _CLOSE = 16  # pixels around a likely change that are looked at closely, too
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _SEEN = 0.02  # a difference that is one at a border
+_GAP = 8  # pixels
 _OVER = 5  # pixels that a mask reaches beyond its change
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
@@ -106,6 +107,8 @@ def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
         goes_on &= _still_wide(seen.mask, seen.judged, down, rows, columns, far_down, most)
         goes_on &= _still_wide(seen.mask.T, seen.judged.T, across, columns, rows, far_across, most)
         mask[down, across] |= goes_on
+        # Two textures are alike here and there by chance: so short a gap is none.
+        mask[down, across] |= shrunk(grown(mask, _GAP), _GAP)[down, across]
         # A mask runs over its change. Within the edit that shows nothing; beyond it, it would.
         mask[down, across] &= ~grown(~mask, _OVER)[down, across]
     # Its ends were drawn row by row: made even.
