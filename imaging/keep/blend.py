@@ -26,8 +26,8 @@ _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no 
 class LaidPart:
     """What the edit has to give: where it lies, what to add to its colour, and to its rim.
 
-    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1. beyond: what lies
-    beyond the edit's border: its mirror image, or with "border" its last pixels.
+    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1. beyond: what
+    is taken for the edit beyond its border: its mirror image, or with "border" its last pixels.
     """
 
     edited: Tensor

@@ -70,7 +70,7 @@ def test_a_drift_is_taken_back_as_it_was_learnt() -> None:
 
 
 def test_the_noise_of_an_edit_is_not_learnt_as_its_drift() -> None:
-    """All colours lie on one line, as among leaves: beside it there is nothing but noise. A new colour stays its own."""
+    """Colours on one line, as among leaves: beside it there is nothing but noise. A new colour stays its own."""
     rng = torch.Generator().manual_seed(7)
     bright = 0.2 + 0.5 * torch.rand(1, 80, 120, generator=rng)
     source = bright * torch.tensor([0.6, 1.0, 0.4])[:, None, None]
