@@ -6,7 +6,7 @@ from torch import Tensor
 
 from .bench import Bench
 from .refine import COARSE, FINE, MIDDLE, Aligner, Refined
-from .search import first_guesses
+from .search import LONG, first_guesses
 
 _ALIKE = 0.8  # a guess that makes the pictures this alike need not be compared with others
 
@@ -15,10 +15,9 @@ class Alignment:
     """Where the edit lies, as far as is known; `again` finds it better once it is known what was edited."""
 
     def __init__(self, bench: Bench) -> None:
-        source, edited = bench.luminance
-        self._aligner = Aligner(source, edited, bench.edit)
+        self._aligner = Aligner(*bench.luminance, bench.edit)
         best: Refined | None = None
-        for guess in first_guesses(source, edited, bench):
+        for guess in first_guesses(*self._aligner.smaller(LONG), bench):
             found = self._aligner.refine(guess.mapping, COARSE)
             if best is None or found.likeness.mean() > best.likeness.mean():
                 best = found

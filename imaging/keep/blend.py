@@ -12,11 +12,12 @@ from torch import Tensor
 from ..geometry import Box, box_around
 from .bench import Bench
 from .colour import Drift
-from .filters import blur, centres, highest, pooled, sampled, scaled
+from .filters import blur, centres, halved, pooled, sampled, scaled, shrunk
 from .mapping import Mapping
 
 _TILE = 512  # pixels: memory beside the pictures stays small whatever their size, and what is not edited costs nothing
 _FAINT = 1e-3  # less of the edit than that is none, and less of the source
+_FINER = 1.5  # times the source's pixels: at its own size, what it can just show would be half gone already
 _QUARTER = 4
 _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no leftover drift
 
@@ -25,7 +26,8 @@ _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no 
 class LaidPart:
     """What the edit has to give: where it lies, what to add to its colour, and to its rim.
 
-    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1.
+    rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1. beyond: what
+    is taken for the edit beyond its border: its mirror image, or with "border" its last pixels.
     """
 
     edited: Tensor
@@ -33,13 +35,14 @@ class LaidPart:
     drift: Drift | None
     rim: Tensor | None
     strength: float
+    beyond: str = "reflection"
 
     def at(self, down: Tensor, across: Tensor) -> Tensor:
-        """[3,h,w] in 0..1 at shares of the source; beyond the edit's border its mirror image."""
+        """[3,h,w] in 0..1 at shares of the source."""
         height, width = self.mapping.edit
         u, v = self.mapping.at(down, across)
         u, v = u * (self.edited.shape[2] / width), v * (self.edited.shape[1] / height)
-        colour = sampled(self.edited, u, v, "bicubic", "reflection").clamp_(0, 1)
+        colour = sampled(self.edited, u, v, "bicubic", self.beyond).clamp_(0, 1)
         if self.drift is not None:
             colour = self.drift.corrected(colour, down, across, self.strength)
         if self.rim is not None:
@@ -48,8 +51,8 @@ class LaidPart:
 
 
 def sharpest(edited: Tensor, bench: Bench) -> Tensor:
-    """The edit [3,h,w] to sample from: as it came, or scaled down once where the source has fewer pixels."""
-    share = math.sqrt(math.prod(bench.size) / math.prod(bench.edit))
+    """The edit [3,h,w] to sample from: as it came, or scaled down once where the source has far fewer pixels."""
+    share = _FINER * math.sqrt(math.prod(bench.size) / math.prod(bench.edit))
     if share > 0.9:
         return edited
     return scaled(edited, *(max(1, round(n * share)) for n in bench.edit))
@@ -61,9 +64,8 @@ def rim_of(source: Tensor, corrected: Tensor, mask: Tensor, covered: Tensor) -> 
     source, corrected [3,H,W]; mask, covered [H,W] bool. Near before far; where nothing is known, nothing.
     """
     height, width = (max(1, n // _QUARTER) for n in mask.shape)
-    known = (~mask & covered).float()[None]
-    known = 1 - highest(1 - known, 1)
-    small = pooled(torch.cat([(source - corrected) * known, known]), height, width)
+    known = shrunk(~mask & covered, 1).float()[None]
+    small = pooled(halved(torch.cat([(source - corrected).mul_(known), known])), height, width)
     value, sure = torch.zeros_like(small[:3]), torch.zeros_like(small[:1])
     for sigma in (1.0, 2.5, 6.0):
         near = blur(small, sigma)

@@ -9,20 +9,19 @@ texture alone lets one expect, scaled to this edit's own loss. Grown from what i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .components import Mask, parts_of, with_filled_holes
-from .filters import blur, enlarged, highest, in_bands, lowest, pooled, slopes
+from .components import parts_of, with_filled_holes
+from .filters import blur, enlarged, grown, halved, highest, in_bands, lowest, shrunk, slopes
 
 _NEAR = 2  # pixels that an edge may wander
 _FINE = 0.010, 0.10  # the differences expected: flat, and for each unit of slope
 _COARSE = 0.012, 0.20
 _LOUD = 2.5  # how far above the quietest nine tenths a difference must lie
 _WEAK, _STRONG = 1.0, 2.2
+_LIKELY, _SPECK = 0.4, 6  # what is weaker, or smaller in pixels, hides no change
 _APART = 3  # pixels around an obvious change that say nothing of faint ones
 _SEED = 12  # this many strong pixels make a part certain
 _TAIL, _TAIL_REACH = 0.2, 6  # less than that share of the largest nearby is a blur's tail
@@ -34,47 +33,57 @@ _CUT = 0.012  # a channel this near to black or white was cut off
 
 @dataclass(frozen=True, eq=False)
 class EditedPixels:
-    """mask [H,W] bool; noise: the edit's own loss, over what is expected of a good one."""
+    """mask, likely [H,W] bool: what was edited, and all that may have been; noise: the edit's own loss, over what is
+    expected of a good one."""
 
-    mask: Mask
+    mask: Tensor
+    likely: Tensor
     noise: float
 
 
-def find_change(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> EditedPixels:
+def find_change(
+    source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float, likely: Tensor | None = None
+) -> EditedPixels:
     """Where `corrected` is not `source` for a reason. All [3,H,W]; covered [H,W] bool: where the edit reaches.
 
     edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
-    far beyond these it may have been.
+    far beyond these it may have been. likely [H,W] bool: where alone to look for what is obvious; None: everywhere.
     """
     reach = covered.float()[None]
-    found = in_bands(partial(_fine, slack), _FINE_REACH, source, corrected, edited, reach)
-    difference, fine, texture = found[:3], found[3:4], found[4:5]
-    noise = max(1.0, _quiet(fine[0], covered) * _LOUD)
-    plain = _grown(fine[0] / noise)
-    free = covered * (1 - highest(torch.from_numpy(plain).float()[None], _APART))
-    coarse = _coarse(difference, free) / (_COARSE[0] + _COARSE[1] * texture)
-    noise = max(noise, _quiet(coarse[0], covered) * _LOUD)
-    return EditedPixels(with_filled_holes(_with_faint(plain, coarse[0] / noise), _HOLE), noise)
+    difference = _difference(source, corrected, edited, reach, slack)
+    fine = in_bands(_fine, _FINE_REACH, source, difference, reach, where=likely)[0]
+    some = fine[::3, ::3], (covered if likely is None else covered & likely)[::3, ::3]
+    noise = max(1.0, _quiet(*some) * _LOUD)
+    plain = _grown(fine / noise)
+    free = reach * ~grown(plain, _APART)
+    coarse = _coarse(source, difference, free)
+    noise = max(noise, _quiet(coarse[::2, ::2], halved(reach)[0, ::2, ::2] > 0.5) * _LOUD)
+    wide = enlarged(coarse[None], *free.shape[1:]).mul_(free)[0]
+    mask = torch.from_numpy(with_filled_holes(_with_faint(plain, wide / noise).numpy(), _HOLE))
+    return EditedPixels(mask, _suspects(torch.maximum(fine, wide) / noise) if likely is None else likely, noise)
 
 
-def _fine(slack: float, source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor) -> Tensor:
-    """[5,H,W]: the difference, by how much it is more than texture, and the texture. covered [1,H,W]."""
-    cut = (edited < _CUT) | (edited > 1 - _CUT)
+def _difference(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Tensor:
+    """[3,H,W]: source minus corrected, as far as that does not come of the edit's being cut off. covered [1,H,W]."""
     difference = (source - corrected).mul_(covered)
-    difference = difference.sign() * (difference.abs() - cut * slack).clamp_(min=0)
+    cut = (edited - 0.5).abs_() > 0.5 - _CUT
+    return torch.where(cut, difference - difference.clamp(-slack, slack), difference)
+
+
+def _fine(source: Tensor, difference: Tensor, covered: Tensor) -> Tensor:
+    """[1,H,W]: by how much the difference is more than texture. covered [1,H,W]."""
     smooth = blur(source, 1.5)
     other = smooth - blur(difference, 1.5)
-    texture = _texture(smooth)
     beyond = torch.maximum(_outside(smooth, other), _outside(other, smooth)).square_().sum(0, keepdim=True).sqrt_()
-    fine = blur(beyond, 1.0) / (_FINE[0] + _FINE[1] * texture) * covered
+    fine = blur(beyond, 1.0) / (_FINE[0] + _FINE[1] * _texture(smooth)) * covered
     fine *= fine > _TAIL * highest(fine, _TAIL_REACH)
-    return torch.cat([difference, fine, texture])
+    return fine
 
 
-def _texture(smooth: Tensor) -> Tensor:
+def _texture(smooth: Tensor, near: float = 2.5) -> Tensor:
     """[1,H,W]: the slopes' root mean square nearby."""
     across, down = slopes(smooth)
-    return blur((across * across + down * down).sum(0, keepdim=True), 2.5).clamp_(min=0).sqrt_()
+    return blur((across * across + down * down).sum(0, keepdim=True), near).clamp_(min=0).sqrt_()
 
 
 def _outside(one: Tensor, other: Tensor) -> Tensor:
@@ -82,40 +91,41 @@ def _outside(one: Tensor, other: Tensor) -> Tensor:
     return torch.maximum(one - highest(other, _NEAR), lowest(other, _NEAR) - one).clamp_(min=0)
 
 
-def _coarse(difference: Tensor, free: Tensor) -> Tensor:
-    """[1,H,W]: the length of the free pixels' mean difference within some four; half the size will do for that."""
-    height, width = difference.shape[1:]
-    small = pooled(torch.cat([difference * free, free]), max(1, height // 2), max(1, width // 2))
-    *colour, share = blur(small, 2.0)
-    mean = torch.stack(colour).square_().sum(0).sqrt_() / share.clamp(min=0.15)
-    return enlarged(mean[None], height, width) * free
+def _coarse(source: Tensor, difference: Tensor, free: Tensor) -> Tensor:
+    """[h,w], at half the size: by how much the free pixels' mean difference within some four is more than texture."""
+    colour, share = (blur(halved(planes), 2.0) for planes in (difference * free, free))
+    mean = colour.square_().sum(0).sqrt_() / share[0].clamp(min=0.15)
+    return mean / (_COARSE[0] + _COARSE[1] / 2 * _texture(blur(halved(source), 0.75), 1.25)[0])
 
 
 def _quiet(ratio: Tensor, covered: Tensor) -> float:
     """What nine tenths of the pixels that are certainly not edited stay below."""
-    quiet = ratio[::3, ::3][(covered & (ratio < _WEAK))[::3, ::3]]
+    quiet = ratio[covered & (ratio < _WEAK)]
     return float(quiet[:: max(1, len(quiet) // 50_000)].quantile(0.9)) if len(quiet) > 100 else 0.0
 
 
-def _grown(ratio: Tensor) -> Mask:
+def _grown(ratio: Tensor) -> Tensor:
     """The likely parts that have something certain in them, and a pixel around for what the threshold cut off."""
     parts = parts_of((ratio > _WEAK).numpy())
-    certain = parts.sums((ratio > _STRONG).numpy()) >= _SEED
-    mask = torch.from_numpy(parts.painted(certain)).float()[None]
-    return _closed(highest(mask, 1))
+    certain = parts.counts((ratio > _STRONG).numpy()) >= _SEED
+    return _closed(grown(torch.from_numpy(parts.painted(certain)), 1))
 
 
-def _with_faint(plain: Mask, ratio: Tensor) -> Mask:
+def _with_faint(plain: Tensor, ratio: Tensor) -> Tensor:
     """The obvious change and the faint ones: those that are certain by themselves, and those that go on from it."""
     parts = parts_of((ratio > _WEAK).numpy())
-    certain = parts.sums((ratio > _STRONG).numpy()) >= _SEED
-    beside = highest(torch.from_numpy(plain).float()[None], _APART + 2)[0].numpy() > 0
-    certain |= (parts.sums(beside) >= _SEED) & (parts.areas() - parts.sums(beside) >= _GOES_ON)
-    faint = parts.painted(certain)
-    return _closed(torch.from_numpy(plain | faint).float()[None]) if faint.any() else plain
+    certain = parts.counts((ratio > _STRONG).numpy()) >= _SEED
+    beside = parts.counts(grown(plain, _APART + 2).numpy())
+    certain |= (beside >= _SEED) & (parts.areas() - beside >= _GOES_ON)
+    return _closed(plain | torch.from_numpy(parts.painted(certain))) if certain.any() else plain
 
 
-def _closed(mask: Tensor, radius: int = 2) -> Mask:
+def _suspects(ratio: Tensor) -> Tensor:
+    """[H,W] bool: where a closer look may find a change."""
+    parts = parts_of((ratio > _LIKELY).numpy())
+    return torch.from_numpy(parts.painted(parts.areas() >= _SPECK))
+
+
+def _closed(mask: Tensor, radius: int = 2) -> Tensor:
     """Gaps of up to twice the radius closed."""
-    closed: Mask = lowest(highest(mask, radius), radius)[0].numpy() > 0.5
-    return np.asarray(closed)
+    return shrunk(grown(mask, radius), radius)

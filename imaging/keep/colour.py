@@ -22,6 +22,7 @@ _TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
 _LEAST = 200  # pixels without which nothing can be said
 _GREY = 0.01  # channels that differ by less than that are one
 _DARK = 0.02  # keeps the logarithm of black finite
+_ROWS = 128
 _HEADROOM = 1.3, 0.01  # a correction may be that much larger than any that was seen
 
 
@@ -34,22 +35,27 @@ class Drift:
 
     def corrected(self, edited: Tensor, down: Tensor, across: Tensor, strength: float = 1.0) -> Tensor:
         """[3,h,w] of an edit's colours 0..1 that lie at these shares of the source; not clamped to 0..1."""
-        added = torch.stack(self._parts(edited, down, across)).clamp_(-self.limit, self.limit)
-        return added.mul_(strength).add_(edited)
+        columns = legendre(2 * across - 1, _BIAS)
+        found = torch.empty_like(edited)
+        # Few rows at a time stay in a processor's cache.
+        for start in range(0, len(down), _ROWS):
+            part = slice(start, start + _ROWS)
+            added = self._added(edited[:, part], legendre(2 * down[part] - 1, _BIAS), columns)
+            torch.add(edited[:, part], added.clamp_(-self.limit, self.limit), alpha=strength, out=found[:, part])
+        return found
 
-    def _parts(self, edited: Tensor, down: Tensor, across: Tensor) -> list[Tensor]:
-        rows, columns = legendre(2 * down - 1, _BIAS), legendre(2 * across - 1, _BIAS)
-        mixed = (self.weights[:, 1:4] @ edited.reshape(3, -1)).reshape(edited.shape)
-        products = _products(edited)
-        added = []
-        for c, weights in enumerate(self.weights.unbind()):
-            colour = edited[c]
-            start = _COLOURS + len(_SLOW_BIAS)
-            plane = mixed[c] + _slow(weights[_COLOURS:start], _SLOW_BIAS, rows, columns) + weights[0]
-            plane.addcmul_(_slow(weights[start:], _SLOW_GAIN, rows, columns), colour)
-            for weight, term in zip(weights[4:_COLOURS].tolist(), (*_tone(colour), *products), strict=True):
-                plane.add_(term, alpha=weight)
-            added.append(plane)
+    def _added(self, edited: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        planes = torch.cat([edited, torch.stack(_products(edited))])
+        linear = torch.cat([self.weights[:, 1:4], self.weights[:, 7:_COLOURS]], 1)
+        added = (linear @ planes.reshape(6, -1)).reshape(edited.shape)
+        start = _COLOURS + len(_SLOW_BIAS)
+        for c, (weights, plane) in enumerate(zip(self.weights, added, strict=True)):
+            own, (bend, square, cube) = edited[c], weights[4:7].tolist()
+            plane += _slow(weights[_COLOURS:start], _SLOW_BIAS, rows, columns).add_(weights[0])
+            # What is multiplied with the channel itself: slow gain and tone curve.
+            factor = _slow(weights[start:], _SLOW_GAIN, rows, columns)
+            factor.add_((own * cube).add_(square).mul_(own)).add_((own + _DARK).log_(), alpha=bend)
+            plane.addcmul_(factor, own)
         return added
 
 
@@ -58,10 +64,11 @@ _COLOURS = 1 + 3 + 3 + 3  # terms of the colour alone: constant, channels, tone 
 # Which variance each term shares, beside the constant's: channels that leak, the channel's own curve, products, each
 # order of bias and of gain.
 _LEAKS, _OWN, _PRODUCTS = 1, 2, 3
+_FIXED = [0, _LEAKS, _PRODUCTS]
 _SLOW = [3 + i + j for i, j in _SLOW_BIAS] + [3 + _BIAS + i + j for i, j in _SLOW_GAIN]
 _GROUPS = torch.tensor([[0, *[_LEAKS] * 3, *[_OWN] * 3, *[_PRODUCTS] * 3, *_SLOW]] * 3)
 _GROUPS[range(3), range(1, 4)] = _OWN
-_START = [1e2, 0.05, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
+_START = [1e2, 0.02, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
 
 
 def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = False) -> Drift | None:
@@ -75,25 +82,32 @@ def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = Fals
         return None
     rows, columns = (legendre(2 * centres(n).double() - 1, _BIAS) for n in (height, width))
     slow = torch.stack([rows[i][:, None] * columns[j] for i, j in _SLOW_BIAS]).reshape(len(_SLOW_BIAS), -1)[:, sure]
-    colour, weight = edited.reshape(3, -1)[:, sure].double(), weight.reshape(-1)[sure].double()
-    wanted = source.reshape(3, -1)[:, sure] - colour
-    terms = [_terms(colour, c, slow) for c in range(3)]
+    given, weight = source.reshape(3, -1)[:, sure].double(), weight.reshape(-1)[sure].double()
+    wanted = given - edited.reshape(3, -1)[:, sure]
     weights = torch.zeros(_GROUPS.shape, dtype=torch.float64)
     variance = torch.tensor(_START).double().square().repeat(3, 1)
     # A grey picture says nothing of how channels leak, and would learn it from noise.
-    true = wanted + colour
-    colourful = float((true - true.mean(0)).square().mean()) > _GREY**2
-    trusted = weight
+    colourful = float((given - given.mean(0)).square().mean()) > _GREY**2
+    trusted, added = weight, torch.zeros_like(wanted)
     for turn, cut in enumerate(_TIGHT if known else _CUTS):
         leaks = colourful and (known or turn >= len(_CUTS) // 2)
-        added = torch.stack([weights[c] @ terms[c] for c in range(3)])
-        left = wanted - added
+        # The edit's colours without its noise. With it, taking back the noise would be learnt, too: where a picture's
+        # colours hardly differ, as among leaves, that is most of what there is to learn.
+        seen = (given - added).clamp_(0, 1)
+        terms = [_terms(seen, c, slow) for c in range(3)]
+        left = wanted - _sums(weights, terms)
         trusted = weight * (1 - (left.square().sum(0) / cut**2)).clamp(min=0).square()
         for c in range(3):
             weights[c], variance[c] = _solved(terms[c], left[c], weights[c], trusted, variance[c], _GROUPS[c], leaks)
-    added = torch.stack([weights[c] @ terms[c] for c in range(3)]).abs()[:, trusted > 0.2]
+        added = _sums(weights, terms)
+    added = added.abs()[:, trusted > 0.2]
     largest = float(added.amax(0).quantile(0.995)) if added.shape[1] else 0.1
     return Drift(weights.float(), largest * _HEADROOM[0] + _HEADROOM[1])
+
+
+def _sums(weights: Tensor, terms: list[Tensor]) -> Tensor:
+    """[3,N]"""
+    return torch.stack([one @ some for one, some in zip(weights, terms, strict=True)])
 
 
 def _terms(colour: Tensor, c: int, slow: Tensor) -> Tensor:
@@ -139,9 +153,7 @@ def _solved(
     step = covariance @ (pull - stiff * weights)
     found = weights + step
     power = found.square() + covariance.diagonal()
-    variance = variance.clone()
-    for group in range(1, len(variance)):
-        # How far channels leak is learnt badly from few colours: that stays as likely as it was.
-        if group not in (_LEAKS, _PRODUCTS):
-            variance[group] = power[groups == group].mean().clamp(min=1e-8)
-    return found, variance
+    learnt = (torch.bincount(groups, power) / torch.bincount(groups)).clamp(min=1e-8)
+    # How far channels leak is learnt badly from few colours: that stays as likely as it was, and so does the constant.
+    learnt[_FIXED] = variance[_FIXED]
+    return found, learnt

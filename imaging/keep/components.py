@@ -21,10 +21,10 @@ class Parts:
     part: _Numbers
     count: int
 
-    def sums(self, values: NDArray[np.generic]) -> _Numbers:
-        """[count]: the sum of the values [H,W], whole numbers or bool, over each part."""
-        running = np.concatenate([[0], np.cumsum(_apart(values), dtype=np.int64)])
-        return self._gathered(running[self.ends] - running[self.starts])
+    def counts(self, marked: Mask) -> _Numbers:
+        """[count]: how many pixels of each part are marked [H,W]."""
+        places = np.flatnonzero(_apart(marked))
+        return self._gathered(np.searchsorted(places, self.ends) - np.searchsorted(places, self.starts))
 
     def areas(self) -> _Numbers:
         """[count]: pixels of each part."""
@@ -47,8 +47,10 @@ class Parts:
 def parts_of(mask: Mask, corners: bool = True) -> Parts:
     """The mask's connected parts; corners: pixels that touch at a corner belong together."""
     height, width = mask.shape
-    steps = np.diff(_apart(mask).view(np.int8), prepend=0)
-    starts, ends = np.nonzero(steps > 0)[0], np.nonzero(steps < 0)[0]
+    flat = _apart(mask)
+    steps = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    # Every row ends with an empty pixel, so runs start and end in turns.
+    starts, ends = (steps if not flat[0] else np.concatenate([[0], steps])).reshape(-1, 2).T
     # The run below touches where it ends after this one's start and starts before this one's end.
     reach = int(corners)
     first = np.searchsorted(ends, starts + width + 1 - reach, "right")
@@ -66,9 +68,11 @@ def with_filled_holes(mask: Mask, most: int) -> Mask:
     return mask | holes.painted(holes.areas() < most)
 
 
-def _apart(values: NDArray[np.generic]) -> NDArray[np.generic]:
-    """The rows laid end to end, a zero after each."""
-    return np.pad(values, ((0, 0), (0, 1))).reshape(-1)
+def _apart(mask: Mask) -> Mask:
+    """The rows laid end to end, an empty pixel after each."""
+    apart = np.zeros((mask.shape[0], mask.shape[1] + 1), np.bool_)
+    apart[:, :-1] = mask
+    return apart.reshape(-1)
 
 
 def _joined(count: int, one: _Numbers, other: _Numbers) -> _Numbers:

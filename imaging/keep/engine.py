@@ -124,7 +124,7 @@ def _second_look(
     check()
     found = alignment.again(free)
     check()
-    return look(bench, found.mapping, found.likeness, told, allowed), found
+    return look(bench, found.mapping, found.likeness, told, allowed, first.likely), found
 
 
 def _resized(mask: Tensor, bench: Bench) -> Tensor:
@@ -162,7 +162,7 @@ def _untouched(source: Tensor, bench: Bench, mapping: Mapping | None = None, see
 def _handed_on(source: Tensor, sharp: Tensor, bench: Bench, found: Refined, seen: Look, signs: Signs, why: str) -> Kept:
     """The edit's own pixels: where it lies, if that can be trusted, else simply at the source's size."""
     mapping = found.mapping if signs.aligned else squeezed(bench)
-    picture, weight = blended(source, LaidPart(sharp, mapping, None, None, 0.0), torch.ones(1, 1))
+    picture, weight = blended(source, LaidPart(sharp, mapping, None, None, 0.0, "border"), torch.ones(1, 1))
     report = report_of(bench, mapping, seen, Verdict.WHOLE, why, source, picture, weight)
     return Kept(picture, weight, report, mapping)
 

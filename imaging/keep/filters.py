@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 _TILE = 48
+_COARSE = 6  # times coarser, and means of means of four will do for means
 _BAND = 104  # rows: with twenty more on both sides three tiles of a blur
 # The eye's weights of red, green and blue (Rec. 601).
 _LUMA = (0.299, 0.587, 0.114)
@@ -50,18 +51,39 @@ def lowest(planes: Tensor, radius: int) -> Tensor:
     return _extreme(planes, radius, torch.minimum, math.inf)
 
 
-def in_bands(work: Callable[..., Tensor], reach: int, *planes: Tensor) -> Tensor:
+def grown(mask: Tensor, radius: int) -> Tensor:
+    """[H,W] bool: within the square of that radius around the mask [H,W] bool."""
+    return _extreme(mask.view(torch.uint8)[None], radius, torch.maximum, 0)[0].view(torch.bool)
+
+
+def shrunk(mask: Tensor, radius: int) -> Tensor:
+    """[H,W] bool: where all of that square, as far as it lies in the picture, is the mask's."""
+    return _extreme(mask.view(torch.uint8)[None], radius, torch.minimum, 1)[0].view(torch.bool)
+
+
+def in_bands(work: Callable[..., Tensor], reach: int, *planes: Tensor, where: Tensor | None = None) -> Tensor:
     """work(*planes), band of rows by band: what it reads and writes then stays in a processor's cache.
 
-    All planes [C,H,W] of one height; reach: how many rows away what `work` makes of a row can come from.
+    All planes [C,H,W] of one height; reach: how many pixels away what `work` makes of one can come from. where [H,W]
+    bool: where alone it is asked for; elsewhere there may be zeros.
     """
-    height, found = planes[0].shape[1], []
+    _, height, width = planes[0].shape
+    found = []
     for start in range(0, height, _BAND):
         stop = min(height, start + _BAND)
-        first = max(0, start - reach)
-        made = work(*(p[:, first : min(height, stop + reach)] for p in planes))
-        found.append(made[:, start - first : stop - first])
+        left, right = (0, width) if where is None else _span(where[start:stop].any(0))
+        first, before = max(0, start - reach), max(0, left - reach)
+        rows, columns = slice(first, min(height, stop + reach)), slice(before, min(width, right + reach))
+        made = work(*(p[:, rows, columns] for p in planes))[:, start - first :, left - before :]
+        band = made[:, : stop - start, : right - left]
+        found.append(F.pad(band, (left, width - right)))
     return torch.cat(found, 1)
+
+
+def _span(marked: Tensor) -> tuple[int, int]:
+    """From the first to behind the last that is marked; one column where none is."""
+    places = marked.nonzero()
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 1)
 
 
 def scaled(planes: Tensor, height: int, width: int) -> Tensor:
@@ -73,9 +95,27 @@ def scaled(planes: Tensor, height: int, width: int) -> Tensor:
 
 def pooled(planes: Tensor, height: int, width: int) -> Tensor:
     """Means over the areas of a coarser grid; at the same size untouched."""
+    while planes.shape[1] >= _COARSE * height and planes.shape[2] >= _COARSE * width and _even(planes):
+        planes = _by_two(planes)
     if planes.shape[1:] == (height, width):
         return planes
+    if planes.shape[1:] == (2 * height, 2 * width):
+        return _by_two(planes)
     return F.interpolate(planes[None], (height, width), mode="area")[0]
+
+
+def halved(planes: Tensor) -> Tensor:
+    """Means at half the size, of 8 pixels at least."""
+    return pooled(planes, max(8, planes.shape[1] // 2), max(8, planes.shape[2] // 2))
+
+
+def _even(planes: Tensor) -> bool:
+    return planes.shape[1] % 2 == 0 == planes.shape[2] % 2
+
+
+def _by_two(planes: Tensor) -> Tensor:
+    pairs = planes[:, ::2] + planes[:, 1::2]
+    return (pairs[..., ::2] + pairs[..., 1::2]).mul_(0.25)
 
 
 def enlarged(planes: Tensor, height: int, width: int) -> Tensor:

@@ -11,36 +11,51 @@ from torch import Tensor
 from .bench import Bench
 from .change import find_change
 from .colour import Drift, fit_drift
-from .filters import blur, centres, enlarged, highest, pooled, sampled
+from .filters import blur, centres, enlarged, grown, halved, pooled, sampled, shrunk
 from .mapping import Mapping
 
-_POOLED = 12_000  # pixels that the drift is learnt from: enough, and quick
+_POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
+_CLOSE = 16  # pixels around a likely change that are looked at closely, too
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _SEEN = 0.02  # a difference that is one at a border
+_GAP = 8  # pixels
 _OVER = 5  # pixels that a mask reaches beyond its change
 _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """aligned, corrected [3,h,w] fp32; covered, judged, mask [h,w] bool: where the edit reaches, where it is far enough
-    from any border to be judged, and what was edited; drift: None where too little is left to learn it."""
+    """What is seen of one pair.
+
+    aligned, corrected [3,h,w] fp32; covered, judged [h,w] bool: where the edit reaches, and where it is far enough from
+    any border to be judged; mask, likely [h,w] bool: what was edited, and what may have been; drift: None where too
+    little is left to learn it.
+    """
 
     aligned: Tensor
     corrected: Tensor
     covered: Tensor
     judged: Tensor
     mask: Tensor
+    likely: Tensor
     drift: Drift | None
     noise: float
 
 
-def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, allowed: Tensor | None) -> Look:
-    """edited [H,W] bool: what is known to have been edited, or None; allowed [H,W] bool: where alone that may be.
+def look(
+    bench: Bench,
+    mapping: Mapping,
+    likeness: Tensor,
+    edited: Tensor | None,
+    allowed: Tensor | None,
+    likely: Tensor | None = None,
+) -> Look:
+    """edited [H,W] bool: what is known to have been edited, or None; allowed [H,W] bool: where alone that may be;
+    likely [H,W] bool: where alone to look closely.
 
-    Both at any size over the source.
+    All at any size over the source.
     """
     height, width = bench.source.shape[1:]
     u, v = mapping.on(height, width)
@@ -52,18 +67,18 @@ def look(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None
     weight = covered.float()[None]
     known = edited if edited is not None else allowed
     if known is not None:
-        weight = weight * (1 - highest(_at(known, height, width), _APART))
+        weight *= ~grown(_at(known, height, width)[0] > 0, _APART)
     drift = _drift(bench.source, aligned, weight, likeness, known is not None)
     corrected = aligned
     if drift is not None:
         corrected = drift.corrected(aligned, centres(height), centres(width)).clamp_(0, 1)
-    change = find_change(
-        bench.source, corrected, aligned, judged, _SLACK if drift is None else max(_SLACK, drift.limit)
-    )
-    mask = torch.from_numpy(change.mask)
+    slack = _SLACK if drift is None else max(_SLACK, drift.limit)
+    around = None if likely is None else _at(grown(likely, _CLOSE), height, width)[0] > 0
+    change = find_change(bench.source, corrected, aligned, judged, slack, around)
+    mask = change.mask
     if allowed is not None:
         mask &= _at(allowed, height, width)[0] > 0.5
-    return Look(aligned, corrected, covered, judged, mask, drift, change.noise)
+    return Look(aligned, corrected, covered, judged, mask, change.likely, drift, change.noise)
 
 
 def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
@@ -75,12 +90,14 @@ def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
     """
     mask = seen.mask.clone()
     height, width = mask.shape
+    if not (mask & grown(~seen.judged, _BORDER)).any():
+        return mask
     most = max(2 * _BORDER, round(_CARRIED * max(height, width)))
     down, across = (~seen.judged).nonzero(as_tuple=True)
     affine = mapping.affine()
     u, v = mapping.on(height, width)
-    columns, far_across = (p[down, across] for p in _nearest(u, mapping.edit[1], float(affine[0, 0]) / width, most))
-    rows, far_down = (p.T[down, across] for p in _nearest(v.T, mapping.edit[0], float(affine[1, 1]) / height, most))
+    columns, far_across = _nearest(u, down, across, mapping.edit[1], float(affine[0, 0]) / width, most)
+    rows, far_down = _nearest(v.T, across, down, mapping.edit[0], float(affine[1, 1]) / height, most)
     near = (rows >= 0) & (columns >= 0)
     down, across, rows, columns, far_down, far_across = (
         one[near] for one in (down, across, rows, columns, far_down, far_across)
@@ -90,8 +107,10 @@ def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
         goes_on &= _still_wide(seen.mask, seen.judged, down, rows, columns, far_down, most)
         goes_on &= _still_wide(seen.mask.T, seen.judged.T, across, columns, rows, far_across, most)
         mask[down, across] |= goes_on
+        # Two textures are alike here and there by chance: so short a gap is none.
+        mask[down, across] |= shrunk(grown(mask, _GAP), _GAP)[down, across]
         # A mask runs over its change. Within the edit that shows nothing; beyond it, it would.
-        mask[down, across] &= highest((~mask).float()[None], _OVER)[0][down, across] == 0
+        mask[down, across] &= ~grown(~mask, _OVER)[down, across]
     # Its ends were drawn row by row: made even.
     mask[down, across] &= blur(mask.float()[None], 2.0)[0][down, across] > 0.5
     return mask
@@ -140,28 +159,32 @@ def _edges(mask: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
     return before, after
 
 
-def _nearest(points: Tensor, length: int, scale: float, most: int) -> tuple[Tensor, Tensor]:
-    """[h,w] twice: for each pixel of the source the nearest column that can be judged; and whether it lies beyond a
+def _nearest(
+    points: Tensor, rows: Tensor, columns: Tensor, length: int, scale: float, most: int
+) -> tuple[Tensor, Tensor]:
+    """[N] twice: for each pixel (rows, columns) the nearest column that can be judged; and whether it lies beyond a
     side of the edit that is further than `most` from the source's: there only so many have one, and others -1.
 
-    points [h,w]: u of every pixel; scale: edit pixels in one of them.
+    points [h,w]: u of every pixel of the source; scale: edit pixels in one of them.
     """
     width = points.shape[1]
-    columns = torch.arange(width)
-    beyond = (points - points.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
-    near = (columns - beyond).round().clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
+
+    def beyond(some: Tensor) -> Tensor:
+        return (some - some.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
+
+    near = (columns - beyond(points[rows, columns])).round()
+    near = near.clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
     far = torch.zeros_like(near, dtype=torch.bool)
-    if float(-beyond[:, 0].min()) > most:
+    if float(-beyond(points[:, 0]).min()) > most:
         far |= near > columns
-    if float(beyond[:, -1].max()) > most:
+    if float(beyond(points[:, -1]).max()) > most:
         far |= near < columns
     return torch.where(far & ((near - columns).abs() > most), -1, near), far
 
 
 def half(bench: Bench) -> Bench:
     """The same at half the size, for a first look."""
-    small = [pooled(p, max(8, p.shape[1] // 2), max(8, p.shape[2] // 2)) for p in (bench.source, bench.edited)]
-    return Bench(small[0], small[1], bench.size, bench.edit)
+    return Bench(halved(bench.source), halved(bench.edited), bench.size, bench.edit)
 
 
 def _at(mask: Tensor, height: int, width: int) -> Tensor:
@@ -172,10 +195,10 @@ def _at(mask: Tensor, height: int, width: int) -> Tensor:
 
 def _drift(source: Tensor, aligned: Tensor, weight: Tensor, likeness: Tensor, known: bool) -> Drift | None:
     height, width = source.shape[1:]
-    pool = max(1, round(math.sqrt(height * width / _POOLED)))
+    pool = max(1, round(math.sqrt(height * width / _POOLED[known])))
     small = max(1, height // pool), max(1, width // pool)
     share = pooled(weight, *small)
-    planes = pooled(torch.cat([source, aligned]) * weight, *small) / share.clamp(min=1e-3)
+    planes = torch.cat([pooled(picture * weight, *small) for picture in (source, aligned)]) / share.clamp(min=1e-3)
     if not known:
         # Flat places look unlike for no reason; the fit leaves out what does not follow.
         share = share * ((enlarged(likeness, *small) - 0.3) / 0.4).clamp(0.3, 1)

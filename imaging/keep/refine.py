@@ -8,6 +8,7 @@ maximisation), so that a picture that is not bent does not get bends from noise.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filters import blur, pooled, sampled, scaled, slopes
+from .filters import blur, halved, pooled, sampled, scaled, slopes
 from .mapping import DEGREE, Mapping, legendre, places
 
 
@@ -30,8 +31,8 @@ class Level:
 
 
 COARSE = (Level(160, 1, 8, 4.0),)
-MIDDLE = (Level(320, 1, 4, 3.0), Level(512, 3, 2, 2.0), Level(512, 5, 3, 2.0))
-FINE = (Level(512, DEGREE, 1, 1.8), Level(800, DEGREE, 3, 1.8))
+MIDDLE = (Level(320, 1, 4, 3.0), Level(512, 3, 2, 2.0), Level(512, 5, 2, 2.0))
+FINE = (Level(512, DEGREE, 1, 1.8), Level(800, DEGREE, 2, 1.8))
 
 _STILL = 0.02  # edit pixels: a smaller step is the last
 _BEND = 1.5  # edit pixels: the deviation of a bend of order 2 before anything is known; each further order is less
@@ -60,6 +61,15 @@ class _Sums:
     across: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class _Features:
+    """Of both pictures at one size [1,h,w], and the source's slopes."""
+
+    source: Tensor
+    edited: Tensor
+    slopes: tuple[Tensor, Tensor]
+
+
 class Aligner:
     """Two pictures' luminance [1,h,w], and what was made of it at each size.
 
@@ -67,16 +77,19 @@ class Aligner:
     """
 
     def __init__(self, source: Tensor, edited: Tensor, edit: tuple[int, int]) -> None:
-        self._source, self._edited, self._edit = source, edited, edit
-        self._features: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._edit = edit
+        self._sizes = [(source, edited)]
+        self._features: dict[tuple[int, int], _Features] = {}
 
     def refine(self, mapping: Mapping, levels: Sequence[Level], free: Tensor | None = None) -> Refined:
         """free [1,h,w]: 1 where nothing was edited, as far as is known."""
         variance = _BEND**2 * _DECAY ** (2 * torch.arange(-2.0, DEGREE - 1).double())
         likeness = torch.zeros(1, 1, 1)
         for level in levels:
+            at = self._at(level.long)
+            weight = torch.ones(1) if free is None else pooled(free, *at.source.shape[1:])
             for _ in range(level.steps):
-                sums = self._sums(mapping, level, free)
+                sums = self._sums(mapping, at, level.cut, weight)
                 likeness = sums.likeness
                 step, variance = _solved(sums, mapping, level.degree, variance)
                 mapping = mapping.moved(step)
@@ -84,21 +97,20 @@ class Aligner:
                     break
         return Refined(mapping, likeness)
 
-    def _sums(self, mapping: Mapping, level: Level, free: Tensor | None) -> _Sums:
-        source, edited = self._at(level.long)
+    def _sums(self, mapping: Mapping, at: _Features, cut: float, free: Tensor) -> _Sums:
+        source, edited = at.source, at.edited
         height, width = source.shape[1:]
         u, v = mapping.on(height, width)
         across, down = edited.shape[2] / self._edit[1], edited.shape[1] / self._edit[0]
         seen = sampled(edited, u * across, v * down)
-        slope_u, slope_v = (a + b for a, b in zip(slopes(seen), slopes(source), strict=True))
+        slope_u, slope_v = (a + b for a, b in zip(slopes(seen), at.slopes, strict=True))
         # Per source pixel to per edit pixel; the maps are near enough to even for that.
         slope_u = slope_u * (width / 2 / float(mapping.affine()[0, 0]))
         slope_v = slope_v * (height / 2 / float(mapping.affine()[1, 1]))
         difference = seen - source
-        weight = (1 - (difference / level.cut).square()).clamp_(min=0).square_()
+        weight = (1 - (difference / cut).square_()).clamp_(min=0).square_()
         weight *= mapping.covered(u, v, 1.0)
-        if free is not None:
-            weight *= pooled(free, height, width)
+        weight *= free
         block = min(8 if max(height, width) < 500 else 16, height, width)
         both = [seen * source, seen * seen, source * source]
         likeness = _likeness(_blocks(torch.cat(both), block))
@@ -109,17 +121,25 @@ class Aligner:
         shares = ((torch.arange(n) + 0.5) * block / of for n, of in zip(planes.shape[1:], (height, width), strict=True))
         return _Sums(planes, likeness, *shares)
 
-    def _at(self, long: int) -> tuple[Tensor, Tensor]:
-        """Both pictures' features, the source's long side no longer than that."""
-        shrink = min(1.0, long / max(self._source.shape[1:]))
-        sizes = [(max(8, round(p.shape[1] * shrink)), max(8, round(p.shape[2] * shrink))) for p in self._both()]
-        if sizes[0] not in self._features:
-            source, edited = (feature(scaled(p, *size)) for p, size in zip(self._both(), sizes, strict=True))
-            self._features[sizes[0]] = source, edited
-        return self._features[sizes[0]]
+    def smaller(self, long: int) -> tuple[Tensor, Tensor]:
+        """Both pictures, halved until the source's long side is less than twice that."""
+        source, edited = self._sizes[0]
+        times = max(0, math.floor(math.log2(max(source.shape[1:]) / long)))
+        while len(self._sizes) <= times:
+            source, edited = self._sizes[-1]
+            self._sizes.append((halved(source), halved(edited)))
+        return self._sizes[times]
 
-    def _both(self) -> tuple[Tensor, Tensor]:
-        return self._source, self._edited
+    def _at(self, long: int) -> _Features:
+        """Both pictures' features, the source's long side no longer than that."""
+        whole = self._sizes[0]
+        shrink = min(1.0, long / max(whole[0].shape[1:]))
+        sizes = [(max(8, round(p.shape[1] * shrink)), max(8, round(p.shape[2] * shrink))) for p in whole]
+        if sizes[0] not in self._features:
+            small = self.smaller(long)
+            source, edited = (feature(scaled(p, *size)) for p, size in zip(small, sizes, strict=True))
+            self._features[sizes[0]] = _Features(source, edited, slopes(source))
+        return self._features[sizes[0]]
 
 
 def feature(luminance: Tensor) -> Tensor:
@@ -146,10 +166,9 @@ def _solved(sums: _Sums, mapping: Mapping, degree: int, variance: Tensor) -> tup
     rows, columns = (legendre(2 * share.double() - 1, degree) for share in (sums.down, sums.across))
     basis = (rows[list(down)][:, :, None] * columns[list(across)][:, None, :]).reshape(len(down), -1)
     uu, uv, vv, u, v = sums.planes.reshape(5, -1).double() / _noise(sums.planes.double())
-    upper = torch.cat([(basis * uu) @ basis.T, (basis * uv) @ basis.T], 1)
-    lower = torch.cat([(basis * uv) @ basis.T, (basis * vv) @ basis.T], 1)
+    uu, uv, vv = ((basis * one) @ basis.T for one in (uu, uv, vv))
     pull = torch.cat([basis @ u, basis @ v])
-    information = torch.cat([upper, lower])
+    information = torch.cat([torch.cat([uu, uv], 1), torch.cat([uv, vv], 1)])
     loose = torch.full_like(pull, 1e-8)
     for place, cross in enumerate([i > j for i, j in places(degree)] + [i < j for i, j in places(degree)]):
         if cross and order[place] == 1:
@@ -161,8 +180,7 @@ def _solved(sums: _Sums, mapping: Mapping, degree: int, variance: Tensor) -> tup
         step = (-covariance @ (pull + stiff * now * (stiff > 1e-8))).clamp(-20, 20)
         power = (now + step).square() + covariance.diagonal()
         variance = variance.clone()
-        for one in range(2, degree + 1):
-            variance[one] = power[order == one].mean().clamp(min=1e-6)
+        variance[: degree + 1] = (torch.bincount(order, power) / torch.bincount(order)).clamp(min=1e-6)
         stiff = torch.where(order > 1, 1 / variance[order], loose)
     terms = torch.zeros_like(mapping.terms)
     terms[:, list(down), list(across)] = step.reshape(2, -1)

@@ -17,7 +17,7 @@ from .bench import Bench
 from .filters import blur, centres, scaled, slopes
 from .mapping import Mapping
 
-_LONG = 128
+LONG = 128
 _SCALES = torch.linspace(0.84, 1.18, 18)
 _REACH = 0.12  # the largest shift, of the long side
 _LIKELY = 0.08  # the deviation of shifts: of two equal fits the nearer is right
@@ -34,9 +34,9 @@ class Guess:
 
 
 def first_guesses(source: Tensor, edited: Tensor, bench: Bench, most: int = 3) -> list[Guess]:
-    """The likeliest first. source, edited: the bench's luminance [1,h,w]."""
+    """The likeliest first. source, edited: both pictures' luminance [1,h,w], small."""
     size = bench.edit
-    shrink = _LONG / max(size)
+    shrink = LONG / max(size)
     height, width = max(8, round(size[0] * shrink)), max(8, round(size[1] * shrink))
     window = torch.outer(_window(height), _window(width))
     target = _directions(scaled(edited, height, width)[None]) * window

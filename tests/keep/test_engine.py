@@ -9,7 +9,7 @@ import torch
 from drawn import Pair, pair, scene
 from kontext_bridge.imaging.errors import ImageError
 from kontext_bridge.imaging.keep.engine import Kept, Options, keep
-from kontext_bridge.imaging.keep.filters import highest
+from kontext_bridge.imaging.keep.filters import blur, highest
 from kontext_bridge.imaging.keep.pairs import keep_batch
 from kontext_bridge.imaging.keep.scope import Scope
 from kontext_bridge.imaging.keep.verdict import Verdict
@@ -100,6 +100,17 @@ def test_a_thing_that_the_edit_cuts_in_half_ends_with_the_edit() -> None:
     given = pair(400, 600, size=(512, 512), fit="cover", disc=(100 / 600, 0.5, 0.2))
     kept = keep(given.source, given.edited)
     assert kept.report.verdict is Verdict.LOCAL and float(kept.mask[:, :92].max()) == 0
+
+
+def test_a_new_background_reaches_the_pictures_border_although_textures_are_alike_by_chance() -> None:
+    """The edit ends five columns before the picture, and its texture is the source's brightness here and there."""
+    source = scene(288, 384, 1)
+    noise = blur(torch.rand(3, 288, 384, generator=torch.Generator().manual_seed(1)), 1.0).permute(1, 2, 0)
+    ideal = source.clone()
+    ideal[:, 230:] = ((noise - 0.5) * 1.2 + source.mean((0, 1))).clamp(0, 1)[:, 230:]
+    kept = keep(source, ideal[:, :-5].contiguous())
+    assert kept.report.verdict is Verdict.LOCAL and rest_is_the_source(kept, source)
+    assert float((kept.mask[:, -1] > 0.5).float().mean()) > 0.98
 
 
 @pytest.mark.parametrize("loss", [0.0, 1.0])

@@ -69,6 +69,19 @@ def test_a_drift_is_taken_back_as_it_was_learnt() -> None:
     assert torch.allclose(drift.corrected(colour, down, across, 0.7).reshape(3, -1), wanted, atol=1e-5)
 
 
+def test_the_noise_of_an_edit_is_not_learnt_as_its_drift() -> None:
+    """Colours on one line, as among leaves: beside it there is nothing but noise. A new colour stays its own."""
+    rng = torch.Generator().manual_seed(7)
+    bright = 0.2 + 0.5 * torch.rand(1, 80, 120, generator=rng)
+    source = bright * torch.tensor([0.6, 1.0, 0.4])[:, None, None]
+    edited = source + 0.02 + 0.02 * torch.randn(3, 80, 120, generator=rng)
+    drift = colours.fit_drift(source, edited, torch.ones(1, 80, 120), True)
+    assert drift is not None
+    violet = torch.tensor([0.5, 0.25, 0.6])[:, None, None].expand(3, 8, 8)
+    mended = drift.corrected((violet + 0.02).contiguous(), centres(8), centres(8))
+    assert float((mended - violet).abs().max()) < 0.02
+
+
 def test_laying_in_by_tiles_leaves_no_trace_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     source, edited = scene(300, 280), scene(300, 280, 3).permute(2, 0, 1).contiguous()
     alpha = torch.zeros(150, 140)
@@ -114,7 +127,7 @@ def test_connected_parts_are_those_that_flooding_finds(corners: bool, seed: int)
         sizes.append(size)
     parts = parts_of(mask, corners)
     assert sorted(parts.areas()) == sorted(sizes)
-    assert parts.sums(np.ones_like(mask)).tolist() == parts.areas().tolist()
+    assert parts.counts(np.ones_like(mask)).tolist() == parts.areas().tolist()
     assert np.array_equal(parts.painted(np.ones(parts.count, bool)), mask)
 
 
