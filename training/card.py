@@ -36,7 +36,7 @@ _SHOWN_EACH, _FAILURES = 3, 24
 
 
 @dataclass(frozen=True)
-class Part:
+class Sitting:
     """What one process judges: the cases of one seed and size. out: where their pictures go, if anywhere."""
 
     folder: Path
@@ -50,18 +50,18 @@ class Part:
     out: Path | None = None
 
 
-def judged(part: Part) -> list[Judged]:
-    """The verdicts on a part. singles and doubles count for all sizes together, as many of every kind."""
+def judged(sitting: Sitting) -> list[Judged]:
+    """The verdicts of a sitting. singles and doubles count for all sizes together, as many of every kind."""
     torch.set_num_threads(1)
-    network, autoencoder = trained(part.folder)
-    if part.stored:
+    network, autoencoder = trained(sitting.folder)
+    if sitting.stored:
         rounded_as_stored(network)
-    network, autoencoder = network.to(part.device), autoencoder.to(part.device)
-    each = -(-part.singles // (len(EditKind) * len(FULL)))
-    asked = cases(EditKind, part.size, each, 5000 + part.seed, -(-part.doubles // len(FULL)))
-    found, shown = measured(network, autoencoder, asked, part.steps, part.seed)
-    if part.out is not None:
-        _pictures(asked, found, shown, part.out)
+    network, autoencoder = network.to(sitting.device), autoencoder.to(sitting.device)
+    each = -(-sitting.singles // (len(EditKind) * len(FULL)))
+    asked = cases(EditKind, sitting.size, each, 5000 + sitting.seed, -(-sitting.doubles // len(FULL)))
+    found, shown = measured(network, autoencoder, asked, sitting.steps, sitting.seed)
+    if sitting.out is not None:
+        _pictures(asked, found, shown, sitting.out)
     return found
 
 
@@ -102,13 +102,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given.out.mkdir(parents=True, exist_ok=True)
     runs = [(steps, seed) for steps in given.steps for seed in range(given.seeds)]
-    parts = [
-        Part(given.folder, given.device, given.stored, seed, size, given.singles, given.doubles, steps,
+    sittings = [
+        Sitting(given.folder, given.device, given.stored, seed, size, given.singles, given.doubles, steps,
              given.out if (steps, seed, size) == (*runs[0], FULL[0]) else None)
         for steps, seed in runs for size in FULL
     ]  # fmt: skip
     with ProcessPoolExecutor(given.workers, get_context("spawn")) as workers:
-        coming = workers.map(judged, parts)
+        coming = workers.map(judged, sittings)
         by_steps: dict[int, list[dict[str, float]]] = {steps: [] for steps in given.steps}
         for steps, seed in runs:
             by_steps[steps].append(figures([verdict for _ in FULL for verdict in next(coming)]))
