@@ -97,8 +97,7 @@ class KontextModelInfo(io.ComfyNode):
 
         name = text(model, "model").strip()
         found = await in_session(lambda session: session.client.model(name))
-        cost = found.cost_per_image
-        price = "not published" if cost is None else f"{cost} USD per image"
+        price = found.price.told()
         schema = json.dumps(found.schema or {}, indent=2)
         description = f"{found.name}\n{found.description}".strip()
         return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))

@@ -14,6 +14,7 @@ from kontext_bridge.oxen.api.models.field_words import WORDS
 from kontext_bridge.oxen.api.models.shape import AS_PICTURE
 from kontext_bridge.oxen.api.models.spec import Form, Marks, ModelSpec
 from kontext_bridge.oxen.api.models.spec_files import BadSpec, read_spec
+from kontext_bridge.oxen.api.prices import Priced
 from kontext_bridge.oxen.api.request import EditParameters
 
 FILES = sorted(Path(models.__file__).parent.glob("*.json"))
@@ -124,16 +125,17 @@ def test_pictures_stand_in_the_request_as_each_model_wants_them() -> None:
     )
 
 
-def test_prices_are_told_by_quality_and_size_and_not_where_they_are_unknown() -> None:
-    def of(model: str, **values: Any) -> Decimal | None:
-        return MODELS[model].price.of(values)
+def price(model: str, **values: Any) -> Decimal | None:
+    spec = MODELS[model]
+    return spec.price.of(EditParameters(spec, **given(spec) | values).priced)
 
-    assert of("flux-2-flex") == Decimal("0.12")
-    assert of("gpt-image-2", quality="low", resolution="4K") == Decimal("0.035")
-    assert of("nano-banana-2", resolution="512") == Decimal("0.0585"), "one row, whatever it is called"
-    assert of("gpt-image-2", quality="auto", resolution="4K") is None
-    assert of("topazlabs-bloom-2-image") is None and MODELS["topazlabs-bloom-2-image"].price.per_credit is not None
-    assert of("flux-kontext-dev") is None
+
+def test_prices_are_told_by_quality_and_size_and_not_where_they_are_unknown() -> None:
+    assert price("flux-2-flex") == Decimal("0.12")
+    assert price("gpt-image-2", quality="low", resolution="4K") == Decimal("0.035")
+    assert price("nano-banana-2", resolution="512") == Decimal("0.0585"), "one row, whatever it is called"
+    assert price("topazlabs-bloom-2-image") is None and MODELS["topazlabs-bloom-2-image"].price.per_credit is not None
+    assert price("flux-kontext-dev") is None
 
 
 @each
@@ -143,7 +145,7 @@ def test_a_price_grid_has_a_cell_for_every_choice(spec: ModelSpec) -> None:
     qualities = spec.named["quality"].choices if "quality" in spec.named else ("",)
     for quality in qualities:
         for size in spec.named["resolution"].choices:
-            assert spec.price.of({"quality": quality, "resolution": size}) is not None
+            assert spec.price.of(Priced(spec.id, quality, size)) is not None
 
 
 GOOD: dict[str, Any] = {

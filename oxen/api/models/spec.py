@@ -82,6 +82,7 @@ class ModelSpec:
     """A model of the service: the id that requests name it by, and its fields in the order of the node's widgets.
 
     name, about: for people. never: the service's fields that must not be sent. shape: None where nothing sets it.
+    route: of a blocking request, after `images/`.
     """
 
     id: str
@@ -93,6 +94,7 @@ class ModelSpec:
     shape: Shape | None = None
     never: tuple[str, ...] = ()
     price: Price = UNKNOWN
+    route: str = "edit"
 
     @cached_property
     def named(self) -> Mapping[str, Field]:

@@ -15,6 +15,7 @@ shape: as `Shape`, with `ratios` of those choices that are none themselves, and 
 of some choices only; left out where nothing sets the shape. fields: by our names, in the order of the widgets; of each
 one kind: `text` with the most characters, `whole` or `number` with its bounds, `choices`, or `switch` with its default,
 and `wire` where the service's name is another. What is not said of a field comes from `field_words`. price: as `Price`.
+route: `generate` where the service's documents send a blocking request to that route and not to `edit`.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 def spec_of(said: Mapping[str, Any]) -> ModelSpec:
     """A model as its file has it; raises ValueError, TypeError, KeyError or AttributeError for what is none."""
-    _only(said, {"id", "name", "about", "pictures", "mask", "shape", "fields", "never", "price"})
+    _only(said, {"id", "name", "about", "pictures", "mask", "shape", "fields", "never", "price", "route"})
     fields = tuple(_field(name, one) for name, one in said["fields"].items())
     spec = ModelSpec(
         id=_text(said["id"]),
@@ -68,6 +69,7 @@ def spec_of(said: Mapping[str, Any]) -> ModelSpec:
         shape=_shape(said["shape"], {one.name: one for one in fields}) if "shape" in said else None,
         never=tuple(map(_text, said.get("never", ()))),
         price=_price(said["price"]) if "price" in said else UNKNOWN,
+        route=said.get("route", "edit"),
     )
     _hold_together(spec)
     return spec
