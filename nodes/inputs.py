@@ -36,7 +36,8 @@ def widget(field: Field) -> io.Input:
     shared: dict[str, Any] = {"tooltip": field.tooltip, "advanced": field.advanced or None}
     low, high = field.bounds
     if field.kind is Kind.TEXT:
-        return io.String.Input(field.name, multiline=True, placeholder=field.placeholder, **shared)
+        shared |= {"default": field.default, "placeholder": field.placeholder}
+        return io.String.Input(field.name, multiline=True, **shared)
     if field.kind is Kind.SWITCH:
         return io.Boolean.Input(field.name, default=field.default, **shared)
     if field.kind is Kind.CHOICE:
@@ -47,6 +48,12 @@ def widget(field: Field) -> io.Input:
     # ComfyUI's seed, which stays as it is after a run: another one is another request
     fixed = io.ControlAfterGenerate.fixed if field.name == SEED.name else None
     return io.Int.Input(field.name, control_after_generate=fixed, **shared)
+
+
+def optional(one: io.Input) -> io.Input:
+    """The same input, which a workflow may leave out: its default then holds."""
+    one.optional = True
+    return one
 
 
 def edit_inputs(fields: Iterable[Field]) -> list[io.Input]:

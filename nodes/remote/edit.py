@@ -105,8 +105,12 @@ class KontextModelInfo(io.ComfyNode):
 
 def shown(gathered: Gathered) -> io.NodeOutput:
     """Image, info and raw picture, and on the node what Keep says, where it was asked."""
-    says = None if gathered.says is None else ui.PreviewText(gathered.says)
-    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, ui=says)
+    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, ui=says_of(gathered))
+
+
+def says_of(gathered: Gathered) -> ui.PreviewText | None:
+    """What Keep says, for the node, where it was asked."""
+    return None if gathered.says is None else ui.PreviewText(gathered.says)
 
 
 def fingerprint(widgets: dict[str, Any]) -> Any:
