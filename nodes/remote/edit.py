@@ -97,7 +97,7 @@ class KontextModelInfo(io.ComfyNode):
 
         name = text(model, "model").strip()
         found = await in_session(lambda session: session.client.model(name))
-        price = found.price.told()
+        price = found.price.told("not published")
         schema = json.dumps(found.schema or {}, indent=2)
         description = f"{found.name}\n{found.description}".strip()
         return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))

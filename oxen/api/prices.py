@@ -32,7 +32,7 @@ class Price:
         row = rows[0] if len(rows) == 1 else self.grid.get(asked.quality, {})
         return row.get(asked.resolution)
 
-    def told(self) -> str:
+    def told(self, unknown: str = "not known") -> str:
         """The price in a line, for people."""
         if self.grid:
             cells = [usd for row in self.grid.values() for usd in row.values()]
@@ -41,8 +41,8 @@ class Price:
         if self.flat is not None:
             return f"{self.flat} USD per image"
         if self.per_credit is not None:
-            return f"{self.per_credit} USD per credit; how many credits an image takes is not published"
-        return "not published"
+            return f"{self.per_credit} USD per credit; how many credits an image takes is {unknown}"
+        return unknown
 
 
 UNKNOWN = Price()
