@@ -60,7 +60,7 @@ def edit_inputs(fields: Iterable[Field]) -> list[io.Input]:
     """What an edit node begins with, remote or local: pictures, and what is asked of them."""
     return [
         io.Image.Input("image", tooltip="The pictures to edit. Every picture of a batch is edited by itself."),
-        *map(widget, fields),
+        *(widget(field) if field.default is None else optional(widget(field)) for field in fields),
     ]
 
 
@@ -80,7 +80,8 @@ def remote_inputs(model: ModelSpec) -> list[io.Input]:
     """What an edit node of a model begins with."""
     shared = [field for field in model.fields if not field.advanced]
     own = [field for field in model.fields if field.advanced]
-    return [*edit_inputs(shared), variations_input(" Every one is paid for."), *map(widget, own)]
+    more = (variations_input(" Every one is paid for."), *map(widget, own))
+    return [*edit_inputs(shared), *map(optional, more)]
 
 
 def wait_input(*, blocking: bool) -> io.Input:

@@ -379,10 +379,13 @@ def _described(image: object, widgets: dict[str, Any]) -> str:
     own = widgets.get("model")
     widgets = {**own, **widgets} if isinstance(own, Mapping) else widgets
     # Neither has been checked yet, and not everything that a link gives has a text of a bearable length.
-    seed, written = (one if isinstance(one, str) else shown_value(one) for one in map(widgets.get, ("seed", "prompt")))
+    seed, written = (
+        one if isinstance(one, str) else shown_value(one) for one in (widgets.get("seed"), widgets.get("prompt", ""))
+    )
+    told = f"seed {seed}, " if "seed" in widgets else ""
     prompt = " ".join(written.split())
     shown = prompt if len(prompt) <= _PROMPT_SHOWN else prompt[: _PROMPT_SHOWN - 1] + "…"
-    return f' ({size}seed {seed}, "{shown}")'
+    return f' ({size}{told}"{shown}")'
 
 
 def _size(image: torch.Tensor) -> str:

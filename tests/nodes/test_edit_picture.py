@@ -14,35 +14,16 @@ from kontext_bridge.imaging.errors import ImageError
 from kontext_bridge.imaging.uri import parse_data_uri
 from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.oxen.errors import InvalidParameters, SpendLimitReached
-from kontext_bridge.standin import generating, parameters, service
 from kontext_bridge.standin import models as listed
+from played import play_all
 
 MODELS = bundled()
-
-
-def first_picture(params: Any) -> Any:
-    for value in params.values() if isinstance(params, dict) else params:
-        if isinstance(value, list | dict):
-            value = first_picture(value)
-        if isinstance(value, str) and value.startswith("data:"):
-            return value
-    return None
 
 
 @pytest.fixture
 def bench(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A stand-in that paints for every model, whatever it is asked, where it does not know them itself."""
-    if "gpt-image-2" in parameters.SCHEMAS:
-        return bench
-    schema = {"type": "object", "required": [], "properties": {}}
-    for name in set(MODELS) - {"flux-kontext-dev"}:
-        monkeypatch.setitem(parameters.SCHEMAS, name, schema)
-        monkeypatch.setitem(listed.MODELS, name, listed._model(name, name, "image", listed._PER_IMAGE, schema))
-    painted = service.edit_of({"model": "flux-kontext-dev", "prompt": "x", "output_format": "jpg", "seed": 1})
-    for module in (service, generating):
-        monkeypatch.setattr(module, "complaint", lambda *_, **__: None)
-        monkeypatch.setattr(module, "picture_of", first_picture)
-    monkeypatch.setattr(service, "edit_of", lambda _: painted)
+    play_all(monkeypatch)
     return bench
 
 

@@ -109,6 +109,12 @@ def test_no_widget_is_a_place_for_a_key_or_a_host(schemas: dict[str, Any]) -> No
     assert not [one for one in ids if any(word in one for word in ("key", "token", "secret", "password", "base_url"))]
 
 
+@pytest.mark.parametrize("node", ["KontextEdit", "KontextSubmit", "KontextEditLocal", "OxenEdit", "OxenSubmit"])
+def test_a_file_needs_no_more_than_the_picture_the_prompt_and_the_models(node: str) -> None:
+    needed = {one[1] for one in SAVED[node]["inputs"] if one[0] == "required"}
+    assert needed <= {"image", "prompt", "model", "clip", "vae"} and "image" in needed
+
+
 def test_no_seed_of_a_paid_node_changes_by_itself(schemas: dict[str, Any]) -> None:
     for node in ("KontextEdit", "KontextSubmit"):
         options = dict(SAVED[node]["inputs"][5][3])
