@@ -11,10 +11,11 @@ import torch
 from ...editing.values import one_of, shown
 from ...editing.words import wrong_with_prompt
 from ...imaging.pixels import check_image
-from ...oxen.api.models import DEFAULT, ModelSpec, bundled
+from ...oxen.api.models import DEFAULT, ModelSpec
 from ...oxen.errors import InvalidParameters, checked
 from ..checks import text
 from .along import checked_along
+from .known_models import known
 from .orders import Order
 from .own_inputs import MASK, REFERENCES, shapes
 
@@ -56,11 +57,11 @@ def chosen(model: object) -> tuple[ModelSpec, Mapping[str, Any]]:
         return DEFAULT, {}
     own = model if isinstance(model, Mapping) else {"model": model}
     name = own.get("model", DEFAULT.id)
-    spec = bundled().get(name) if isinstance(name, str) else None
+    spec = known().get(name) if isinstance(name, str) else None
     if spec is None:
         raise InvalidParameters(
             f"There is no model {shown(name)} in the list of Edit Picture. Nothing was sent. Choose one from its list: "
-            f"{', '.join(bundled())}."
+            f"{', '.join(known())}. A newer one is added by python -m kontext_bridge.models update ID."
         )
     return spec, own
 

@@ -97,6 +97,8 @@ class KontextModelInfo(io.ComfyNode):
 
     @classmethod
     async def execute(cls, model: str) -> io.NodeOutput:
+        from ...oxen.api.models import bundled
+        from ...oxen.api.models.from_schema import disagreements
         from ..checks import text
         from ..sessions import in_session
 
@@ -104,7 +106,9 @@ class KontextModelInfo(io.ComfyNode):
         found = await in_session(lambda session: session.client.model(name))
         price = found.price.told("not published")
         schema = json.dumps(found.schema or {}, indent=2)
-        description = f"{found.name}\n{found.description}".strip()
+        known = bundled().get(found.id)
+        apart = "" if known is None else "\n".join(disagreements(known, found))
+        description = "\n".join(filter(None, (found.name, found.description, apart)))
         return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))
 
 

@@ -7,10 +7,10 @@ from functools import cache
 from comfy_api.latest import io
 
 from ...editing.fields import Field
-from ...oxen.api.models import bundled
 from ...oxen.api.models.shape import AS_PICTURE
 from ...oxen.api.models.spec import Form, Marks, ModelSpec
 from .. import inputs
+from .known_models import known
 
 REFERENCES, MASK = "references", "mask"
 _MARKED = {
@@ -30,7 +30,7 @@ def model_input(tooltip: str) -> io.Input:
 
 @cache
 def _options() -> tuple[io.DynamicCombo.Option, ...]:
-    return tuple(io.DynamicCombo.Option(id, own_inputs(spec)) for id, spec in bundled().items())
+    return tuple(io.DynamicCombo.Option(id, own_inputs(spec)) for id, spec in known().items())
 
 
 def own_inputs(spec: ModelSpec) -> list[io.Input]:

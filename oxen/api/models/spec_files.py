@@ -154,8 +154,10 @@ def _shape(said: Mapping[str, Any], fields: Mapping[str, Field]) -> Shape:
 def _price(said: Mapping[str, Any]) -> Price:
     _only(said, {one.name for one in fields_of(Price)}, "price")
     grid = said.get("grid")
-    rows = None if grid is None else {row: {one: Decimal(usd) for one, usd in of.items()} for row, of in grid.items()}
-    flat, credit = (None if said.get(name) is None else Decimal(said[name]) for name in ("flat", "per_credit"))
+    rows = (
+        None if grid is None else {row: {one: Decimal(str(usd)) for one, usd in of.items()} for row, of in grid.items()}
+    )
+    flat, credit = (None if said.get(name) is None else Decimal(str(said[name])) for name in ("flat", "per_credit"))
     return Price(flat, rows, credit)
 
 
