@@ -82,6 +82,8 @@ def _nested(row: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> dict[str,
     for spec in specs.values():
         if spec.grows:
             _at(arguments, spec.path[:-1])
+        elif len(spec.path) > 1 and spec.path[0] in row:
+            _at(arguments, spec.path[:-1])[spec.path[-1]] = None
     for name, value in row.items():
         path = specs[name].path if name in specs else (name,)
         _at(arguments, path[:-1])[path[-1]] = value

@@ -21,7 +21,7 @@ class InputSpec:
     """One input: its name in the workflow file, its type, and its options as `/object_info` has them.
 
     path: where its value goes in the arguments of `execute`, through dicts. grows: whether it is a socket of an
-    Autogrow input, whose dict is there even where nothing is connected.
+    Autogrow input, whose dict is there even where nothing is connected; of a DynamicCombo's choice it is None then.
     """
 
     name: str

@@ -32,7 +32,9 @@ def order_of(
     """
     spec, own = chosen(model)
     strays = [name.removeprefix(_OWN) for name in widgets if name.startswith(_OWN)]
-    fields = {name: value for name, value in own.items() if name not in {"model", REFERENCES, MASK}}
+    # ComfyUI gives None for what a workflow leaves out below the list
+    given = {name: value for name, value in own.items() if value is not None}
+    fields = {name: value for name, value in given.items() if name not in {"model", REFERENCES, MASK}}
     strays += [name for name in fields if name not in spec.named]
     if strays:
         has = ", ".join(name for name in spec.named if name != "prompt") or "none"

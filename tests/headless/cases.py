@@ -141,7 +141,7 @@ RUNS: dict[str, tuple[Workflow, dict[str, list[str]]]] = {
             "4": node("SampleChoice", text="t"),
         },
         {
-            "1": ['{"model": {"model": "large", "refs": {"ref_1": "x"}, "steps": 3}, "text": "t"}'],
+            "1": ['{"model": {"model": "large", "refs": {"ref_1": "x"}, "size": null, "steps": 3}, "text": "t"}'],
             "2": ['{"model": {"model": "large", "refs": {}, "size": "1K", "steps": 3}, "text": "t"}'],
             "3": ['{"model": {"model": "plain"}, "text": "t"}'],
             "4": ['{"text": "t"}'],
