@@ -26,7 +26,8 @@ class Field:
     default: None where it must be given. bounds: the least and the most, both included; of a text, the most
     characters. choices: the values of a CHOICE. step, decimals: of a NUMBER's widget.
     wraps: what is sent is the value modulo this. idle: a field and a value with which the service ignores this one,
-    which then makes no other request of it. advanced: whether the node folds it away.
+    which then makes no other request of it. omits_empty: an empty text is not sent. advanced: whether the node folds it
+    away.
     """
 
     name: str
@@ -39,8 +40,9 @@ class Field:
     step: float | None = None
     decimals: float | None = None
     wraps: int | None = None
-    idle: tuple[str, str] | None = None
+    idle: tuple[str, Any] | None = None
     placeholder: str = ""
+    omits_empty: bool = False
     advanced: bool = False
 
     def read(self, value: object) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..host import Blocked, set_local_element
-from .given import input_specs
+from .given import InputSpec, input_specs
 
 if TYPE_CHECKING:
     from comfy_api.latest import io
@@ -28,7 +28,7 @@ async def call(
     """
     function = getattr(node_class.PREPARE_CLASS_CLONE({"hidden_inputs": dict(hidden)}), method)
     takes_lists = node_class.GET_SCHEMA().is_input_list
-    groups = {spec.group for spec in input_specs(node_class).values() if spec.group is not None}
+    specs = input_specs(node_class, {name: values[0] for name, values in data.items() if values})
     results: list[Any] = []
     tasks: list[asyncio.Task[Any]] = []
     try:
@@ -37,11 +37,11 @@ async def call(
             if _is_blocked(row, takes_lists):
                 results.append(Blocked(None))
             elif inspect.iscoroutinefunction(function):
-                tasks.append(asyncio.create_task(function(**_nested(row, groups))))
+                tasks.append(asyncio.create_task(function(**_nested(row, specs))))
                 results.append(tasks[-1])
                 await asyncio.sleep(0)
             else:
-                results.append(function(**_nested(row, groups)))
+                results.append(function(**_nested(row, specs)))
         if tasks:
             await asyncio.gather(*tasks, return_exceptions=True)  # looked at each, so that none is told of again
     except BaseException:
@@ -76,13 +76,22 @@ def _is_blocked(row: Mapping[str, Any], takes_lists: bool) -> bool:
     return any(isinstance(one, Blocked) for one in values)
 
 
-def _nested(row: Mapping[str, Any], groups: set[str]) -> dict[str, Any]:
-    """The arguments with each Autogrow input's sockets, `refs.image_0`, collected in one dict, `refs`."""
-    arguments: dict[str, Any] = {group: {} for group in groups}
+def _nested(row: Mapping[str, Any], specs: Mapping[str, InputSpec]) -> dict[str, Any]:
+    """The arguments, with what belongs to one Autogrow or DynamicCombo input, such as `refs.image_0`, in one dict."""
+    arguments: dict[str, Any] = {}
+    for spec in specs.values():
+        if spec.grows:
+            _at(arguments, spec.path[:-1])
+        elif len(spec.path) > 1 and spec.path[0] in row:
+            _at(arguments, spec.path[:-1])[spec.path[-1]] = None
     for name, value in row.items():
-        group, dot, key = name.partition(".")
-        if dot and group in groups:
-            arguments[group][key] = value
-        else:
-            arguments[name] = value
+        path = specs[name].path if name in specs else (name,)
+        _at(arguments, path[:-1])[path[-1]] = value
+    return arguments
+
+
+def _at(arguments: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """The dict at a place in the arguments, made where there is none yet."""
+    for part in path:
+        arguments = arguments.setdefault(part, {})
     return arguments

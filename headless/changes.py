@@ -30,7 +30,7 @@ def apply_setting(workflow: Workflow, classes: NodeClasses, setting: str) -> Non
     if node.class_type not in classes:
         # The run refuses such a node, and says what it does know.
         return
-    specs = input_specs(classes[node.class_type])
+    specs = input_specs(classes[node.class_type], node.inputs)
     if name not in specs:
         choices = ", ".join(specs)
         raise SettingError(f"--set {target}: {node.class_type} has no input {name}. It has: {choices}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,51 +11,67 @@ if TYPE_CHECKING:
 
 AUTOGROW = "COMFY_AUTOGROW_V3"
 COMBO = "COMBO"
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 # The types whose inputs have a widget, so that a value may stand in the workflow itself.
-WIDGETS = frozenset({"BOOLEAN", COMBO, "FLOAT", "INT", "STRING"})
+WIDGETS = frozenset({"BOOLEAN", COMBO, DYNAMIC_COMBO, "FLOAT", "INT", "STRING"})
 
 
 @dataclass(frozen=True)
 class InputSpec:
     """One input: its name in the workflow file, its type, and its options as `/object_info` has them.
 
-    `group` is the name of the dict argument that collects it, for the sockets of an Autogrow input.
+    path: where its value goes in the arguments of `execute`, through dicts. grows: whether it is a socket of an
+    Autogrow input, whose dict is there even where nothing is connected; of a DynamicCombo's choice it is None then.
     """
 
     name: str
     type: str
     options: Mapping[str, Any]
     required: bool
-    group: str | None = None
+    path: tuple[str, ...]
+    grows: bool = False
 
     @property
     def choices(self) -> list[Any] | None:
-        """What a COMBO offers, None for every other input."""
+        """What a COMBO or a DynamicCombo offers, None for every other input."""
+        if self.type == DYNAMIC_COMBO:
+            return [one["key"] for one in self.options["options"]]
         return list(self.options.get("options", ())) if self.type == COMBO else None
 
 
-def input_specs(node_class: type[io.ComfyNode]) -> dict[str, InputSpec]:
-    """The node's inputs by name, in their order; an Autogrow input stands as its sockets, `refs.image_0`."""
-    declared = node_class.GET_NODE_INFO_V1()["input"]
-    specs: dict[str, InputSpec] = {}
+def input_specs(node_class: type[io.ComfyNode], given: Mapping[str, Any]) -> dict[str, InputSpec]:
+    """The node's inputs by name, in their order. given: the workflow's values, of which a DynamicCombo's decides.
+
+    An Autogrow input stands as its sockets, `refs.image_0`; a DynamicCombo with the inputs of its choice after it,
+    `model.quality`.
+    """
+    return {spec.name: spec for spec in _specs(node_class.GET_NODE_INFO_V1()["input"], given, ())}
+
+
+def _specs(declared: Mapping[str, Any], given: Mapping[str, Any], within: tuple[str, ...]) -> Iterator[InputSpec]:
     for kind in ("required", "optional"):
-        for name, (type_, options) in declared.get(kind, {}).items():
+        for own_name, (type_, options) in declared.get(kind, {}).items():
+            path = (*within, own_name)
+            name = ".".join(path)
             if type_ == AUTOGROW:
-                specs |= _sockets(name, options["template"])
+                yield from _sockets(path, options["template"])
+            elif type_ == DYNAMIC_COMBO:
+                yield InputSpec(name, type_, options, kind == "required", (*path, own_name))
+                chosen = given.get(name)
+                for one in options["options"]:
+                    if one["key"] == chosen:
+                        yield from _specs(one["inputs"], given, path)
             else:
-                specs[name] = InputSpec(name, type_, options, kind == "required")
-    return specs
+                yield InputSpec(name, type_, options, kind == "required", path)
 
 
-def _sockets(group: str, template: Mapping[str, Any]) -> dict[str, InputSpec]:
-    specs = {}
+def _sockets(group: tuple[str, ...], template: Mapping[str, Any]) -> Iterator[InputSpec]:
     for kind, inputs in template["input"].items():
         for type_, options in inputs.values():
             for index in range(template["max"]):
-                name = f"{group}.{template['prefix']}{index}"
+                path = (*group, f"{template['prefix']}{index}")
                 required = kind == "required" and index < template["min"]
-                specs[name] = InputSpec(name, type_, options, required, group)
-    return specs
+                yield InputSpec(".".join(path), type_, options, required, path, grows=True)
 
 
 def is_link(value: object) -> bool:

@@ -124,11 +124,11 @@ class _Run:
 
     async def _call(self, node: Node) -> list[Any]:
         node_class = self._class(node)
-        specs = input_specs(node_class)
+        specs = input_specs(node_class, node.inputs)
         data = {
             name: self._output(*value) if is_link(value) else [value]
             for name, value in node.inputs.items()
-            if name in specs
+            if name in specs or node_class.GET_SCHEMA().accept_all_inputs
         }
         given = {"UNIQUE_ID": node.id, "PROMPT": self.workflow.prompt}
         hidden = {one.value: given.get(one.value) for one in node_class.GET_SCHEMA().hidden}

@@ -82,7 +82,7 @@ def _needed(workflow: Workflow, outputs: list[str], problems: list[Problem]) -> 
 
 async def _node_problems(node: Node, workflow: Workflow, classes: NodeClasses) -> list[tuple[str, str]]:
     node_class = classes[node.class_type]
-    specs = input_specs(node_class)
+    specs = input_specs(node_class, node.inputs)
     own_check = _own_check(node_class)
     problems = [
         ("bad_linked_input", f'it has no input "{name}" to link to. It has: {", ".join(specs)}.')

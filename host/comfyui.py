@@ -98,10 +98,11 @@ def blocked(message: str | None) -> Any:
     return sys.modules["comfy_execution.graph_utils"].ExecutionBlocker(message)
 
 
-def user_folder() -> Path:
+def user_folder(*, make: bool = True) -> Path:
     """The pack's private folder: ComfyUI's system user folder, which no HTTP route serves.
 
     KONTEXT_BRIDGE_HOME overrides it. Made on first use, for its owner alone. Raises NoFolder where it cannot be.
+    make: False where it is only to be looked into.
     """
     try:
         folder = _place_of_user_folder()
@@ -110,6 +111,8 @@ def user_folder() -> Path:
             f"There is no folder for the ledger of edits: {error} Nothing was sent. Name one with the environment "
             f"variable {HOME_VARIABLE}."
         ) from None
+    if not make:
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

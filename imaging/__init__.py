@@ -2,6 +2,7 @@
 
 errors.py        what it raises
 pixels.py        IMAGE and MASK tensors, checked, and their 8-bit pixels
+masks.py         a MASK in a service's own colours
 formats.py       the file formats that pictures are written in
 limits.py        how large a picture from outside may be
 orientation.py   which way up a picture belongs

@@ -22,6 +22,7 @@ from .pictures.conversions import KontextDecodeImage, KontextEncodeImage, Kontex
 from .pictures.keep import KontextKeep
 from .pictures.prepare import KontextPrepare, KontextRestore
 from .remote.edit import KontextEdit, KontextModelInfo
+from .remote.edit_picture import OxenEdit, OxenSubmit
 from .remote.history import KontextHistory
 from .remote.queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
 
@@ -45,6 +46,8 @@ NODES: list[type[io.ComfyNode]] = [
     KontextEditLocal,
     KontextKeep,
     KontextLoadDemo,
+    OxenEdit,
+    OxenSubmit,
 ]
 
 

@@ -36,7 +36,8 @@ def widget(field: Field) -> io.Input:
     shared: dict[str, Any] = {"tooltip": field.tooltip, "advanced": field.advanced or None}
     low, high = field.bounds
     if field.kind is Kind.TEXT:
-        return io.String.Input(field.name, multiline=True, placeholder=field.placeholder, **shared)
+        shared |= {"default": field.default, "placeholder": field.placeholder}
+        return io.String.Input(field.name, multiline=True, **shared)
     if field.kind is Kind.SWITCH:
         return io.Boolean.Input(field.name, default=field.default, **shared)
     if field.kind is Kind.CHOICE:
@@ -49,11 +50,17 @@ def widget(field: Field) -> io.Input:
     return io.Int.Input(field.name, control_after_generate=fixed, **shared)
 
 
+def optional(one: io.Input) -> io.Input:
+    """The same input, which a workflow may leave out: its default then holds."""
+    one.optional = True
+    return one
+
+
 def edit_inputs(fields: Iterable[Field]) -> list[io.Input]:
     """What an edit node begins with, remote or local: pictures, and what is asked of them."""
     return [
         io.Image.Input("image", tooltip="The pictures to edit. Every picture of a batch is edited by itself."),
-        *map(widget, fields),
+        *(widget(field) if field.default is None else optional(widget(field)) for field in fields),
     ]
 
 
@@ -73,7 +80,8 @@ def remote_inputs(model: ModelSpec) -> list[io.Input]:
     """What an edit node of a model begins with."""
     shared = [field for field in model.fields if not field.advanced]
     own = [field for field in model.fields if field.advanced]
-    return [*edit_inputs(shared), variations_input(" Every one is paid for."), *map(widget, own)]
+    more = (variations_input(" Every one is paid for."), *map(widget, own))
+    return [*edit_inputs(shared), *map(optional, more)]
 
 
 def wait_input(*, blocking: bool) -> io.Input:

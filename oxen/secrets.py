@@ -7,8 +7,10 @@ from typing import Any
 
 _PIECE = 12
 _HIDDEN = "[hidden]"
-# Fields of megabytes that are pictures, and neither shown nor kept as texts.
-_PICTURES = ("b64_json", "input_image")
+# The fields of a request that hold pictures, of whichever model, in the order in which these are sent.
+PICTURE_FIELDS = ("input_image", "input_image_2", "input_images", "image_style_references", "mask_url")
+# Megabytes that are neither shown nor kept as texts.
+_PICTURES = ("b64_json", *PICTURE_FIELDS)
 _DATA_URI = re.compile(r"data:[\w.+-]*/?[\w.+-]*[^\s\"'<>]{0,40}?,[A-Za-z0-9+/=%_-]{16,}", re.I)
 _USER = re.compile(r"//[^\s/\"'<>?#]{1,4096}@|[^\s/\"'<>@?#:]{1,256}:[^\s/\"'<>@?#]{1,256}@")
 _URL_QUERY = re.compile(r"(https?://[^\s\"'<>?]+)\?[^\s\"'<>]+", re.I)

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from ..oxen.api.client import Client
-from ..oxen.api.models import DEFAULT
+from ..oxen.api.models import DEFAULT, bundled
 from ..oxen.credentials import Account, find_base_url
 from ..oxen.errors import OxenError
 from .answers import answering, beside
@@ -36,7 +36,19 @@ def add_to(table: web.RouteTableDef, prefix: str) -> None:
 async def show(_: web.Request) -> dict[str, Any]:
     """Prices are public, and asking for them needs no key: whoever asks costs the service one question an hour."""
     price = await beside(_price)
-    return {"usd": {} if price is None else {DEFAULT.id: str(price)}}
+    return {"usd": {} if price is None else {DEFAULT.id: str(price)}, "listed": await beside(_listed)}
+
+
+def _listed() -> dict[str, Any]:
+    """The prices of all models as they were published when this version was made, where they were."""
+    found: dict[str, Any] = {}
+    for id, spec in bundled().items():
+        flat, grid = spec.price.flat, spec.price.grid
+        if grid:
+            found[id] = {"grid": {row: {one: str(usd) for one, usd in of.items()} for row, of in grid.items()}}
+        elif flat is not None:
+            found[id] = {"flat": str(flat)}
+    return found
 
 
 def _price() -> Decimal | None:

@@ -19,7 +19,9 @@ for folder in (HERE / "examples", HERE / "nodes"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from pack import INFO, LOCALES, REPOSITORY, TABLE, inputs_of, outputs_of  # noqa: E402
+from kontext_bridge.oxen.api.models import bundled  # noqa: E402
+from kontext_bridge.oxen.api.models.spec import Form, ModelSpec  # noqa: E402
+from pack import DOCS, INFO, LOCALES, REPOSITORY, TABLE, inputs_of, outputs_of  # noqa: E402
 from schema import broken, snapshot  # noqa: E402
 
 README = REPOSITORY / "README.md"
@@ -32,6 +34,8 @@ TITLES = {
     "pictures": "For both, and for what any other editor gives:",
 }
 _BEGIN, _END = "<!-- nodes: written by `make generated` -->", "<!-- end of nodes -->"
+HELP = DOCS / "OxenEdit.md"
+_MODELS_BEGIN, _MODELS_END = "<!-- models: written by `make generated` -->", "<!-- end of models -->"
 
 
 def locale() -> dict[str, Any]:
@@ -82,11 +86,44 @@ def page(path: Path, row: Callable[[str], str]) -> str:
     return found
 
 
+def model_row(spec: ModelSpec) -> str:
+    """A model in the table of Edit Picture's help page."""
+    from kontext_bridge.nodes.remote.own_inputs import own_fields  # with the comfy_api that pack has found
+
+    most = spec.pictures.most
+    told = "" if spec.pictures.told_most else ", as far as is known"
+    pictures = "1" if most == 1 else str(most) if spec.pictures.form is Form.FIELDS else f"1 to {most}{told}"
+    mask = "" if spec.mask is None else "needed" if spec.mask.required else "yes"
+    shape = "its own"
+    if spec.shape is not None:
+        kept = spec.shape.switch or spec.shape.keeps
+        shape = "nearest" if kept is None else "kept"
+    own = ", ".join(f"`{one.name}`" for one in own_fields(spec)) or "none"
+    prompt = "" if "prompt" in spec.named else " Takes no prompt."
+    return f"| `{spec.id}` | {spec.about}{prompt} | {pictures} | {mask} | {shape} | {own} | {spec.price.told()} |"
+
+
+def help_page() -> str:
+    """Edit Picture's help page with its table as the models are now."""
+    head = "| model | what it does | pictures for one edit | mask | as my picture | its own inputs | price |"
+    table = "\n".join([head, "|---|---|---|---|---|---|---|", *map(model_row, bundled().values())])
+    text = HELP.read_text(encoding="utf-8")
+    found = re.sub(
+        f"{_MODELS_BEGIN}.*{_MODELS_END}",
+        lambda _: f"{_MODELS_BEGIN}\n{table}\n{_MODELS_END}",
+        text,
+        flags=re.DOTALL,
+    )
+    assert _MODELS_BEGIN in found and _MODELS_END in found, "the marks are lost between which the models are written"
+    return found
+
+
 def files() -> dict[Path, str]:
     """What each written file has to hold."""
     return {
         README: page(README, short_row),
         PAGE: page(PAGE, full_row),
+        HELP: help_page(),
         ENGLISH: json.dumps(locale(), indent=2, ensure_ascii=False) + "\n",
         SNAPSHOT: json.dumps(snapshot(), indent=1) + "\n",
     }

@@ -49,7 +49,7 @@ def test_the_version_that_the_service_is_told_is_pyprojects():
 
 # Beside the rooms. Whoever adds to it has decided that users need it.
 USERS_NEED = {
-    *("__init__.py", "edit.py", "keep.py", "py.typed", "pyproject.toml", "requirements.txt"),
+    *("__init__.py", "edit.py", "keep.py", "models.py", "py.typed", "pyproject.toml", "requirements.txt"),
     *("README.md", "CHANGELOG.md", "LICENSE"),
     *("web", "locales", "example_workflows", "subgraphs"),
 }
@@ -99,6 +99,13 @@ def test_the_demo_models_files_reach_users_whole_by_every_way(name):
     # 1: ignored neither there nor in .gitignore
     assert git("-c", "core.excludesFile=.comfyignore", "check-ignore", "--no-index", path).returncode == 1
     assert git("check-attr", "text", path).stdout.endswith(": unset\n"), "git must not mend its line ends"
+
+
+def test_the_files_of_the_services_models_reach_users_by_every_way(archive):
+    files = {path.name for path in (ROOT / "oxen" / "api" / "models").glob("*.json")}
+    patterns = _pyproject()["tool"]["setuptools"]["package-data"]["kontext_bridge"]
+    assert files and all(any(fnmatch(f"oxen/api/models/{name}", one) for one in patterns) for name in files), "pip"
+    assert {path.name for path in (archive / "oxen" / "api" / "models").glob("*.json")} == files
 
 
 def test_a_demo_model_that_users_do_not_get_or_that_is_too_large_is_noticed(archive):

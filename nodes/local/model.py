@@ -205,7 +205,7 @@ class KontextEditLocal(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="FLUX's text encoders: DualCLIPLoader with clip_l and t5xxl, type flux."),
                 io.Vae.Input("vae", tooltip="FLUX's VAE: Load VAE with ae.safetensors."),
                 *inputs.edit_inputs(EDIT),
-                inputs.variations_input(),
+                inputs.optional(inputs.variations_input()),
                 inputs.keep_input(),
             ],
             outputs=[

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ... import host
-from ...editing.words import SEEDS, AspectRatio, Keep
+from ...editing.words import ASPECT_RATIO, GUIDANCE, SEED, SEEDS, STEPS, AspectRatio, Keep
 from ...imaging import canvas as canvases
 from ...imaging.keep.switch import KeptEdits, keep_edits
 from ...imaging.pixels import check_image
@@ -169,10 +169,10 @@ def edit(
     image: torch.Tensor,
     *,
     prompt: str,
-    aspect_ratio: str,
-    steps: int,
-    guidance: float,
-    seed: int,
+    aspect_ratio: str = ASPECT_RATIO.default,
+    steps: int = STEPS.default,
+    guidance: float = GUIDANCE.default,
+    seed: int = SEED.default,
     variations: int = 1,
     keep: str = Keep.OFF.value,
 ) -> Edited:

@@ -1,6 +1,11 @@
 """The nodes that ask Oxen.ai.
 
 edit.py      Kontext Edit (Oxen) and Kontext Model Info (Oxen)
+edit_picture.py  Edit Picture (Oxen) and Submit Picture (Oxen): any model
+own_inputs.py    what a model has below the list that it is chosen from
+known_models.py  the models that can be chosen
+chosen.py    what was chosen there, checked
+along.py     references and masks, which go with the pictures that are edited
 queue.py     Submit, Collect, Queue, Cancel
 history.py   Kontext History (Oxen)
 orders.py    what the widgets ask for, checked, and the edits that it makes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -55,11 +56,11 @@ class Asked:
             lost = for_lost and not order.terms.reuse
             reuse = lost or order.terms.reuse
             if session.ledger.to_go_on_from(key, reuse=reuse, pays_for_lost=lost) is None:
-                new.append(order.parameters.model.id)
+                new.append(order.parameters.priced)
         guard = SpendGuard(session.client, session.ledger, session.settings, run_id)
         try:
-            for model in set(new):
-                guard.check(new.count(model), model, takes=False)
+            for asked, count in Counter(new).items():
+                guard.check(count, asked, takes=False)
         except SpendLimitReached as error:
             return error
         return None

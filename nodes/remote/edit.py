@@ -30,16 +30,21 @@ class KontextEdit(io.ComfyNode):
             search_aliases=inputs.edit_aliases("oxen"),
             inputs=[
                 *inputs.remote_inputs(DEFAULT),
-                inputs.wait_input(blocking=True),
-                inputs.send_as_input(),
-                inputs.timeout_input(),
-                inputs.namespace_input(),
-                inputs.result_input(),
-                inputs.if_some_fail_input(
-                    "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next "
-                    "time; or go on with what succeeded, and info names the failed ones."
+                *map(
+                    inputs.optional,
+                    (
+                        inputs.wait_input(blocking=True),
+                        inputs.send_as_input(),
+                        inputs.timeout_input(),
+                        inputs.namespace_input(),
+                        inputs.result_input(),
+                        inputs.if_some_fail_input(
+                            "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones "
+                            "next time; or go on with what succeeded, and info names the failed ones."
+                        ),
+                        inputs.keep_input(),
+                    ),
                 ),
-                inputs.keep_input(),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
@@ -92,22 +97,29 @@ class KontextModelInfo(io.ComfyNode):
 
     @classmethod
     async def execute(cls, model: str) -> io.NodeOutput:
+        from ...oxen.api.models import bundled
+        from ...oxen.api.models.from_schema import disagreements
         from ..checks import text
         from ..sessions import in_session
 
         name = text(model, "model").strip()
         found = await in_session(lambda session: session.client.model(name))
-        cost = found.cost_per_image
-        price = "not published" if cost is None else f"{cost} USD per image"
+        price = found.price.told("not published")
         schema = json.dumps(found.schema or {}, indent=2)
-        description = f"{found.name}\n{found.description}".strip()
+        known = bundled().get(found.id)
+        apart = "" if known is None else "\n".join(disagreements(known, found))
+        description = "\n".join(filter(None, (found.name, found.description, apart)))
         return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))
 
 
 def shown(gathered: Gathered) -> io.NodeOutput:
     """Image, info and raw picture, and on the node what Keep says, where it was asked."""
-    says = None if gathered.says is None else ui.PreviewText(gathered.says)
-    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, ui=says)
+    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, ui=says_of(gathered))
+
+
+def says_of(gathered: Gathered) -> ui.PreviewText | None:
+    """What Keep says, for the node, where it was asked."""
+    return None if gathered.says is None else ui.PreviewText(gathered.says)
 
 
 def fingerprint(widgets: dict[str, Any]) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,13 +23,14 @@ from ...oxen.errors import InvalidParameters
 from ...oxen.jobs.order import Edit, Terms
 from ...oxen.jobs.session import Session
 from ..checks import member, number, text, whole
+from .along import NOTHING, Along, beside, digest_of_all
 
 _MAX_EDITS = 256
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the widgets of an edit node ask for."""
+    """What the widgets of an edit node ask for. along: what goes with every picture. told: what info says of it."""
 
     parameters: EditParameters
     variations: int
@@ -36,6 +38,8 @@ class Order:
     send_as: SendAs
     if_some_fail: IfSomeFail
     keep: Keep
+    along: Along = NOTHING
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -90,12 +94,25 @@ class Order:
         """
         edits: list[Edit] = []
         check_image(image)
-        for picture in image:
+        references = self.along.pixels()
+        digests = list(map(digest, references))
+        count = len(image) * self.variations
+        texts = [_Once(partial(_input_image, session, one, self.send_as), count) for one in references]
+        alike: Counter[str] = Counter()
+        for place, picture in enumerate(image):
             pixels = to_uint8(picture)
-            same = digest(pixels)
-            send = _Once(partial(_input_image, session, pixels, self.send_as), self.variations)
+            mask = self.along.mask_of(place, pixels)
+            same = digest_of_all(pixels, digests, mask)
+            send, mask_text = (
+                None if one is None else _Once(partial(_input_image, session, one, self.send_as), self.variations)
+                for one in (pixels, mask)
+            )
+            assert send is not None
             for _ in range(self.variations):
-                edits.append(Edit(self.parameters.variation(len(edits)), same, send))
+                # without a seed it is the how-manieth of its own, wherever in a batch it stands
+                number = len(edits) if self.parameters.model.has_seed else alike[same]
+                alike[same] += 1
+                edits.append(Edit(self.parameters.variation(number), same, send, partial(beside, texts, mask_text)))
         return edits
 
 

@@ -34,13 +34,18 @@ class KontextSubmit(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 *inputs.remote_inputs(DEFAULT),
-                inputs.send_as_input(),
-                inputs.namespace_input(),
-                inputs.result_input(" For several edits of the same request, change the seed."),
-                inputs.if_some_fail_input(
-                    "Where some edits of a batch are not accepted: stop with the error; or go on with the others, and "
-                    "the text on the node names those that were not submitted. What was submitted is kept either "
-                    "way, and the next run sends only the rest."
+                *map(
+                    inputs.optional,
+                    (
+                        inputs.send_as_input(),
+                        inputs.namespace_input(),
+                        inputs.result_input(" For several edits of the same request, change the seed."),
+                        inputs.if_some_fail_input(
+                            "Where some edits of a batch are not accepted: stop with the error; or go on with the "
+                            "others, and the text on the node names those that were not submitted. What was submitted "
+                            "is kept either way, and the next run sends only the rest."
+                        ),
+                    ),
                 ),
             ],
             outputs=[
@@ -76,14 +81,16 @@ class KontextCollect(io.ComfyNode):
             description="Waits for submitted jobs and gives their pictures. Costs nothing, however often it is run.",
             search_aliases=["oxen result", "fetch generation"],
             inputs=[
+                inputs.optional(inputs.wait_input(blocking=False)),
+                inputs.optional(inputs.timeout_input()),
+                inputs.optional(
+                    inputs.if_some_fail_input(
+                        "Where some of several jobs fail: stop with the error; or go on with the pictures that came, "
+                        "and info names the failed ones. What came is kept either way; nothing is paid here."
+                    )
+                ),
                 _job_input(),
                 inputs.generation_ids_input(),
-                inputs.wait_input(blocking=False),
-                inputs.timeout_input(),
-                inputs.if_some_fail_input(
-                    "Where some of several jobs fail: stop with the error; or go on with the pictures that came, and "
-                    "info names the failed ones. What came is kept either way; nothing is paid here."
-                ),
                 inputs.source_input(),
                 inputs.keep_input(),
             ],

@@ -6,7 +6,7 @@ Loaded when a node first runs, so that telling the nodes' schemas costs ComfyUI'
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -59,13 +59,15 @@ _MAKE_AGAIN = "run the failed edits again with Kontext Edit or Kontext Submit"
 class Gathered:
     """What came of a run, as the nodes hand it on: IMAGE [B,H,W,C], or one that is blocked, and the info text.
 
-    raw: the pictures as they came. says: what Keep says of each, a line each; None where it was not asked.
+    raw: the pictures as they came. says: what Keep says of each, a line each; None where it was not asked. mask: MASK
+    of raw, 1 where it is transparent.
     """
 
     image: Any
     info: str
     raw: Any
     says: str | None = None
+    mask: Any = None
 
 
 def gather(
@@ -77,9 +79,11 @@ def gather(
     size_sent: str | None = None,
     send_as: SendAs | None = None,
     keeping: Keeping | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> Gathered:
     """The pictures that came, stacked at the first one's size, and what there is to know about them.
 
+    told: what info says before all else.
     keeping: lays them back onto the pictures that they were made from. From here they go to a graph, which is noted
     once nothing can go wrong any more.
     Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
@@ -100,7 +104,7 @@ def gather(
         edits.append(_told(number, outcome, size_sent, resized=resized))
         if kept is not None:
             edits[-1]["keep"] = kept.told[place]
-    info: dict[str, Any] = {"edits": edits, "seconds": round(progress.seconds, 2)}
+    info: dict[str, Any] = {**(told or {}), "edits": edits, "seconds": round(progress.seconds, 2)}
     # what is reused was paid for in an earlier run
     new = [o.record for o in outcomes if o.record is not None and o.how is not How.REUSED]
     costs = [record.cost for record in new if record.cost is not None]
@@ -112,7 +116,7 @@ def gather(
     if note:
         info["note"] = note
     image, says = (stacked.image, None) if kept is None else (kept.image, kept.says)
-    gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says)
+    gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says, stacked.mask)
     batch.handed_over(outcomes)
     return gathered
 
@@ -172,15 +176,18 @@ def _again(failed: Iterable[Failure], otherwise: str) -> str:
     return _NOT_PAID_AGAIN if owed else otherwise
 
 
-async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Gathered:
+async def edit(
+    image: torch.Tensor, widgets: dict[str, Any], node_id: str | None, read: Callable[..., Order] = Order.read
+) -> Gathered:
     """Kontext Edit: every picture of an IMAGE [B,H,W,C] edited; raises OxenError or ImageError.
 
+    read: the widgets, checked.
     Where it is for an item of a list and fails, `if_some_fail` says whether the error is raised or, as long as there is
     another with a picture, this one is blocked.
     """
 
     async def of(item: Item) -> Gathered:
-        order = Order.read(**widgets)
+        order = read(**widgets)
         count, keeps = order.count(image), order.keep is Keep.AUTO
         progress = item.begun(Progress(count, item.progress, keeps=keeps))
         run_id = host.run_id()
@@ -199,6 +206,7 @@ async def edit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None
                 size_sent=_size(image),
                 send_as=order.send_as,
                 keeping=Keeping(image, count, session.control.check) if keeps else None,
+                told=order.told,
             )
 
         return await _in_turn(work, item, progress, node_id)
@@ -216,14 +224,17 @@ class Submitted:
     text: str
 
 
-async def submit(image: torch.Tensor, widgets: dict[str, Any], node_id: str | None) -> Submitted:
+async def submit(
+    image: torch.Tensor, widgets: dict[str, Any], node_id: str | None, read: Callable[..., Order] = Order.read
+) -> Submitted:
     """Kontext Submit: the edits of an IMAGE [B,H,W,C] put into the queue, and what to tell of those that were not.
 
-    Raises OxenError or ImageError; for an item of a list the job may be blocked instead, as with `edit`.
+    read: the widgets, checked. Raises OxenError or ImageError; for an item of a list the job may be blocked instead, as
+    with `edit`.
     """
 
     async def of(item: Item) -> Submitted:
-        order = Order.read(**widgets, submit_only=True)
+        order = read(**widgets, submit_only=True)
         progress = item.begun(Progress(order.count(image), item.progress))
         run_id = host.run_id()
         await _noted(order, image, item)
@@ -359,17 +370,22 @@ def _batch(order: Order, item: Item, session: Session, run_id: str) -> Batch[Dec
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
     told = {"edits": [], "failed": [{"item": name, "error": str(error)}]}
-    return Gathered(blocked, json.dumps(told, indent=2), blocked)
+    return Gathered(blocked, json.dumps(told, indent=2), blocked, mask=blocked)
 
 
 def _described(image: object, widgets: dict[str, Any]) -> str:
     """A name by which people can tell one item of a list from another; the inputs are not checked yet."""
     size = f"{_size(image)}, " if isinstance(image, torch.Tensor) and is_batch(image) else ""
+    own = widgets.get("model")
+    widgets = {**own, **widgets} if isinstance(own, Mapping) else widgets
     # Neither has been checked yet, and not everything that a link gives has a text of a bearable length.
-    seed, written = (one if isinstance(one, str) else shown_value(one) for one in map(widgets.get, ("seed", "prompt")))
+    seed, written = (
+        one if isinstance(one, str) else shown_value(one) for one in (widgets.get("seed"), widgets.get("prompt", ""))
+    )
+    told = f"seed {seed}, " if "seed" in widgets else ""
     prompt = " ".join(written.split())
     shown = prompt if len(prompt) <= _PROMPT_SHOWN else prompt[: _PROMPT_SHOWN - 1] + "…"
-    return f' ({size}seed {seed}, "{shown}")'
+    return f' ({size}{told}"{shown}")'
 
 
 def _size(image: torch.Tensor) -> str:

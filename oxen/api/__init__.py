@@ -1,5 +1,6 @@
 """The service's routes, each as one call; jobs/ keeps what is promised across failures.
 
+prices.py    what a picture costs
 models/      the models, each as data: fields, defaults, bounds
 request.py   one edit as plain, checked data
 replies.py   what the service says, read into values

@@ -31,7 +31,7 @@ from .replies import (
     read_rows,
     shown_id,
 )
-from .request import EditParameters
+from .request import ALONE, Beside, EditParameters
 
 T = TypeVar("T")
 
@@ -71,19 +71,22 @@ class Client:
         self,
         parameters: EditParameters,
         input_image: str,
+        beside: Beside = ALONE,
         *,
         seconds: float = DEFAULT_EDIT_SECONDS,
         before_last: Callable[[], None] | None = None,
     ) -> tuple[EditImage, ...]:
-        """Edit a picture in one blocking request (POST /api/ai/images/edit); paid, sent once.
+        """Edit a picture in one blocking request, on the route of its model; paid, sent once.
 
-        input_image: a data URI, or a URL that the service can download. seconds: how long to wait. before_last: is
-        called when all of the request but its last block is out, so that it cannot have been taken yet.
+        input_image: a data URI, or a URL that the service can download. beside: what goes with it. seconds: how long
+        to wait. before_last: is called when all of the request but its last block is out, so that it cannot have been
+        taken yet.
         """
-        body = {**parameters.body(), "input_image": input_image, "response_format": "b64_json"}
+        pictures = parameters.pictures(input_image, beside)
+        body = {**parameters.body(), **pictures, "response_format": "b64_json"}
         reply = self.transport.send(
             "POST",
-            "/api/ai/images/edit",
+            f"/api/ai/images/{parameters.model.route}",
             json=body,
             paid=True,
             seconds=seconds,
@@ -94,13 +97,18 @@ class Client:
         return self._read(read_edit, reply)
 
     def enqueue(
-        self, parameters: EditParameters, input_image: str, *, before_last: Callable[[], None] | None = None
+        self,
+        parameters: EditParameters,
+        input_image: str,
+        beside: Beside = ALONE,
+        *,
+        before_last: Callable[[], None] | None = None,
     ) -> str:
         """Put an edit into the queue and return its generation id (POST /api/ai/queue); paid, sent once.
 
         The queue does not check model parameters: a bad one ends the job later as failed. before_last: as in `edit`.
         """
-        body = {**parameters.body(), "input_image": input_image}
+        body = {**parameters.body(), **parameters.pictures(input_image, beside)}
         reply = self.transport.send(
             "POST",
             "/api/ai/queue",

@@ -7,17 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 from ..errors import UnexpectedReply, UnknownStatus
 from ..http.envelope import error_text, has_own_error, parse_json
+from .prices import Price, read_amount, read_price
 
 _SHOWN = 300
 _ID_SHOWN = 11
-# No picture costs a million dollars: what says so is a fault, and must neither be added up nor held against a limit.
-_MOST_DOLLARS = Decimal(1_000_000)
 # A number of seconds above this one, which lies in the year 5138, counts milliseconds.
 _MOST_SECONDS = 1e11
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -100,14 +99,19 @@ class History:
 
 @dataclass(frozen=True)
 class Model:
-    """A model object; `schema` is its request schema, `cost_per_image` its price in US dollars."""
+    """A model object; `schema` is its request schema."""
 
     id: str
     name: str
     description: str
-    cost_per_image: Decimal | None
+    price: Price
     pricing_method: str | None
     schema: Mapping[str, Any] | None = field(repr=False)
+
+    @property
+    def cost_per_image(self) -> Decimal | None:
+        """US dollars, where every picture costs the same."""
+        return self.price.flat
 
 
 def is_generation_id(text: str) -> bool:
@@ -294,7 +298,7 @@ def read_model(reply: Any) -> Model:
         id=reply["id"],
         name=_text(reply.get("display_name")) or reply["id"],
         description=_text(reply.get("description")) or _text(reply.get("summary")) or "",
-        cost_per_image=read_amount(prices.get("cost_per_image")),
+        price=read_price(pricing),
         pricing_method=_text(prices.get("method")),
         schema=schema if isinstance(schema, Mapping) else None,
     )
@@ -347,14 +351,3 @@ def _iso(text: str) -> int | None:
         return int((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp())
     except (ValueError, OverflowError):
         return None
-
-
-def read_amount(value: Any) -> Decimal | None:
-    """US dollars; None for what is no amount, or none that a picture can cost."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and 0 <= amount < _MOST_DOLLARS else None

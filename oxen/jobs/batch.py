@@ -101,8 +101,8 @@ class Batch(Generic[Picture]):
                 raise self._hopeless[0]
             if new:
                 self._session.client.account.require_key()
-            for model, count in Counter(edit.parameters.model.id for edit in new).items():
-                self._guard.check(count, model)
+            for asked, count in Counter(edit.parameters.priced for edit in new).items():
+                self._guard.check(count, asked)
             self._subscribe(stack, found)
             try:
                 return self._side_by_side(found, lambda i: editor.edit(i, edits[i]), progress)

@@ -19,13 +19,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ..api.replies import read_amount
+from ..api.prices import read_amount
 from ..api.request import EditParameters
 from ..control import Control, Deadline
 from ..errors import LocalTrouble, Misconfigured, TimedOut, UnexpectedReply
 from ..private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, make_private
 from .locks import hold
-from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, text_digest
+from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, sent_digest, text_digest
 from .store import Store
 
 FILE_NAME = "ledger.sqlite3"
@@ -149,10 +149,11 @@ class Ledger:
         price: Decimal | None,
         limit: Decimal | None = None,
         *,
+        beside: Sequence[str] = (),
         blocking: bool = False,
         clock_offset: float | None = None,
     ) -> Record | None:
-        """Write the record of a request about to be sent.
+        """Write the record of a request about to be sent, with its picture as sent, and beside it others and a mask.
 
         limit: US dollars that all requests of the last 24 hours may come to, this one included; None where that
         would pass it, in which case nothing was written. Checked and written in one transaction, so that several
@@ -168,7 +169,7 @@ class Ledger:
                 prompt=NO_PROMPT if parameters.prompt is None else parameters.prompt,
                 seed=NO_SEED if parameters.seed_sent is None else parameters.seed_sent,
                 parameters=json.dumps(parameters.body()),
-                input_digest=text_digest(input_image),
+                input_digest=sent_digest((input_image, *beside)),
                 blocking=blocking,
                 created_at=time.time(),
                 price=None if price is None else str(price),

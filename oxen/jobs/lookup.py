@@ -18,7 +18,7 @@ import logging
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
@@ -28,8 +28,9 @@ from urllib.parse import unquote
 from ..api.client import Client
 from ..api.replies import Row
 from ..errors import Interrupted, OxenError, UnexpectedReply
+from ..secrets import PICTURE_FIELDS
 from .ledger import Ledger
-from .record import Record, State, text_digest
+from .record import Record, State, sent_digest, text_digest
 
 logger = logging.getLogger(__name__)
 
@@ -250,7 +251,7 @@ class _Search:
         That is one that no id is known of; for a row which has none itself, any.
         """
         seed = _seed_of(row)
-        if seed is None:
+        if seed is None and self.record.seed is not None:
             return False
         requests = self.ledger.unnamed(seed) if row.generation_id else self.ledger.of_seed(seed)
         return any(one.key != self.record.key and _is_exactly(one, row) for one in requests)
@@ -290,10 +291,11 @@ class _Search:
 
     def _has_the_picture_of_another(self, row: Row) -> bool:
         """Whether a row shows, byte for byte, the picture of another request of this machine."""
-        shown = row.parameters.get("input_image")
-        if not isinstance(shown, str) or not _is_whole(shown):  # addresses may be rewritten, and are cut like pictures
+        shown = _pictures(row)
+        # addresses may be rewritten, and are cut like pictures
+        if not shown or not all(map(_is_whole, shown)):
             return False
-        digest = text_digest(shown)
+        digest = sent_digest(shown)
         return digest != self.record.input_digest and self.ledger.has_sent(digest)
 
     def _is_another_picture(self, row: Row) -> bool:
@@ -322,7 +324,7 @@ class _Search:
         no id was alike but for the picture, and nobody else worked on the account about that time.
         """
         shown, sent = row.parameters, self.record.parameters
-        if shown.get("input_image") is not None or not row.enqueued_at:
+        if _pictures(row) or not row.enqueued_at:
             return False
         if not -_EARLIER_SECONDS <= row.enqueued_at - self._sent_at() <= _LATER_SECONDS:
             return False
@@ -361,13 +363,13 @@ def _seed_of(row: Row) -> int | None:
 
 
 def _is_exactly(record: Record, row: Row) -> bool:
-    """Whether a row shows the prompt, the seed and the picture of a request, and nothing otherwise."""
+    """Whether a row shows the pictures of a request, its prompt and seed where it has them, and nothing otherwise."""
     sent, shown = record.parameters, row.parameters
     if _picture_match(record, row) is not _Match.OURS:
         return False
-    if _text_match(shown.get("prompt"), str(sent.get("prompt", ""))) is not _Match.OURS:
+    if "prompt" in sent and _text_match(shown.get("prompt"), str(sent["prompt"])) is not _Match.OURS:
         return False
-    if _number_match(shown.get("seed"), sent.get("seed")) is not _Match.OURS:
+    if "seed" in sent and _number_match(shown.get("seed"), sent["seed"]) is not _Match.OURS:
         return False
     if row.model and _value_match(row.model, sent.get("model")) is not _Match.OURS:
         return False
@@ -388,12 +390,28 @@ def _differing(record: Record, row: Row) -> set[str]:
 
 def _picture_match(record: Record, row: Row) -> _Match:
     """OTHER is what was a picture in the request; what is cut, or an address, may be stored so."""
-    shown = row.parameters.get("input_image")
-    if not isinstance(shown, str) or not shown:
+    shown = _pictures(row)
+    if not shown:
         return _Match.MAYBE
-    if text_digest(shown) == record.input_digest:
+    if sent_digest(shown) == record.input_digest:
         return _Match.OURS
-    return _Match.OTHER if _is_whole(shown) else _Match.MAYBE
+    sent = record.input_digest.split(",")
+    other = any(_is_whole(one) and text_digest(one) not in sent for one in shown)
+    return _Match.OTHER if other else _Match.MAYBE
+
+
+def _pictures(row: Row) -> list[str]:
+    """What a row shows of the pictures of its request, in the order in which they are sent, a mask last."""
+    return [one for name in PICTURE_FIELDS for one in _texts(row.parameters.get(name))]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a JSON value, whether it is one or holds them in lists and objects."""
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _name_match(shown: str, sent: str) -> _Match:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
 
-from ..api.request import EditParameters
+from ..api.request import ALONE, Beside, EditParameters
 from ..choices import WaitMode
 from ..errors import OxenError
 from .record import Record
@@ -28,13 +28,15 @@ class How(str, Enum):
 class Edit:
     """One picture to edit.
 
-    pixels: a digest of the decoded pixels. input_image: makes the data URI, or the URL that the service can
-    download; called only when the edit is really sent, so that nothing is encoded or uploaded in vain.
+    pixels: a digest of the decoded pixels, of all that goes with the picture, too. input_image: makes the data URI, or
+    the URL that the service can download; called only when the edit is really sent, so that nothing is encoded or
+    uploaded in vain. beside: so for what goes with it.
     """
 
     parameters: EditParameters
     pixels: str
     input_image: Callable[[], str]
+    beside: Callable[[], Beside] = lambda: ALONE
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..api.replies import read_amount
+from ..api.prices import read_amount
 from ..api.request import EditParameters
 
 
@@ -36,7 +37,7 @@ class State(str, Enum):
 class Record:
     """One request. Times are unix seconds, `price` (published, at the time) and `cost` (told afterwards) US dollars.
 
-    input_digest: SHA-256 of the `input_image` text as sent, by which a lost job is recognised.
+    input_digest: `sent_digest` of the pictures as sent, by which a lost job is recognised.
     blocking: sent as one blocking request, which the service may not list, so that not listed does not mean not billed.
     collected_at: when its picture was handed to a graph; None while it is still owed.
     file, bytes: its picture's file in the folder of results, and the size; only the size where the file was pruned,
@@ -122,3 +123,8 @@ def request_key(base_url: str, parameters: EditParameters, pixels: str) -> str:
 
 def text_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sent_digest(pictures: Iterable[str]) -> str:
+    """SHA-256 of each picture's text as sent, a mask's last, joined by commas."""
+    return ",".join(map(text_digest, pictures))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-from ..api.request import EditParameters
+from ..api.replies import EditImage
 from ..choices import WaitMode
 from ..errors import (
     GenerationError,
@@ -86,10 +86,10 @@ class Sender(Generic[Picture]):
         """Write the record, then send the request, once."""
         self._progress.at(index, Stage.SENDING)
         if index in self.uncounted:
-            self._guard.check(1, edit.parameters.model.id)
+            self._guard.check(1, edit.parameters.priced)
             self.uncounted.discard(index)
-        price = self._guard.price(edit.parameters.model.id)
-        input_image = edit.input_image()
+        price = self._guard.price(edit.parameters.priced)
+        input_image, beside = edit.input_image(), edit.beside()
         limit = self._settings.usd_per_day
         blocking = self._terms.wait is WaitMode.BLOCKING and not self._terms.submit_only
         record = self._ledger.open(
@@ -98,6 +98,7 @@ class Sender(Generic[Picture]):
             input_image,
             price,
             limit,
+            beside=beside.all,
             blocking=blocking,
             clock_offset=self._client.transport.clock_offset,
         )
@@ -110,8 +111,9 @@ class Sender(Generic[Picture]):
         leaving = partial(self._ledger.leaving, record)
         try:
             if blocking:
-                return self._at_once(record, edit.parameters, input_image, leaving)
-            generation_id = self._client.enqueue(edit.parameters, input_image, before_last=leaving)
+                send = partial(self._client.edit, edit.parameters, input_image, beside, before_last=leaving)
+                return self._at_once(record, send)
+            generation_id = self._client.enqueue(edit.parameters, input_image, beside, before_last=leaving)
             record = self._shelf.noted(record, generation_id=generation_id)
             self.submitted.append((index, record))
             return Claim(record, How.NEW)
@@ -135,13 +137,10 @@ class Sender(Generic[Picture]):
             raise _TurnedAway(error)
         return Claim(taken, How.FOUND)
 
-    def _at_once(
-        self, record: Record, parameters: EditParameters, input_image: str, leaving: Callable[[], None]
-    ) -> Claim[Picture]:
+    def _at_once(self, record: Record, send: Callable[..., tuple[EditImage, ...]]) -> Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
-        seconds = max(self._terms.seconds, _BLOCKING_SECONDS)
         try:
-            image = self._client.edit(parameters, input_image, seconds=seconds, before_last=leaving)[0]
+            image = send(seconds=max(self._terms.seconds, _BLOCKING_SECONDS))[0]
         except UnexpectedReply as error:
             if error.picture is None:
                 raise

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from decimal import Decimal
 
 from ..api.client import Client
+from ..api.prices import UNKNOWN, Price, Priced
 from ..errors import SpendLimitReached
 from ..settings import Settings
 from .ledger import DAY_SECONDS, Ledger
@@ -17,7 +18,7 @@ _PRICE_SECONDS = 60.0
 
 _guard = threading.Lock()
 _spent_by_run: OrderedDict[str, Decimal] = OrderedDict()
-_prices: dict[tuple[str, str], tuple[Decimal, float]] = {}
+_prices: dict[tuple[str, str], tuple[Price, float]] = {}
 
 
 class SpendGuard:
@@ -32,43 +33,43 @@ class SpendGuard:
         self._settings = settings
         self._run_id = run_id
 
-    def price(self, model: str) -> Decimal | None:
+    def price(self, asked: Priced) -> Decimal | None:
         """US dollars per picture as published; None where no limit is set: it is not asked for then.
 
         Raises SpendLimitReached where a limit is set and the service publishes no price to hold against it.
         """
         if self._settings.usd_per_run is None and self._settings.usd_per_day is None:
             return None
-        price = self._published(model)
+        price = self._published(asked.model).of(asked)
         if price is None:
             raise SpendLimitReached(
-                f"A spend limit is set and Oxen.ai publishes no price per picture for {model}, so it cannot be kept. "
-                "Nothing was sent. Remove the limit (usd_per_run, usd_per_day) to go on without one."
+                f"A spend limit is set and Oxen.ai publishes no price per picture for {asked.model}, so it cannot be "
+                "kept. Nothing was sent. Remove the limit (usd_per_run, usd_per_day) to go on without one."
             )
         return price
 
-    def _published(self, model: str) -> Decimal | None:
+    def _published(self, model: str) -> Price:
         """The price of a model, asked for once in a while: the items of a list would each ask for it."""
         key = (self._client.account.base_url, model)
         with _guard:
             known = _prices.get(key)
         if known is None or time.monotonic() - known[1] > _PRICE_SECONDS:
-            price = self._client.model(model).cost_per_image
-            if price is None:
-                return None
+            price = self._client.model(model).price
+            if price == UNKNOWN:
+                return price
             known = (price, time.monotonic())
             with _guard:
                 _prices[key] = known
         return known[0]
 
-    def check(self, requests: int, model: str, *, takes: bool = True) -> None:
+    def check(self, requests: int, asked: Priced, *, takes: bool = True) -> None:
         """Take `requests` new pictures into this run's account.
 
         takes: False only looks whether that could be. Raises SpendLimitReached with the sum where a limit would be
         passed, and as `price` does. Nothing is taken into account then.
         """
         per_run, per_day = self._settings.usd_per_run, self._settings.usd_per_day
-        price = self.price(model) if requests else None
+        price = self.price(asked) if requests else None
         if price is None:
             return
         cost = requests * price

@@ -35,7 +35,7 @@ def _inputs(node: Mapping[str, Any], links: Mapping[int, list[Any]]) -> dict[str
         return _by_name(node, linked)
     values = iter(node.get("widgets_values", []))
     inputs: dict[str, Any] = {}
-    for name, spec in input_specs(TABLE[node["type"]]).items():
+    for name, spec in input_specs(TABLE[node["type"]], {}).items():
         if spec.type in WIDGETS:
             value = next(values, MISSING)
             if value is MISSING:  # a file saved before the input was appended

@@ -48,7 +48,7 @@ def put(server: ComfyServer, folder: str, count: int) -> None:
 
 
 def workflow(server: ComfyServer, folder: str, **inputs: Any) -> dict[str, Any]:
-    info = server.get("/object_info/KontextEdit")["KontextEdit"]["input"]["required"]
+    info = server.get("/object_info/KontextEdit")["KontextEdit"]["input"]["optional"]
     values = {name: spec[1]["default"] for name, spec in info.items() if len(spec) > 1 and "default" in spec[1]}
     edit = {**values, "image": ["1", 0], "prompt": "a hat", "output_format": "jpg", **inputs}
     return {

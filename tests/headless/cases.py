@@ -72,6 +72,14 @@ REFUSED: dict[str, tuple[Workflow, set[str]]] = {
         {"1": node("SampleRefs")},
         {"required_input_missing"},
     ),
+    "an input of a choice out of its range": (
+        {"1": node("SampleChoice", text="", model="large", **{"model.steps": 10})},
+        {"value_bigger_than_max"},
+    ),
+    "a choice without an input that it needs": (
+        {"1": node("SampleChoice", text="", model="large")},
+        {"required_input_missing"},
+    ),
     "two things at once": (
         {"1": echo(steps=3, shape="no")},
         {"value_smaller_than_min", "value_not_in_list"},
@@ -124,6 +132,20 @@ RUNS: dict[str, tuple[Workflow, dict[str, list[str]]]] = {
     "sockets that grow, none connected": (
         {"1": node("SampleRefs", **{"sides.side_0": "x"})},
         {"1": ['{"refs": {}, "sides": {"side_0": "x"}}']},
+    ),
+    "a choice with inputs of its own": (
+        {
+            "1": node("SampleChoice", text="t", model="large", **{"model.steps": "3", "model.refs.ref_1": "x"}),
+            "2": node("SampleChoice", text="t", model="large", **{"model.steps": 3, "model.size": "1K"}),
+            "3": node("SampleChoice", text="t", model="plain"),
+            "4": node("SampleChoice", text="t"),
+        },
+        {
+            "1": ['{"model": {"model": "large", "refs": {"ref_1": "x"}, "size": null, "steps": 3}, "text": "t"}'],
+            "2": ['{"model": {"model": "large", "refs": {}, "size": "1K", "steps": 3}, "text": "t"}'],
+            "3": ['{"model": {"model": "plain"}, "text": "t"}'],
+            "4": ['{"text": "t"}'],
+        },
     ),
     "a node that blocks what follows": (
         {

@@ -90,7 +90,7 @@ def test_object_info_describes_the_nodes_of_the_pack_and_no_others(
 ) -> None:
     assert main(["--object-info"]) == 0
     info = json.loads(capsys.readouterr().out)
-    assert info and all(id.startswith("Kontext") for id in info)
+    assert info and all(id.startswith(("Kontext", "Oxen")) for id in info)
     assert {one["python_module"] for one in info.values()} == {PYTHON_MODULE}
 
 

@@ -25,7 +25,7 @@ LIMIT_S = 240
 
 def with_defaults(class_type: str, **inputs: Any) -> dict[str, Any]:
     """A node of the pack with its widgets as they are when it is dropped on the canvas."""
-    widgets = object_info(asyncio.run(pack_nodes()))[class_type]["input"]["required"]
+    widgets = object_info(asyncio.run(pack_nodes()))[class_type]["input"]["optional"]
     values = {name: options["default"] for name, (_, options) in widgets.items() if "default" in options}
     return node(class_type, **{**values, **inputs})
 

@@ -73,7 +73,7 @@ def test_a_link_of_another_type_is_refused(folders: RunFolders) -> None:
         run_workflow(workflow, [Source, Plain], folders)
 
 
-@pytest.mark.parametrize(("module", "name"), [(io, "Video"), (io, "DynamicCombo"), (ui, "PreviewImage")])
+@pytest.mark.parametrize(("module", "name"), [(io, "Video"), (io, "MultiCombo"), (ui, "PreviewImage")])
 def test_a_name_of_comfyuis_that_is_not_here_is_told_with_what_to_do(module: Any, name: str) -> None:
     with pytest.raises(AttributeError, match=rf'has no "{name}" in a run without ComfyUI. Set COMFYUI_PATH'):
         getattr(module, name)

@@ -16,6 +16,9 @@ _KEPT = ("default", "min", "max", "step", "options", "control_after_generate", "
 # written down so that a change is seen, and breaks nothing
 _SEEN = ("advanced",)
 Snapshot = dict[str, Any]
+DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
+# an input that files could leave out, and now must give
+NEEDED = ("optional", "required")
 
 
 def snapshot() -> dict[str, Snapshot]:
@@ -46,12 +49,19 @@ def of_node(node: Any) -> Snapshot:
 
 
 def _widget(input_name: str, kind: Any, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+    if kind == DYNAMIC:
+        return kind, {"options": {one["key"]: " ".join(_own(one["inputs"])) for one in (options or {})["options"]}}
     kept = {name: value for name, value in (options or {}).items() if name in _KEPT + _SEEN}
     if input_name == "file":
         # whatever this machine's model folders hold
         kept.pop("options", None)
         kept.pop("default", None)
     return kind, kept
+
+
+def _own(inputs: dict[str, Any]) -> list[str]:
+    """The names of a choice's own inputs, in the order in which their values are saved."""
+    return [name for kind in ("required", "optional") for name in inputs.get(kind, {})]
 
 
 def broken(before: dict[str, Snapshot], now: dict[str, Snapshot]) -> list[str]:
@@ -70,16 +80,31 @@ def broken(before: dict[str, Snapshot], now: dict[str, Snapshot]) -> list[str]:
         found += [
             f"{node}.{one[1]}: was {one} and is {current[one[1]]}."
             for one in old["inputs"]
-            if one[1] in current and _held(current[one[1]]) != _held(one)
+            if one[1] in current and (_held(current[one[1]]) != _held(one) or (one[0], current[one[1]][0]) == NEEDED)
+        ]
+        found += [
+            f"{node}.{one[1]}.{key}: its own inputs were {one[3]['options'][key]!r}; only append, and keep the choice."
+            for one in old["inputs"]
+            if one[2] == DYNAMIC and one[1] in current
+            for key in _choices_broken(one[3]["options"], current[one[1]][3]["options"])
         ]
     return sorted(found)
 
 
+def _choices_broken(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """Which choices of a DynamicCombo are gone, or have their own inputs otherwise than appended to."""
+    return [key for key, names in old.items() if new.get(key, "").split()[: len(names.split())] != names.split()] + [
+        key for key in old if key not in new and not old[key]
+    ]
+
+
 def _held(one: list[Any]) -> list[Any]:
-    """An input without what may change."""
+    """An input without what may change: what must be given may later be left out."""
+    if one[2] == DYNAMIC:
+        return one[1:3]
     return [
         {name: value for name, value in part.items() if name not in _SEEN} if isinstance(part, dict) else part
-        for part in one
+        for part in one[1:]
     ]
 
 

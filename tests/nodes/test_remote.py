@@ -407,3 +407,14 @@ def test_a_run_of_nodes_removes_old_results_by_itself(bench: Any, images: Any, h
     while any((home / "results").glob("1-*")) and time.monotonic() < end:
         time.sleep(0.02)
     assert len(list((home / "results").iterdir())) == 1
+
+
+@pytest.mark.parametrize("node", ["KontextEdit", "KontextSubmit"])
+def test_a_workflow_file_with_only_a_picture_and_a_prompt_runs(bench: Any, images: Any, node: str) -> None:
+    whole = bench.defaults(node)
+    assert len(whole) > 10
+    bench.defaults = lambda _: {}
+    bench.run(node, image=images(), prompt="a hat")
+    bench.defaults = lambda _: whole
+    bench.run(node, image=images(), prompt="a hat")
+    assert len(bench.paid) == 1, "what was left out is as it would stand in the widgets"

@@ -28,6 +28,12 @@ def _changed(change: Any) -> dict[str, Any]:
     return now
 
 
+def own(now: dict[str, Any]) -> dict[str, str]:
+    """The models of Edit Picture, each with its own inputs."""
+    choices: dict[str, str] = now["OxenEdit"]["inputs"][-1][3]["options"]
+    return choices
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -38,6 +44,13 @@ def _changed(change: Any) -> dict[str, Any]:
         (lambda now: now["KontextEdit"]["inputs"][3][3].update(max=40), r"KontextEdit\.steps: was"),
         (lambda now: now["KontextEdit"]["inputs"][2][3]["options"].remove("1:1"), r"KontextEdit\.aspect_ratio: was"),
         (lambda now: now["KontextEdit"]["outputs"].reverse(), "KontextEdit: outputs were"),
+        (lambda now: now["KontextEdit"]["inputs"][-1].__setitem__(0, "required"), r"KontextEdit\.keep: was"),
+        (lambda now: own(now).pop("gpt-image-2"), r"OxenEdit\.model\.gpt-image-2: its own inputs were"),
+        (lambda now: own(now).pop("flux-deblur"), r"OxenEdit\.model\.flux-deblur: its own inputs were ''"),
+        (
+            lambda now: own(now).update({"gpt-image-2": "new " + own(now)["gpt-image-2"]}),
+            r"OxenEdit\.model\.gpt-image-2",
+        ),
     ],
 )
 def test_a_change_that_breaks_saved_workflows_is_told_with_the_node_and_what_broke(change: Any, words: str) -> None:
@@ -49,6 +62,9 @@ def test_an_input_or_output_that_is_appended_breaks_nothing() -> None:
     def append(now: Any) -> None:
         now["KontextEdit"]["inputs"].append(["required", "new", "INT", {"default": 0}])
         now["KontextEdit"]["outputs"].append(["MASK", "mask"])
+        now["KontextEdit"]["inputs"][5][0] = "optional"
+        own(now)["gpt-image-2"] += " more"
+        own(now)["another"] = "prompt"
 
     assert broken(SAVED, _changed(append)) == []
 
@@ -84,13 +100,19 @@ def test_every_input_and_output_has_a_tooltip_that_says_more_than_its_name(schem
 
 def test_every_node_has_the_packs_prefix_a_name_and_a_description(schemas: dict[str, Any]) -> None:
     for node, schema in schemas.items():
-        assert node.startswith("Kontext") and schema.display_name and schema.description, node
+        assert node.startswith(("Kontext", "Oxen")) and schema.display_name and schema.description, node
         assert schema.category.split("/")[0] == "Kontext Bridge", node
 
 
 def test_no_widget_is_a_place_for_a_key_or_a_host(schemas: dict[str, Any]) -> None:
     ids = {one.id.lower() for schema in schemas.values() for one in schema.inputs}
     assert not [one for one in ids if any(word in one for word in ("key", "token", "secret", "password", "base_url"))]
+
+
+@pytest.mark.parametrize("node", ["KontextEdit", "KontextSubmit", "KontextEditLocal", "OxenEdit", "OxenSubmit"])
+def test_a_file_needs_no_more_than_the_picture_the_prompt_and_the_models(node: str) -> None:
+    needed = {one[1] for one in SAVED[node]["inputs"] if one[0] == "required"}
+    assert needed <= {"image", "prompt", "model", "clip", "vae"} and "image" in needed
 
 
 def test_no_seed_of_a_paid_node_changes_by_itself(schemas: dict[str, Any]) -> None:

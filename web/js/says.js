@@ -7,6 +7,8 @@ import { addLine, colourLine, setLine } from "./line.js";
 const SPEAK = new Set([
   "KontextEdit",
   "KontextSubmit",
+  "OxenEdit",
+  "OxenSubmit",
   "KontextCollect",
   "KontextLoadFP8",
   "KontextSample",

@@ -5,11 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ....editing.fields import Field, Kind
-from ....editing.words import ASPECT_RATIO, GUIDANCE, PROMPT, SEED, STEPS
+from ....editing.words import ASPECT_RATIO, GUIDANCE, PROMPT, SEED, STEPS, AspectRatio
+from .shape import Shape, ratio
 from .spec import ModelSpec
 
 FLUX_KONTEXT_DEV = ModelSpec(
     id="flux-kontext-dev",
+    name="FLUX.1 Kontext [dev]",
+    about="Edits one picture as a sentence says, and keeps the rest.",
+    shape=Shape(
+        field=ASPECT_RATIO.name,
+        ratios={one: found for one in ASPECT_RATIO.choices if (found := ratio(one)) is not None},
+        keeps=AspectRatio.MATCH.value,
+    ),
     fields=(
         PROMPT,
         ASPECT_RATIO,

@@ -101,6 +101,32 @@ class SampleRefs(io.ComfyNode):
         return told(values)
 
 
+class SampleChoice(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        refs = io.Autogrow.TemplatePrefix(io.String.Input("ref"), prefix="ref_", min=0, max=2)
+        large = [
+            io.Combo.Input("size", options=["1K", "2K"], default="2K", optional=True, tooltip="How large."),
+            io.Int.Input("steps", default=4, min=1, max=9),
+            io.Autogrow.Input("refs", refs, optional=True),
+        ]
+        options = [io.DynamicCombo.Option("plain", []), io.DynamicCombo.Option("large", large)]
+        return io.Schema(
+            node_id="SampleChoice",
+            is_output_node=True,
+            accept_all_inputs=True,
+            inputs=[
+                io.String.Input("text", default=""),
+                io.DynamicCombo.Input("model", options, optional=True, tooltip="Which one."),
+            ],
+            outputs=[io.String.Output()],
+        )
+
+    @classmethod
+    def execute(cls, **values: Any) -> io.NodeOutput:
+        return told(values)
+
+
 class SampleList(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -165,6 +191,7 @@ NODES: list[type[io.ComfyNode]] = [
     SampleEcho,
     SampleChecked,
     SampleRefs,
+    SampleChoice,
     SampleList,
     SampleJoin,
     SampleBlock,

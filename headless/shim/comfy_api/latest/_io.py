@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ._autogrow import Autogrow as Autogrow
+from ._dynamic import DynamicCombo as DynamicCombo
 from ._inputs import ComfyType, unknown
 from ._inputs import Custom as Custom
 from ._inputs import Input as Input

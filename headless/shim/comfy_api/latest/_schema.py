@@ -43,6 +43,8 @@ class Schema:
     is_output_node: bool = False
     is_deprecated: bool = False
     is_experimental: bool = False
+    # whatever a workflow names goes to the node, so that it can say what it does not have
+    accept_all_inputs: bool = False
 
     def finalize(self) -> None:
         """Adds what the host adds: an output node's hidden values, and names for nameless outputs.

@@ -1,0 +1,110 @@
+"""From Edit Picture's inputs, of whichever model, to an order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ...editing.values import one_of, shown
+from ...editing.words import wrong_with_prompt
+from ...imaging.pixels import check_image
+from ...oxen.api.models import DEFAULT, ModelSpec
+from ...oxen.errors import InvalidParameters, checked
+from ..checks import text
+from .along import checked_along
+from .known_models import known
+from .orders import Order
+from .own_inputs import MASK, REFERENCES, shapes
+
+_OWN = "model."
+
+
+def order_of(
+    image: torch.Tensor, *, prompt: str = "", model: object = None, submit_only: bool = False, **widgets: Any
+) -> Order:
+    """What is asked for, checked; raises InvalidParameters or ImageError.
+
+    model: the chosen model's own inputs with its id under `model`, as a DynamicCombo gives them; None is Kontext. The
+    id alone is that of a model which is not in the list, and comes with its inputs among `widgets`.
+    """
+    spec, own = chosen(model)
+    strays = [name.removeprefix(_OWN) for name in widgets if name.startswith(_OWN)]
+    # ComfyUI gives None for what a workflow leaves out below the list
+    given = {name: value for name, value in own.items() if value is not None}
+    fields = {name: value for name, value in given.items() if name not in {"model", REFERENCES, MASK}}
+    strays += [name for name in fields if name not in spec.named]
+    if strays:
+        has = ", ".join(name for name in spec.named if name != "prompt") or "none"
+        raise InvalidParameters(f"{spec.id} has no {', '.join(strays)}; its own inputs are: {has}. Nothing was sent.")
+    told: dict[str, Any] = {"model": spec.id}
+    along = checked_along(spec, check_image(image), _references(own), own.get(MASK))
+    pictures = 1 + sum(map(len, along.references))
+    fields |= _prompt(spec, prompt, told) | _shape(spec, fields, image, pictures, told)
+    known = {name: widgets[name] for name in _SHARED if name in widgets}
+    order = Order.read(spec, submit_only=submit_only, **known, **fields)
+    price = spec.price.of(order.parameters.priced)
+    told |= {"price": spec.price.told()} if price is None else {"price_usd": float(price)}
+    return replace(order, along=along, told=told)
+
+
+_SHARED = ("variations", "wait", "send_as", "timeout", "namespace", "result", "if_some_fail", "keep")
+
+
+def chosen(model: object) -> tuple[ModelSpec, Mapping[str, Any]]:
+    """The model that was chosen and its own inputs; raises InvalidParameters for one that there is not."""
+    if not model:
+        return DEFAULT, {}
+    own = model if isinstance(model, Mapping) else {"model": model}
+    name = own.get("model", DEFAULT.id)
+    spec = known().get(name) if isinstance(name, str) else None
+    if spec is None:
+        raise InvalidParameters(
+            f"There is no model {shown(name)} in the list of Edit Picture. Nothing was sent. Choose one from its list: "
+            f"{', '.join(known())}. A newer one is added by python -m kontext_bridge.models update ID."
+        )
+    return spec, own
+
+
+def wrong_with(prompt: object, model: object) -> str | None:
+    """What is wrong before anything runs, with what to do; None where nothing is. A value that is linked is None."""
+    try:
+        spec, _ = chosen(model)
+    except InvalidParameters as error:
+        return str(error)
+    needs = "prompt" in spec.named and spec.named["prompt"].default is None
+    return wrong_with_prompt(prompt) if needs and prompt is not None else None
+
+
+def _references(own: Mapping[str, Any]) -> list[torch.Tensor]:
+    """The connected references, in the order of their sockets."""
+    connected = own.get(REFERENCES) or {}
+    sockets = sorted(connected, key=lambda name: int(name.rpartition("_")[2]))
+    return [connected[name] for name in sockets if connected[name] is not None]
+
+
+def _prompt(spec: ModelSpec, prompt: object, told: dict[str, Any]) -> dict[str, Any]:
+    written = text(prompt, "prompt")
+    if "prompt" in spec.named:
+        return {"prompt": written if written.strip() else ""}
+    if written.strip():
+        told["prompt"] = f"not sent: {spec.name} takes none"
+    return {}
+
+
+def _shape(
+    spec: ModelSpec, given: Mapping[str, Any], image: torch.Tensor, pictures: int, told: dict[str, Any]
+) -> dict[str, Any]:
+    """The fields by which the model is told the shape of its result, for the size of the pictures."""
+    if spec.shape is None:
+        told["shape"] = "the model's own: it has no setting for it"
+        return {}
+    choices = shapes(spec)
+    value = given.get(spec.shape.field, choices[0])
+    asked = choices[0] if value == spec.shape.keeps else checked(one_of, choices, value, spec.shape.field)
+    height, width = image.shape[1:3]
+    fitted = spec.shape.fit(asked, width, height, pictures)
+    told["shape"] = f"{asked}: {fitted.rule}"
+    return fitted.values
