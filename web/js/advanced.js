@@ -10,11 +10,26 @@ const linked = (node, widget) => node.inputs?.some((input) => input.widget?.name
 // The values of a new node.
 const standard = new WeakMap();
 
+function foldOne(widget) {
+  widget.advanced = true;
+  standard.set(widget, widget.value);
+  // A file in the API format sets values one by one, and so does a hand: what was set stays in sight.
+  const before = widget.callback;
+  widget.callback = function (...given) {
+    if (widget.value !== standard.get(widget)) widget.advanced = false;
+    return before?.apply(this, given);
+  };
+}
+
 function fold(node) {
-  for (const widget of foldable(node)) {
-    widget.advanced = true;
-    standard.set(widget, widget.value);
-  }
+  foldable(node).forEach(foldOne);
+  // Those of a model that is chosen later come with their inputs.
+  const before = node.onInputAdded;
+  node.onInputAdded = function (input) {
+    before?.apply(this, arguments);
+    const widget = foldable(node).find((one) => one.name === input.widget?.name);
+    if (widget && !standard.has(widget)) foldOne(widget);
+  };
   // front end 1.49 leaves a gap where the folded ones would be
   node.getLayoutWidgets = () =>
     node.widgets?.filter((widget) => !widget.hidden && (node.showAdvanced || !widget.advanced)) ?? [];
