@@ -13,6 +13,7 @@ import pytest
 from browser import Tab
 from comfy_server import ComfyServer
 from front_end import page_of
+from kontext_bridge.nodes.remote.own_inputs import own_fields
 from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.standin import StandIn
 from pack import TWINS, read
@@ -31,6 +32,7 @@ SEEN = f"{NODE}.widgets.filter((widget) => {NODE}.isWidgetVisible(widget)).map((
 BADGES = f"{NODE}.badges.map((badge) => (typeof badge === 'function' ? badge() : badge).text)"
 SENT = f"window.app.graphToPrompt().then((made) => made.output[{NODE}.id].inputs)"
 SET = {"model.resolution": "1K", "model.seed": 77, "model.negative_prompt": "blurry", "model.enable_thinking": False}
+SET |= {"variations": 3}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def choose(tab: Tab, model: str) -> None:
 
 def own(model: str) -> set[str]:
     """The widgets that a model has below it."""
-    return {f"model.{name}" for name in bundled()[model].named if name != "prompt"}
+    return {f"model.{field.name}" for field in own_fields(bundled()[model])}
 
 
 def test_inputs_of_another_model_that_remain_after_a_switch_are_noticed(tab: Tab) -> None:
@@ -111,8 +113,8 @@ def opened(tab: Tab) -> None:
     tab.wait(f"{WIDGET % 'model.seed'}.value === 77")
     assert SET.items() <= tab.value(SENT).items()
     seen = set(tab.value(SEEN))
-    assert {"model.negative_prompt", "model.enable_thinking"} <= seen
-    assert not {"model.watermark", "variations"} & seen
+    assert {"model.negative_prompt", "model.enable_thinking", "variations"} <= seen
+    assert not {"model.watermark", "timeout"} & seen
 
 
 def test_sockets_for_references_grow_and_their_links_are_kept_where_the_next_model_takes_as_many(tab: Tab) -> None:
@@ -133,6 +135,7 @@ def test_sockets_for_references_grow_and_their_links_are_kept_where_the_next_mod
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_that_ends_without_its_picture_or_its_text_is_noticed(tab: Tab, server: ComfyServer, model: str) -> None:
     choose(tab, model)
+    tab.value(f"void ({WIDGET % 'variations'}.value = 1)")
     before = len(server.get("/history"))
     tab.value("window.app.queuePrompt(0)")
     end = time.monotonic() + PATIENCE
@@ -145,6 +148,6 @@ def test_a_run_that_ends_without_its_picture_or_its_text_is_noticed(tab: Tab, se
         one["images"] for one in run["outputs"].values() if "images" in one and one["images"][0]["type"] == "output"
     )
     shown = "[...document.querySelectorAll('img'), ...window.app.graph.nodes.flatMap((node) => node.imgs ?? [])]"
-    tab.wait(f"{shown}.some((one) => one.src.includes({json.dumps(saved[0]['filename'])}) && one.naturalWidth)")
+    tab.wait(f"{shown}.some((one) => one.src.includes({json.dumps(saved['filename'])}) && one.naturalWidth)")
     if PICTURES:
         tab.picture(Path(PICTURES) / f"{model}, {bool(tab.value('window.LiteGraph.vueNodesMode'))}.png")
