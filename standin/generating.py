@@ -14,7 +14,7 @@ from . import replies
 from .call import Call, current_call
 from .masks import BadMask, marked
 from .models import MODELS, TEXT_MODEL
-from .parameters import SCHEMAS, complaint, edit_of
+from .parameters import SCHEMAS, complaint, edit_of, route_of
 from .records import Job, Status
 from .rows import listed, row, select
 from .sent import BadInput
@@ -31,6 +31,9 @@ async def edit(request: web.Request) -> web.StreamResponse:
         return replies.invalid("the body must be a JSON object")
     if str(body.get("model")) not in SCHEMAS:
         return replies.model_not_found(str(body.get("model")))
+    # whether a model answers on the other route as well is not documented
+    if not request.path.endswith(f"/{route_of(body['model'])}"):
+        return replies.not_found()
     if body.get("response_format", "url") not in ("url", "b64_json"):
         return replies.invalid("response_format must be url or b64_json")
     strict = service.trip("strict_fields", call.subject(), call.own) is not None

@@ -150,6 +150,11 @@ def is_mask(name: str) -> bool:
     return name.startswith("mask")
 
 
+def route_of(model: str) -> str:
+    """Where, after `images/`, a blocking request for the model goes."""
+    return _known(model).route
+
+
 def _known(model: str) -> PictureModel:
     return PICTURE_MODELS.get(model) or PictureModel(model, SCHEMAS[model])
 

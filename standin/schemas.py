@@ -35,7 +35,8 @@ class PictureModel:
 
     schema: its parameters, in the form of the service's `request_schema`. never: parameters that the service has and
     nobody may send. marks: "white" or "transparent", what of a mask is changed; empty where it takes none. pricing: the
-    model object's. last: whether the shape follows the last of several pictures.
+    model object's. last: whether the shape follows the last of several pictures. route: where, after `images/`, the
+    service's documents send a blocking request.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PictureModel:
     marks: str = ""
     pricing: dict[str, Any] | None = None
     last: bool = False
+    route: str = "edit"
 
 
 def picture_models() -> dict[str, PictureModel]:
@@ -61,6 +63,7 @@ def _model(said: Mapping[str, Any]) -> PictureModel:
         marks=said.get("mask", {}).get("marks", ""),
         pricing=_pricing(said.get("price", {}), schema["properties"]),
         last=said.get("shape", {}).get("follows_last", False),
+        route=said.get("route", "edit"),
     )
 
 
