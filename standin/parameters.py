@@ -171,9 +171,9 @@ def _broken_rule(value: Any, rule: Mapping[str, Any]) -> str | None:
     kind = rule["type"]
     if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "boolean"):
         return f"must be of type {kind}"
-    if kind == "array":
+    if isinstance(value, list):
         return _broken_list(value, rule)
-    if kind == "object":
+    if isinstance(value, dict):
         return _broken_object(value, rule)
     if "enum" in rule and value not in rule["enum"]:
         return f"must be one of {', '.join(rule['enum'])}"
@@ -207,7 +207,8 @@ def edit_of(params: Mapping[str, Any]) -> AskedEdit:
     """The edit that sound parameters ask for; what their model has not is as flux-kontext-dev has it."""
     model = params["model"]
     properties = SCHEMAS[model]["properties"]
-    asked = {name: rule.get("default") for name, rule in (SCHEMA["properties"] | properties).items()} | dict(params)
+    documented: dict[str, dict[str, Any]] = SCHEMA["properties"] | properties
+    asked: dict[str, Any] = {name: rule.get("default") for name, rule in documented.items()} | dict(params)
     own = {name: asked[name] for name in properties}
     quality = asked["output_quality"]
     return AskedEdit(
