@@ -64,7 +64,7 @@ def test_every_model_is_asked_by_its_schema_billed_once_as_told_and_gives_its_pi
         cost = told["edits"][0].get("cost_usd")
         assert (None if bill.usd is None else float(bill.usd)) == cost, model
         if model == KONTEXT:
-            assert told["price"] == "not published" and bill.usd == Decimal(str(COST_PER_IMAGE)), "made up there"
+            assert told["price"] == "not known" and bill.usd == Decimal(str(COST_PER_IMAGE)), "made up there"
         else:
             assert told.get("price_usd") == cost, model
         assert abs(picture.shape[2] / picture.shape[1] * 3 / 4 - 1) < 0.16, (model, picture.shape)
