@@ -12,7 +12,7 @@ planning.py      every row looked at before anything is sent: collisions, what i
 journal.py       report.jsonl: a line a row, whole whenever the run is killed
 made.py          what became of a row
 placing.py       a result put in its place, after its line in the report
-pool.py          rows side by side, stopped all at once
+row_pool.py      rows side by side, stopped all at once
 pictures.py      a row's picture read, and what came of it looked at
 prices.py        what a row costs
 remote_rows.py   rows at Oxen.ai

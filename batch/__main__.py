@@ -30,9 +30,9 @@ from .manifest import SUFFIXES, read_manifest
 from .meter import Meter
 from .naming import WORK
 from .placing import Placer, cleared
-from .planning import Asking, Counts, Plan
-from .pool import Pool
+from .planning import Asking, Counts, RowPlan
 from .prices import asked_price
+from .row_pool import RowPool
 from .source_rows import SourceError, SourceRow
 from .walking import PATTERNS, walk
 
@@ -112,10 +112,10 @@ class _Command:
             return ALL
         return SOME if after.done else NONE
 
-    def _planned(self) -> Plan:
+    def _planned(self) -> RowPlan:
         choice, options = self._choice, self._options
         asking = Asking(self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard)
-        plan = Plan(asking)
+        plan = RowPlan(asking)
         plan.read(self._rows(asking))
         plan.read_report(read_journal(self._report))
         if not options.replace:
@@ -139,10 +139,10 @@ class _Command:
         options = self._options
         return walk(self._source, options.pattern or PATTERNS, deep=not options.flat, skip=self._results)
 
-    def _counts(self, plan: Plan) -> Counts:
+    def _counts(self, plan: RowPlan) -> Counts:
         return plan.counts(self._results, again=self._options.retry_failed)
 
-    def _made(self, plan: Plan, meter: Meter, began: float) -> None:
+    def _made(self, plan: RowPlan, meter: Meter, began: float) -> None:
         usd = self._options.usd
         spending = Spending(None if usd is None else max(Decimal(0), usd - plan.spent), began)
         with contextlib.ExitStack() as opened:
@@ -152,7 +152,7 @@ class _Command:
             maker = opened.enter_context(self._choice.maker(self._work, spending))
             meter.begins()
             rows = maker.arrange(plan.to_do(self._results, again=self._options.retry_failed))
-            Pool(rows, maker.width, lambda row: self._one(row, maker, placer, meter)).run(maker.stop)
+            RowPool(rows, maker.width, lambda row: self._one(row, maker, placer, meter)).run(maker.stop)
 
     def _one(self, row: PlannedRow, maker: Maker, placer: Placer, meter: Meter) -> None:
         since = time.monotonic()
@@ -166,7 +166,7 @@ class _Command:
                 entry = placer.failed(row, failure, time.monotonic() - since)
         meter.ended(entry)
 
-    def _write_page(self, plan: Plan) -> None:
+    def _write_page(self, plan: RowPlan) -> None:
         from .page import write_page
 
         if not self._report.exists():
@@ -183,7 +183,7 @@ class _Command:
         except OSError as error:
             say(f"The page could not be written: {in_words(error)}", sys.stderr)
 
-    def _summary(self, plan: Plan, counts: Counts, meter: Meter) -> str:
+    def _summary(self, plan: RowPlan, counts: Counts, meter: Meter) -> str:
         marked = f" {meter.flagged:,} of this run are marked." if meter.flagged else ""
         return f"{_standing(counts, plan.spent)}.{marked} Report: {shown(self._report)}, {shown(self._page)}"
 
@@ -254,7 +254,7 @@ def _began(work: Path) -> float:
         return now
 
 
-def _last_entries(plan: Plan, report: Path) -> Iterator[Mapping[str, Any]]:
+def _last_entries(plan: RowPlan, report: Path) -> Iterator[Mapping[str, Any]]:
     wanted = plan.lines()
     number = next(wanted, None)
     for place, entry in enumerate(read_journal(report)):
@@ -263,7 +263,7 @@ def _last_entries(plan: Plan, report: Path) -> Iterator[Mapping[str, Any]]:
             number = next(wanted, None)
 
 
-def _plan_told(plan: Plan, counts: Counts, choice: Choice | None) -> str:
+def _plan_told(plan: RowPlan, counts: Counts, choice: Choice | None) -> str:
     """What there is to do. choice: who does it, where it is a dry run and its price is to be told."""
     lines = [f"{counts.all:,} rows" + (f", {counts.mine:,} of them in this part" if counts.mine != counts.all else "")]
     lines += [f"{counts.done:,} are done already"] if counts.done else []

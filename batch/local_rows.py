@@ -24,7 +24,7 @@ from ..kontext.fp8.compute import Compute
 from ..kontext.standalone.workshop import Workshop
 from ..oxen.api.models import DEFAULT
 from .columns import KEEP, keeps
-from .made import Made, PlannedRow
+from .made import PlannedRow, RowResult
 from .pictures import as_file, facts_of_keep, health, laid_back, measured, read_picture, size_of, tensor_of
 
 _MATCH = "match_input_image"
@@ -82,7 +82,7 @@ class LocalRows:
                 self._workshop.learn([str(row.values["prompt"]) for row in some if row.problem is None])
             yield from some
 
-    def make(self, row: PlannedRow) -> Made:
+    def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises KontextError, ImageError, OSError."""
         asked = DEFAULT.read({name: value for name, value in row.values.items() if name != KEEP.name})
         before = read_picture(row.path)
@@ -98,7 +98,7 @@ class LocalRows:
         if (called := self._checkpoint.purpose.called) is not None:
             data = with_text(data, "Software", f"Kontext Bridge, {called}")
         facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", "health": _health(before, image) or None}
-        return Made(data, facts)
+        return RowResult(data, facts)
 
     def _edited(self, image: torch.Tensor, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """The edit [1,h,w,3] as it is handed on, and as it is compared with its picture."""

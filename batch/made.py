@@ -28,7 +28,7 @@ class PlannedRow:
 
 
 @dataclass(frozen=True)
-class Made:
+class RowResult:
     """A row's result. data: the file's bytes. more: further pictures of the same row, each with its file's ending.
 
     facts: for the report. cost: US dollars, of which `is_paid` says whether this batch paid them. delivered: is called

@@ -14,7 +14,7 @@ from ..commands.named import path_of, shown, source
 from ..editing.values import Unfit
 from ..oxen.choices import SendAs, WaitMode
 from .columns import Columns, local_columns, remote_columns
-from .made import Made, PlannedRow
+from .made import PlannedRow, RowResult
 from .source_rows import SourceError
 
 
@@ -35,7 +35,7 @@ class Maker(Protocol):
 
     def arrange(self, rows: Iterator[PlannedRow]) -> Iterator[PlannedRow]: ...
 
-    def make(self, row: PlannedRow) -> Made: ...
+    def make(self, row: PlannedRow) -> RowResult: ...
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .journal import Journal
-from .made import Made, PlannedRow, RowFailed
+from .made import PlannedRow, RowFailed, RowResult
 from .planning import DONE, FAILED
 
 
@@ -32,7 +32,7 @@ class Placer:
         self._is_planned = is_planned
         self._numbers = itertools.count()
 
-    def done(self, row: PlannedRow, made: Made, seconds: float, flags: Sequence[str] = ()) -> dict[str, Any]:
+    def done(self, row: PlannedRow, made: RowResult, seconds: float, flags: Sequence[str] = ()) -> dict[str, Any]:
         """Write a row's pictures and its line; gives the line. Raises OSError, and RowFailed for a place outside."""
         more = [(self._further(row.output, place, suffix), data) for place, (suffix, data) in enumerate(made.more, 2)]
         drafts = [(self._draft(data), self._place(name)) for name, data in ((row.output, made.data), *more)]

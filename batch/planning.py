@@ -79,7 +79,7 @@ class Counts:
     wrong: int
 
 
-class Plan:
+class RowPlan:
     """The rows of one batch, and how they stand. Safe to use from several threads. A context manager is not needed:
     what SQLite wrote is gone with the process, however it ends."""
 

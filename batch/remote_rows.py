@@ -29,7 +29,7 @@ from ..oxen.jobs.order import Edit, How, Outcome, Terms
 from ..oxen.jobs.session import Session
 from ..oxen.settings import load_settings
 from .columns import keeps, parameters_of
-from .made import Made, PlannedRow, RowFailed, RunStopped
+from .made import PlannedRow, RowFailed, RowResult, RunStopped
 from .pictures import (
     as_file,
     facts_of_keep,
@@ -96,7 +96,7 @@ class RemoteRows:
     def arrange(self, rows: Iterator[PlannedRow]) -> Iterator[PlannedRow]:
         return rows
 
-    def make(self, row: PlannedRow) -> Made:
+    def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, ImageError, OSError."""
         before = read_picture(row.path)
         edit = Edit(parameters_of(row.values), digest(before.rgb), lambda: self._sent_as(before))
@@ -125,7 +125,7 @@ class RemoteRows:
         cost = record.cost if record.cost is not None else record.price if record.price is not None else self.price
         is_owed = record.collected_at is None and self._terms.began <= record.created_at < self._since
         is_paid = outcome.how in (How.NEW, How.FOUND) or is_owed
-        return Made(data, facts, cost, is_paid, lambda: batch.handed_over([outcome]))
+        return RowResult(data, facts, cost, is_paid, lambda: batch.handed_over([outcome]))
 
     def _edited(self, edit: Edit) -> tuple[Outcome[DecodedImage], Batch[DecodedImage]]:
         terms = Terms(self._terms.wait, not self._terms.for_lost, self._terms.seconds)

@@ -27,7 +27,7 @@ from ..oxen.errors import GenerationCancelled, GenerationFailed, Interrupted, Ox
 from ..oxen.jobs.batch import HOPELESS
 from ..oxen.settings import load_settings, variable_of
 from .columns import IMAGE, OUTPUT, Columns
-from .made import Made, PlannedRow, RowFailed, RunStopped
+from .made import PlannedRow, RowFailed, RowResult, RunStopped
 from .prices import asked_price, private_folder
 from .source_rows import SourceError
 
@@ -123,7 +123,7 @@ class WorkflowRows:
     def arrange(self, rows: Iterator[PlannedRow]) -> Iterator[PlannedRow]:
         return rows
 
-    def make(self, row: PlannedRow) -> Made:
+    def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, OSError."""
         output = self._work / f"run-{next(self._numbers)}"
         shutil.rmtree(output, ignore_errors=True)
@@ -142,7 +142,7 @@ class WorkflowRows:
         finally:
             shutil.rmtree(output, ignore_errors=True)
 
-    def _made(self, result: RunResult, folders: RunFolders) -> Made:
+    def _made(self, result: RunResult, folders: RunFolders) -> RowResult:
         files = [file for node in result.nodes.values() for file in node.files if not file.is_relative_to(folders.temp)]
         blocked = "; ".join(message for message in result.blocked.values() if message)
         if not files:
@@ -160,7 +160,7 @@ class WorkflowRows:
             "size": first.get("size_returned"),
             "error": blocked or None,
         }
-        return Made(data[1], facts, sum(costs, Decimal(0)) if edits else None, bool(new), more=tuple(more))
+        return RowResult(data[1], facts, sum(costs, Decimal(0)) if edits else None, bool(new), more=tuple(more))
 
 
 def _edits_in(text: str) -> list[dict[str, Any]]:

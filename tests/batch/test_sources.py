@@ -13,7 +13,7 @@ import pytest
 from kontext_bridge.batch.columns import remote_columns
 from kontext_bridge.batch.manifest import read_manifest
 from kontext_bridge.batch.naming import result_name
-from kontext_bridge.batch.planning import Asking, Plan
+from kontext_bridge.batch.planning import Asking, RowPlan
 from kontext_bridge.batch.source_rows import SourceError, SourceRow
 from kontext_bridge.batch.walking import walk
 from small_pictures import write_picture
@@ -29,8 +29,8 @@ def written(folder: Path, data: str | bytes, name: str = "list.csv") -> Path:
     return path
 
 
-def planned(folder: Path, rows: list[SourceRow], **options: Any) -> Plan:
-    plan = Plan(Asking(folder, "remote", remote_columns(), {"prompt": "x"}, **options))
+def planned(folder: Path, rows: list[SourceRow], **options: Any) -> RowPlan:
+    plan = RowPlan(Asking(folder, "remote", remote_columns(), {"prompt": "x"}, **options))
     plan.read(rows)
     return plan
 
@@ -193,7 +193,7 @@ def test_a_plan_of_many_rows_takes_no_more_memory_than_one_of_few(tmp_path: Path
     def peak(count: int) -> int:
         numbers = range(1, count + 1)
         rows = (SourceRow(n, f"line {n} {'x' * 4000}", "a.png", f"{n}.png", {"seed": n}) for n in numbers)
-        plan = Plan(Asking(tmp_path, "remote", remote_columns(), {"prompt": "x"}))
+        plan = RowPlan(Asking(tmp_path, "remote", remote_columns(), {"prompt": "x"}))
         tracemalloc.start()
         plan.read(rows)
         plan.refuse_strangers(tmp_path / "out")

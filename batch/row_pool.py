@@ -12,7 +12,7 @@ _TICK = 0.2
 _GRACE = 10.0
 
 
-class Pool(Generic[T]):
+class RowPool(Generic[T]):
     """`work` for every item, at most `width` at once, on daemon threads.
 
     What `work` raises stops the pool: no further item is begun, those under way end, and it is raised by `run`.
