@@ -65,7 +65,7 @@ def run(base: Path, rows: int, kills: int) -> Measured:
     write_pictures(base / "pictures", rows)
     rng = random.Random(rows)
     moments = sorted(rng.uniform(0.05, 0.9) * rows for _ in range(kills))
-    with StandIn(timing=EDIT, shrink=32) as service:
+    with StandIn(timing=EDIT, shrink=16) as service:
         environment = {
             **os.environ,
             "OMP_NUM_THREADS": "1",
