@@ -16,6 +16,8 @@ _PLAIN_SECONDS = 10.0
 _LIVE_SECONDS = 0.2
 # Of the last so many rows is the rate, so that it follows what changes.
 _REMEMBERED = 500
+# Of rows that fail so many are told at once; all are in the report.
+_TOLD = 5
 
 
 class Meter:
@@ -47,6 +49,8 @@ class Meter:
                 self.done += 1
             else:
                 self.failed += 1
+                if self.failed <= _TOLD:
+                    self._say(f"{entry['where']}: {entry['error']}")
             self.flagged += bool(entry.get("flags"))
             if entry.get("paid"):
                 self.spent += Decimal(str(entry.get("cost_usd") or 0))
@@ -78,6 +82,10 @@ class Meter:
         first = self._ends[0] if len(self._ends) == _REMEMBERED else self._since
         passed = time.monotonic() - first
         return len(self._ends) / passed if passed > 0 else 0.0
+
+    def _say(self, text: str) -> None:
+        """A line for good, above the one that is drawn again."""
+        say(f"\r\x1b[K{text}" if self._live else text, self._stream)
 
     def _draw(self) -> None:
         if self._live:

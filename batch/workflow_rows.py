@@ -20,7 +20,7 @@ from ..headless.__main__ import pack_nodes
 from ..headless.changes import SettingError, apply_setting
 from ..headless.folders import RunFolders
 from ..headless.given import input_specs
-from ..headless.graph import Workflow, WorkflowError, parse_workflow, read_workflow
+from ..headless.graph import Problem, Workflow, WorkflowError, parse_workflow, read_workflow
 from ..headless.outputs import RunResult
 from ..headless.run import NodeFailed, RunInterrupted, node_table, run_workflow
 from ..oxen.errors import GenerationCancelled, GenerationFailed, Interrupted, OxenError, SomeFailed
@@ -32,6 +32,15 @@ from .prices import asked_price, private_folder
 from .source_rows import SourceError
 
 _OVER = (GenerationFailed, GenerationCancelled, SomeFailed)
+
+# What a value that a row gave may be found wrong for.
+_OF_VALUES = {
+    "custom_validation_failed",
+    "invalid_input_type",
+    "value_bigger_than_max",
+    "value_not_in_list",
+    "value_smaller_than_min",
+}
 
 
 class Recipe:
@@ -131,7 +140,11 @@ class WorkflowRows:
             folders = RunFolders(source=self._recipe.folder, output=output)
             result = run_workflow(self._recipe.filled(row), self._recipe.classes, folders)
             return self._made(result, folders)
-        except (WorkflowError, SettingError) as error:
+        except WorkflowError as error:
+            if any(self._is_everywhere(problem) for problem in error.problems):
+                raise RunStopped(f"The workflow cannot run. {error}") from None
+            raise RowFailed(str(error)) from None
+        except SettingError as error:
             raise RowFailed(str(error)) from None
         except NodeFailed as error:
             if isinstance(error.error, HOPELESS):
@@ -141,6 +154,11 @@ class WorkflowRows:
             raise Interrupted(str(error)) from None
         finally:
             shutil.rmtree(output, ignore_errors=True)
+
+    def _is_everywhere(self, problem: Problem) -> bool:
+        """Whether what is wrong with the workflow is so in every row, as no value of a row went there."""
+        nodes = {target.partition(".")[0] for target in self._recipe.targets.values()}
+        return problem.node_id not in nodes or problem.kind not in _OF_VALUES
 
     def _made(self, result: RunResult, folders: RunFolders) -> RowResult:
         files = [file for node in result.nodes.values() for file in node.files if not file.is_relative_to(folders.temp)]

@@ -32,13 +32,7 @@ def test_rows_are_made_on_this_machine_by_a_model_that_is_loaded_once(
     lines = [
         {"image": "a.png", "prompt": "make it night"},
         {"image": "sub/b.jpg", "prompt": "make it winter", "seed": 3, "keep": "auto", "output": "b.webp"},
-        {
-            "image": "a.png",
-            "prompt": "make it night",
-            "disable_safety_checker": None,
-            "aspect_ratio": "2:1",
-            "output": "c",
-        },
+        {"image": "a.png", "prompt": "make it night", "aspect_ratio": "2:1", "output": "c"},
     ]
     (folder / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
     status = batch(folder / "list.jsonl", "--demo", "--device", "cpu", "--set", "steps=4", "--flag", "changed_area>=0")
@@ -59,10 +53,29 @@ def test_rows_are_made_on_this_machine_by_a_model_that_is_loaded_once(
     assert "cost nothing" in capsys.readouterr().out
 
 
+WIDGETS = {
+    "prompt": "x",
+    "aspect_ratio": "match_input_image",
+    "steps": 28,
+    "guidance": 2.5,
+    "seed": 0,
+    "variations": 1,
+    "output_format": "jpg",
+    "output_quality": 95,
+    "disable_safety_checker": False,
+    "wait": "events and polling",
+    "send_as": "auto",
+    "timeout": 60,
+    "namespace": "",
+    "result": "reuse",
+    "if_some_fail": "stop with the error",
+}
+
+
 def workflow(folder: Path) -> Path:
     document = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "nothing.png"}},
-        "2": {"class_type": "KontextEdit", "inputs": {"image": ["1", 0], "prompt": "x", "output_format": "jpg"}},
+        "2": {"class_type": "KontextEdit", "inputs": {"image": ["1", 0], **WIDGETS}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "edit"}},
     }
     path = folder / "workflow.json"
@@ -90,6 +103,13 @@ def test_rows_go_through_a_workflow_and_are_billed_once(
     assert (tmp_path / "out" / "a.png").is_file() and len(service.billed) == 2
     assert [path.name for path in (tmp_path / "out" / ".kontext-batch").iterdir()] == ["began"]
     # what fits the workflow is looked at before any row
+    broken = json.loads((tmp_path / "workflow.json").read_text())
+    del broken["2"]["inputs"]["timeout"]
+    (tmp_path / "broken.json").write_text(json.dumps(broken))
+    again = ["--workflow", str(tmp_path / "broken.json"), *words[2:], "--replace"]
+    lines = len(report())
+    assert batch(folder / "list.csv", *again) == command.NONE and len(report()) == lines
+    assert "timeout" in capsys.readouterr().err
     for wrong in (["--map", "image=9.image"], ["--map", "image=1.picture"], ["--map", "prompt=2.prompt"]):
         assert batch(folder / "list.csv", *words[:2], *wrong) == command.NONE
         assert "Nothing was sent" in capsys.readouterr().err
