@@ -185,7 +185,8 @@ class _Command:
 
     def _summary(self, plan: RowPlan, counts: Counts, meter: Meter) -> str:
         marked = f" {meter.flagged:,} of this run are marked." if meter.flagged else ""
-        return f"{_standing(counts, plan.spent)}.{marked} Report: {shown(self._report)}, {shown(self._page)}"
+        where = f" Report: {shown(self._report)}, {shown(self._page)}" if self._report.exists() else ""
+        return f"{_standing(counts, plan.spent)}.{marked}{where}"
 
 
 def _result(row: PlannedRow, maker: Maker) -> Any:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..commands.console import typed
 from ..commands.named import path_of, shown, source
 from ..editing.values import Unfit
 from ..oxen.choices import SendAs, WaitMode
@@ -60,7 +61,7 @@ class Choice:
         """What the command line gives for every row; raises SourceError."""
         given: dict[str, Any] = {}
         for setting in self._options.settings:
-            name, equals, value = setting.partition("=")
+            name, equals, value = typed(setting).partition("=")
             if not equals or name not in self.columns.fields:
                 raise SourceError(f"--set {setting[:60]}: write it as NAME=VALUE, of {', '.join(self.columns.fields)}.")
             try:

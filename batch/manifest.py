@@ -200,4 +200,5 @@ def _typed(number: int, where: str, given: Mapping[str, Any], columns: Columns, 
 
 
 def _path(value: object) -> str | None:
-    return _HALF.sub("?", value.strip()) if isinstance(value, str) else None
+    """A path with slashes, as lists from Windows have others."""
+    return _HALF.sub("?", value.strip()).replace("\\", "/") if isinstance(value, str) else None

@@ -35,7 +35,7 @@ def result_name(row: SourceRow, output_format: str, *, whole: bool) -> str:
     """
     suffix = SUFFIX_OF[output_format]
     if row.output is not None:
-        path = row.output.replace("\\", "/")
+        path = row.output
         own = FORMAT_OF.get(PurePosixPath(path).suffix.lower())
         if own is not None and own != output_format:
             raise RowError(f"Its result is to be {row.output}, and output_format is {output_format}; they must agree.")
@@ -62,8 +62,9 @@ def inside(root: Path, image: str) -> Path:
     """
     if "\0" in image:
         raise RowError("The image's name has a NUL in it.")
-    path = Path(os.path.normpath(root / image))
-    if not path.is_relative_to(os.path.normpath(root)):
+    # absolute, as a path such as ../a.png is relative to nothing
+    path = Path(os.path.abspath(root / image))  # noqa: PTH100 - links stay as they are
+    if not path.is_relative_to(os.path.abspath(root)):  # noqa: PTH100
         raise RowError(
             f"{image} lies outside {root}, where the list's pictures are looked for. Name their folder with --images."
         )

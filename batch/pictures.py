@@ -67,7 +67,9 @@ def laid_back(
 def measured(before: DecodedImage, edited: torch.Tensor) -> dict[str, Any]:
     """What Keep finds of an edit [1,h,w,C], without laying it back."""
     with torch.inference_mode():
-        return keep(tensor_of(before)[0], edited[0]).report.numbers()
+        found = keep(tensor_of(before)[0], edited[0]).report.numbers()
+    del found["says"]  # it tells of laying back
+    return found
 
 
 def facts_of_keep(told: dict[str, Any]) -> dict[str, Any]:
@@ -76,7 +78,7 @@ def facts_of_keep(told: dict[str, Any]) -> dict[str, Any]:
         return {"keep": told.get("says")}
     shift = told["shift"]
     return {
-        "keep": told["says"],
+        "keep": told.get("says"),
         "changed_area": round(told["changed"], 4),
         "shift": round((shift[0] ** 2 + shift[1] ** 2) ** 0.5, 2),
         "outside": None if told["before"] is None else round(told["before"]["delta"], 3),

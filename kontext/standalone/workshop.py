@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -52,7 +53,7 @@ class Workshop:
         self._loras = loras
         self._vae = Autoencoder(vae, device, self._dtype)
         self._encoded: dict[str, Conditioning] = {}
-        self._transformer: torch.nn.Module | None = None
+        self._transformer: Any = None
 
     def learn(self, prompts: Sequence[str]) -> None:
         """Encode these prompts, together, and forget those before: large text encoders take long to load.
@@ -91,7 +92,7 @@ class Workshop:
         )
         return self._vae.decode(done)
 
-    def _mounted(self) -> torch.nn.Module:
+    def _mounted(self) -> Any:
         try:
             transformer = mount(self._checkpoint, dtype=self._dtype, device=self._device, compute=self._compute)
         except OutOfMemory as error:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import remote_rows
 from kontext_bridge.standin import Fault, StandIn
+from patience import PATIENCE
 from PIL import Image
 
 REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
@@ -144,6 +144,41 @@ def test_it_stops_before_passing_the_limit_and_goes_on_with_a_higher_one(
     assert batch(folder, *REMOTE, "--usd", "0.20") == command.SOME and len(service.billed) == 5
     assert batch(folder, *REMOTE) == command.ALL and len(service.billed) == 6
     assert batch(folder, *REMOTE, "--usd", "0") == command.ALL
+
+
+def test_what_a_run_paid_for_and_could_not_report_counts_against_the_limit(
+    service: StandIn, batch: Batch, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = pictures(*names(4))
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    with monkeypatch.context() as cut:
+        cut.setattr("kontext_bridge.batch.journal.Journal.write", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert batch(folder, *REMOTE, "--usd", "0.12") == command.NONE
+    assert len(service.billed) == 1
+    assert batch(folder, *REMOTE, "--usd", "0.12") == command.SOME
+    assert len(service.billed) == 3 and len(results(tmp_path / "out")) in (2, 3)
+
+
+def test_one_request_in_two_rows_is_paid_once_and_gives_two_results(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, report: Report, capsys: Any
+) -> None:
+    folder = pictures("a.png")
+    (folder / "list.csv").write_text("image,prompt,output\na.png,dusk,b.png\na.png,dusk,c.png\n")
+    assert batch(folder / "list.csv") == command.ALL
+    assert len(service.billed) == 1 and sum(entry["paid"] for entry in report()) == 1
+    assert "$0.04" in capsys.readouterr().out
+    assert (tmp_path / "out" / "b.png").read_bytes() == (tmp_path / "out" / "c.png").read_bytes()
+
+
+def test_parts_share_a_folder_and_have_reports_of_their_own(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path
+) -> None:
+    folder = pictures(*names(6))
+    for part in ("1/2", "2/2", "1/2"):
+        assert batch(folder, *REMOTE, "--shard", part) == command.ALL
+    assert len(results(tmp_path / "out")) == len(service.billed) == 6
+    lines = [len((tmp_path / "out" / f"report-{k}-of-2.jsonl").read_text().splitlines()) for k in (1, 2)]
+    assert sum(lines) == 6 and all(lines)
 
 
 def test_an_error_that_no_row_can_escape_ends_the_run_at_once(
@@ -292,7 +327,7 @@ def test_killed_in_the_middle_it_goes_on_and_every_row_is_billed_once(
     tmp_path: Path,
 ) -> None:
     killed = started(24)
-    service.wait_for(lambda s: len(s.billed) >= 9, timeout=120)
+    service.wait_for(lambda s: len(s.billed) >= 9, timeout=4 * PATIENCE)
     killed.kill()
     killed.wait()
     with (tmp_path / "out" / "report.jsonl").open("a") as torn:
@@ -312,13 +347,11 @@ def test_killed_in_the_middle_it_goes_on_and_every_row_is_billed_once(
     assert left == ["began"]
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
+def test_help_loads_no_torch() -> None:
     code = (
         "import sys; from kontext_bridge.batch.__main__ import main\n"
         "try: main(['--help'])\nexcept SystemExit: pass\n"
         "sys.exit('torch' in sys.modules or 'PIL' in sys.modules)"
     )
-    since = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "--dry-run" in done.stdout, done.stderr
-    assert time.monotonic() - since < 30

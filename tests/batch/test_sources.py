@@ -158,12 +158,33 @@ def test_what_is_wrong_with_one_row_is_told_of_that_row_alone(tmp_path: Path, na
     assert counts.wrong == 1 and said in plan.first_problems()[0] and plan.first_problems()[0].startswith("line 2")
 
 
+def test_a_list_in_the_folder_that_the_command_runs_in_names_no_picture_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "here" / "sub" / "a.png")
+    write_picture(tmp_path / "b.png")
+    monkeypatch.chdir(tmp_path / "here")
+    rows = [
+        SourceRow(1, "line 1", "../b.png"),
+        SourceRow(2, "line 2", str(tmp_path / "here" / "sub" / "a.png")),
+        SourceRow(3, "line 3", "../here/sub/a.png", "c.png"),
+    ]
+    plan = planned(Path(), rows)
+    found = {row.output: row.problem for row in plan.to_do(tmp_path / "out", again=False)}
+    assert "outside" in str(found.pop("b.png")) and found == {"sub/a.png": None, "c.png": None}
+
+
+def test_a_list_from_windows_names_folders_its_own_way(tmp_path: Path) -> None:
+    (row,) = rows_of(written(tmp_path, "image,prompt,output\nsub\\a.png,x,new\\b\n"))
+    assert (row.image, row.output) == ("sub/a.png", "new/b")
+
+
 def test_results_keep_names_and_folders_and_take_the_ending_that_they_ask_for() -> None:
     def name(image: str, output: str | None = None, whole: bool = False, kind: str = "png") -> str:
         return result_name(SourceRow(1, "line 1", image, output), kind, whole=whole)
 
     assert name("a/b.c.jpg") == "a/b.c.png" and name("a/b.jpg", whole=True) == "a/b.jpg.png"
-    assert name("a.png", kind="webp") == "a.webp" and name("a.png", "x\\y", kind="jpg") == "x/y.jpg"
+    assert name("a.png", kind="webp") == "a.webp" and name("a.png", "x/y", kind="jpg") == "x/y.jpg"
     assert name("/abs/a.png") == "abs/a.png" and name("a.png", "b.v2") == "b.v2.png"
     assert name("a.png", "./b//c.jpeg", kind="jpg") == "b/c.jpeg"
 
