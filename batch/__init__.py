@@ -14,7 +14,7 @@ made.py          what became of a row
 placing.py       a result put in its place, after its line in the report
 row_pool.py      rows side by side, stopped all at once
 pictures.py      a row's picture read, and what came of it looked at
-prices.py        what a row costs
+row_price.py     what a row costs
 remote_rows.py   rows at Oxen.ai
 local_rows.py    rows on this machine
 workflow_rows.py rows through a workflow

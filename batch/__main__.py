@@ -31,8 +31,8 @@ from .meter import Meter
 from .naming import WORK
 from .placing import Placer, cleared
 from .planning import Asking, Counts, RowPlan
-from .prices import asked_price
 from .row_pool import RowPool
+from .row_price import asked_price
 from .source_rows import SourceError, SourceRow
 from .walking import PATTERNS, walk
 

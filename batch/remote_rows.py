@@ -41,7 +41,7 @@ from .pictures import (
     size_of,
     tensor_of,
 )
-from .prices import private_folder, published_price
+from .row_price import private_folder, published_price
 
 
 @dataclass(frozen=True)

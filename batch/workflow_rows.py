@@ -28,7 +28,7 @@ from ..oxen.jobs.batch import HOPELESS
 from ..oxen.settings import load_settings, variable_of
 from .columns import IMAGE, OUTPUT, Columns
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
-from .prices import asked_price, private_folder
+from .row_price import asked_price, private_folder
 from .source_rows import SourceError
 
 _OVER = (GenerationFailed, GenerationCancelled, SomeFailed)
@@ -98,7 +98,7 @@ class Recipe:
         if node is None:
             has = ", ".join(f"{one.id} ({one.class_type})" for one in workflow.nodes.values())
             raise SourceError(f"--map {text}: the workflow has no node {id}. It has: {has}.")
-        specs = input_specs(self.table[node.class_type]) if node.class_type in self.table else {}
+        specs = input_specs(self.table[node.class_type], node.inputs) if node.class_type in self.table else {}
         if specs and name not in specs:
             raise SourceError(f"--map {text}: {node.class_type} has no input {name}. It has: {', '.join(specs)}.")
         return column, target

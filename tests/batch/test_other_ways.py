@@ -104,12 +104,12 @@ def test_rows_go_through_a_workflow_and_are_billed_once(
     assert [path.name for path in (tmp_path / "out" / ".kontext-batch").iterdir()] == ["began"]
     # what fits the workflow is looked at before any row
     broken = json.loads((tmp_path / "workflow.json").read_text())
-    del broken["2"]["inputs"]["timeout"]
+    del broken["2"]["inputs"]["image"]
     (tmp_path / "broken.json").write_text(json.dumps(broken))
     again = ["--workflow", str(tmp_path / "broken.json"), *words[2:], "--replace"]
     lines = len(report())
     assert batch(folder / "list.csv", *again) == command.NONE and len(report()) == lines
-    assert "timeout" in capsys.readouterr().err
+    assert 'the required input "image" is missing' in capsys.readouterr().err
     for wrong in (["--map", "image=9.image"], ["--map", "image=1.picture"], ["--map", "prompt=2.prompt"]):
         assert batch(folder / "list.csv", *words[:2], *wrong) == command.NONE
         assert "Nothing was sent" in capsys.readouterr().err
