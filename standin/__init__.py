@@ -5,10 +5,14 @@ It answers as the service is documented to answer and misbehaves on request. It 
 
 faults.py        the ways in which it can misbehave, one switch each
 records.py       what it remembers: requests, jobs, bills
-parameters.py    the picture models as the service documents them
+schemas.py       the picture models, from the pack's files of them
+parameters.py    the picture models as the service documents them, and what is wrong with a request
+sizes.py         how large a result is asked to be
+masks.py         what of a picture a mask marks
 picture.py       its edit
 painter.py       its edit by the demo model
-sent.py          fetching `input_image`
+sent.py          fetching pictures and masks
+samples.py       the pictures that the service's own examples edit
 storage.py       repositories and the files in them
 signing.py       presigned addresses
 events.py        the event streams

@@ -31,9 +31,10 @@ async def events(request: web.Request) -> web.StreamResponse:
 
 
 def routes() -> list[web.RouteDef]:
-    """Every API route, by the name that faults and records call it."""
+    """Every API route, by the name that faults and records call it; `_too` is the second address of one."""
     return [
         web.post("/api/ai/images/edit", generating.edit, name="edit"),
+        web.post("/api/ai/images/generate", generating.edit, name="edit_too"),
         web.post("/api/ai/queue", generating.enqueue, name="enqueue"),
         web.get("/api/ai/queue", generating.list_queue, name="queue"),
         web.get("/api/ai/queue/{id}", generating.get_row, name="row"),
@@ -47,7 +48,7 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/users/me", repos.me, name="me"),
         web.get("/api/authorize", repos.me, name="authorize"),
         web.post("/api/repos", repos.new_repo, name="new_repo"),
-        web.post("/api/repos/", repos.new_repo, name="new_repo_slash"),
+        web.post("/api/repos/", repos.new_repo, name="new_repo_too"),
         web.get("/api/repos/{namespace}/{repo}", repos.get_repo, name="repo"),
         web.get("/api/repos/{namespace}/{repo}/files/{id}/{name}", results.result, name="result"),
         web.post("/api/repos/{namespace}/{repo}/workbench/context", repos.add_context, name="context"),
@@ -148,7 +149,7 @@ class Site:
             self._control.add(number)
             return await handler(request)
         unknown = request.match_info.http_exception is not None
-        route = "unknown" if unknown else (request.match_info.route.name or "unknown").removesuffix("_slash")
+        route = "unknown" if unknown else (request.match_info.route.name or "unknown").removesuffix("_too")
         return await _while_there(pass_gate(request, self.service, number, route, handler))
 
     @web.middleware

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from .faults import Trip
+from .parameters import picture_fields
 from .records import Job
 
 CUT = 64
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 def altered(row: Row, job: Job, trip: Trip, base_url: str) -> Row:
     """The row as the switches have it."""
     if fault := trip("list_input_image"):
-        _echo_picture(row, job, fault.text("url"), base_url)
+        _echo_pictures(row, job, fault.text("url"), base_url)
     if (fault := trip("list_prompt")) and isinstance(row.get("prompt"), str):
         row["prompt"] = _prompt(row["prompt"], fault.text("trimmed"))
     if fault := trip("list_numbers"):
@@ -34,18 +35,27 @@ def altered(row: Row, job: Job, trip: Trip, base_url: str) -> Row:
     return row
 
 
-def _echo_picture(row: Row, job: Job, how: str, base_url: str) -> None:
-    sent = row.pop("input_image", None)
+def _echo_pictures(row: Row, job: Job, how: str, base_url: str) -> None:
+    for name in picture_fields(str(job.params["model"])):
+        sent = row.pop(name, None)
+        if sent is None or how == "absent":
+            continue
+        whole = not isinstance(sent, list) or how == "null"
+        row[name] = _echo(sent, job, how, base_url) if whole else [_echo(one, job, how, base_url) for one in sent]
+
+
+def _echo(sent: Any, job: Job, how: str, base_url: str) -> Any:
+    if isinstance(sent, dict):
+        return {name: _echo(one, job, how, base_url) if isinstance(one, str) else one for name, one in sent.items()}
     if how == "url":
-        row["input_image"] = f"{base_url}/api/repos/inputs/files/{job.id}/input.png"
-    elif how == "cut":
-        row["input_image"] = str(sent)[:CUT]
-    elif how == "null":
-        row["input_image"] = None
-    elif how == "reencoded":
-        row["input_image"] = _reencoded(str(sent))
-    elif how != "absent":
-        raise ValueError(f"list_input_image takes url, cut, null, reencoded or absent, not {how!r}")
+        return f"{base_url}/api/repos/inputs/files/{job.id}/input.png"
+    if how == "cut":
+        return str(sent)[:CUT]
+    if how == "null":
+        return None
+    if how == "reencoded":
+        return _reencoded(str(sent))
+    raise ValueError(f"list_input_image takes url, cut, null, reencoded or absent, not {how!r}")
 
 
 def _reencoded(uri: str) -> str:

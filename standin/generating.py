@@ -12,34 +12,40 @@ from aiohttp import web
 from . import outcomes as results
 from . import replies
 from .call import Call, current_call
+from .masks import BadMask, marked
 from .models import MODELS, TEXT_MODEL
-from .parameters import SCHEMAS, complaint, picture_of
+from .parameters import SCHEMAS, complaint, edit_of, route_of
 from .records import Job, Status
 from .rows import listed, row, select
-from .sent import BadInput, fetch
+from .sent import BadInput
 from .service import SERVICE, Service
 
 MAX_GENERATIONS = 4
 
 
 async def edit(request: web.Request) -> web.StreamResponse:
-    """POST /api/ai/images/edit: everything is checked first; the answer waits for the picture."""
+    """POST /api/ai/images/edit and /images/generate: everything is checked first; the answer waits for the picture."""
     service, call = request.app[SERVICE], current_call()
     body = call.record.json
     if not isinstance(body, dict):
         return replies.invalid("the body must be a JSON object")
     if str(body.get("model")) not in SCHEMAS:
         return replies.model_not_found(str(body.get("model")))
+    # whether a model answers on the other route as well is not documented
+    if not request.path.endswith(f"/{route_of(body['model'])}"):
+        return replies.not_found()
     if body.get("response_format", "url") not in ("url", "b64_json"):
         return replies.invalid("response_format must be url or b64_json")
     strict = service.trip("strict_fields", call.subject(), call.own) is not None
     if wrong := complaint(body, strict_fields=strict):
         return replies.invalid(wrong)
     try:
-        source = await fetch(picture_of(body), service.own_file)
-    except BadInput as e:
+        sources = await service.fetched(body)
+        if sources.mask is not None:
+            marked(sources.mask, edit_of(body).marks, sources.pictures[0])
+    except (BadInput, BadMask) as e:
         return replies.invalid(str(e))
-    job = service.accept(body, call.record, call.own, source)
+    job = service.accept(body, call.record, call.own, sources)
     call.jobs.append(job)
     await job.ended.wait()
     if job.status is not Status.SUCCEEDED:

@@ -7,9 +7,10 @@ from decimal import Decimal
 from aiohttp import web
 
 from . import replies
+from .parameters import cost_of
 from .records import Status
 from .rows import history_row, listed, select
-from .service import COST_PER_IMAGE, SERVICE
+from .service import SERVICE
 
 
 async def history(request: web.Request) -> web.StreamResponse:
@@ -27,7 +28,7 @@ async def history(request: web.Request) -> web.StreamResponse:
         page = 1
     jobs = [job for job in select(service, query) if job.status.value == query.get("status", job.status.value)]
     rows = [history_row(service, job) for job in jobs]
-    paid = sum(job.status is Status.SUCCEEDED for job in jobs)
+    known = [usd for job in jobs if job.status is Status.SUCCEEDED and (usd := cost_of(job.params)) is not None]
     shown = rows[(page - 1) * size : page * size]
     pages: int | None = max(1, -(-len(rows) // size))
     if fault := service.trip("list_pages"):
@@ -42,7 +43,7 @@ async def history(request: web.Request) -> web.StreamResponse:
         "page_size": size,
         "total_pages": pages,
         "total_entries": entries,
-        "total_cost": str(paid * Decimal(f"{COST_PER_IMAGE:.2f}")) if paid else None,
+        "total_cost": str(sum(known, Decimal(0))) if known else None,
     }
     return web.json_response(reply, dumps=replies.dumps)
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from . import bombs, replies
 from .call import Call, Handler
 from .faults import Fault
+from .parameters import addresses
 from .service import Service
 
 PAID = frozenset({"edit", "enqueue"})
@@ -218,6 +219,5 @@ def _on_route(route: str, moved: str, usual: frozenset[str]) -> bool:
 def _concerns(name: str, fault: Fault, call: Call) -> bool:
     """Whether the request is of the kind that the switch is about; most are about any."""
     if name == "data_uri_refused":
-        sent = call.record.json
-        return isinstance(sent, dict) and str(sent.get("input_image")).startswith("data:")
+        return any(one.startswith("data:") for one in addresses(call.record.json))
     return name != "body_limit" or call.record.body_bytes > fault.number(1_000_000)

@@ -7,14 +7,14 @@ from typing import Any
 from aiohttp import web
 
 from . import replies
-from .parameters import DISPLAY_NAMES, MODEL, SCHEMAS
-from .service import COST_PER_IMAGE, SERVICE, Service
+from .parameters import COST_PER_IMAGE, MODEL, PICTURE_MODELS
+from .service import SERVICE, Service
 
 TEXT_MODEL = "stand-in-text-model"
 _CREATED = 1748563200
 
 
-def _model(name: str, display: str, output: str, pricing: dict[str, Any], schema: Any) -> dict[str, Any]:
+def _model(name: str, display: str, output: str, pricing: dict[str, Any] | None, schema: Any) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -36,7 +36,7 @@ def _model(name: str, display: str, output: str, pricing: dict[str, Any], schema
 _PER_IMAGE = {"method": "per_image", "cost_per_image": COST_PER_IMAGE}
 _PER_TOKEN = {"method": "token", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 MODELS: dict[str, dict[str, Any]] = {
-    **{name: _model(name, DISPLAY_NAMES[name], "image", _PER_IMAGE, schema) for name, schema in SCHEMAS.items()},
+    **{name: _model(name, one.name, "image", one.pricing, one.schema) for name, one in PICTURE_MODELS.items()},
     TEXT_MODEL: _model(TEXT_MODEL, "A text model", "text", _PER_TOKEN, None),
 }
 

@@ -10,11 +10,13 @@ import io
 import struct
 import textwrap
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from .masks import marked, upright
 from .parameters import AskedEdit
+from .sizes import Size
 
 # The sizes FLUX.1 Kontext was trained on, as the open diffusers pipeline lists them (portrait half).
 _PORTRAIT = (
@@ -22,6 +24,8 @@ _PORTRAIT = (
     *((832, 1248), (880, 1184), (944, 1104), (1024, 1024)),
 )
 SIZES = tuple(dict.fromkeys(size for w, h in _PORTRAIT for size in ((w, h), (h, w))))
+# Sides below which a text has no room; the frame alone marks the picture then.
+_LEGIBLE = 120
 MAX_INPUT_PIXELS = 64_000_000
 # zlib's strategy for runs: quicker than level 1's own and no larger on photographs.
 _Z_RLE = 3
@@ -48,20 +52,40 @@ def output_size(aspect_ratio: str, input_size: tuple[int, int]) -> tuple[int, in
     return min(SIZES, key=lambda size: abs(wanted - size[0] / size[1]))
 
 
-def make_edit(source: bytes, edit: AskedEdit, shrink: int = 1, paint: Paint | None = None) -> bytes:
-    """The edited picture's file bytes in the format asked for, its sides divided by `shrink`. Raises BadPicture.
+def make_edit(
+    source: bytes,
+    edit: AskedEdit,
+    shrink: int = 1,
+    paint: Paint | None = None,
+    others: Sequence[bytes] = (),
+    mask: bytes | None = None,
+) -> bytes:
+    """The edited picture's file bytes in the format asked for, its sides divided by `shrink`.
 
-    paint: makes the edit; without it the picture is tinted.
+    paint: makes the edit; without it the picture is tinted. others: further pictures, shown small at the top. mask:
+    where it does not say that something is to be changed, the picture stays as it was, frame and text included.
+    Raises BadPicture and BadMask.
     """
-    picture = _open(source)
-    width, height = output_size(edit.aspect_ratio, picture.size)
-    size = width // shrink, height // shrink
+    picture, further = _open(source), list(map(_open, others))
+    width, height = _size(edit, [upright(one) for one in (source, *others)])
+    size = max(1, width // shrink), max(1, height // shrink)
     colour = seed_colour(edit.seed)
-    canvas = _place(picture, size, colour, fill=edit.aspect_ratio == "match_input_image")
+    follows = edit.aspect_ratio == "match_input_image" if edit.wanted is None else edit.wanted.follows
+    before = canvas = _place(picture, size, colour, fill=follows)
     canvas = paint(canvas, edit) if paint else Image.blend(canvas, Image.new("RGB", size, colour), 0.18)
     _frame(canvas, colour)
+    _show(canvas, further)
     _label(canvas, edit, "stand-in with the demo model, not Kontext" if paint else "stand-in, not Kontext")
+    if mask is not None:
+        # placed as the picture is: where the shape is another, what is beside it is no part of the mask
+        where = marked(mask, edit.marks, source).convert("RGB")
+        changed = _place(where, size, (0, 0, 0), fill=follows, resampling=Image.Resampling.NEAREST)
+        canvas = Image.composite(canvas, before, changed.convert("L"))
     return _encode(canvas, edit)
+
+
+def _size(edit: AskedEdit, pictures: Sequence[Size]) -> Size:
+    return output_size(edit.aspect_ratio, pictures[0]) if edit.wanted is None else edit.wanted.size(pictures)
 
 
 def seed_colour(seed: int) -> tuple[int, int, int]:
@@ -81,10 +105,16 @@ def _open(source: bytes) -> Image.Image:
         raise BadPicture(f"cannot identify image file: input_image is no jpeg, png, gif or webp ({e})") from e
 
 
-def _place(picture: Image.Image, size: tuple[int, int], colour: tuple[int, int, int], fill: bool) -> Image.Image:
+def _place(
+    picture: Image.Image,
+    size: Size,
+    colour: tuple[int, int, int],
+    fill: bool,
+    resampling: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
     if fill:
-        return picture.resize(size, Image.Resampling.BICUBIC)
-    fitted = ImageOps.contain(picture, size, Image.Resampling.BICUBIC)
+        return picture.resize(size, resampling)
+    fitted = ImageOps.contain(picture, size, resampling)
     dark = (colour[0] // 3, colour[1] // 3, colour[2] // 3)
     canvas = Image.new("RGB", size, dark)
     canvas.paste(fitted, ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2))
@@ -93,7 +123,7 @@ def _place(picture: Image.Image, size: tuple[int, int], colour: tuple[int, int, 
 
 def _frame(canvas: Image.Image, colour: tuple[int, int, int]) -> None:
     width, height = canvas.size
-    thick, step = 22, 44
+    thick, step = min(22, width // 4, height // 4), 44
     stripes = Image.new("RGB", canvas.size, (24, 24, 24))
     pen = ImageDraw.Draw(stripes)
     for x in range(-height, width, step):
@@ -103,9 +133,18 @@ def _frame(canvas: Image.Image, colour: tuple[int, int, int]) -> None:
     canvas.paste(stripes, mask=mask)
 
 
+def _show(canvas: Image.Image, pictures: Sequence[Image.Image]) -> None:
+    """Put pictures small into the upper left corner, side by side."""
+    room = max(1, canvas.width // 8), max(1, canvas.height // 8)
+    for place, picture in enumerate(pictures):
+        canvas.paste(ImageOps.contain(picture, room, Image.Resampling.BILINEAR), (22 + place * room[0], 22))
+
+
 def _label(canvas: Image.Image, edit: AskedEdit, title: str) -> None:
     width, height = canvas.size
     margin, pad = 22, 14
+    if width < _LEGIBLE or height < _LEGIBLE:
+        return
     large, small = _font(28), _font(19)
     room = width - 2 * (margin + pad)
     prompt = " ".join(edit.prompt.split())
@@ -133,7 +172,7 @@ def _encode(canvas: Image.Image, edit: AskedEdit) -> bytes:
     out = io.BytesIO()
     if edit.output_format == "png":
         canvas.save(out, "PNG", compress_level=1, compress_type=_Z_RLE)
-    elif edit.output_format == "jpg":
+    elif edit.output_format in ("jpg", "jpeg"):
         canvas.save(out, "JPEG", quality=max(1, edit.output_quality))
     else:
         canvas.save(out, "WEBP", quality=edit.output_quality, method=0)

@@ -8,10 +8,12 @@ import json
 import time
 import uuid
 from dataclasses import dataclass, field
+from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 from .faults import Trips
+from .sent import Sources
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,15 @@ class Bill:
     """One image that the service would charge for.
 
     what: the generation id, or "sync-N" for the N-th synchronous edit.
-    digest: SHA-256 of the request body as canonical JSON. request: that request's number.
+    digest: SHA-256 of the request body as canonical JSON. request: that request's number. usd: what it costs; None
+    where the model's price is not documented.
     """
 
     what: str
     digest: str
     time: float
     request: int
+    usd: Decimal | None = None
 
 
 class Status(str, Enum):
@@ -87,13 +91,13 @@ class Status(str, Enum):
 class Job:
     """One generation. `params` is the request body as sent; times are Unix seconds.
 
-    source is the picture, where it was fetched before the job was accepted, as synchronous edits do.
+    sources are its files, where they were fetched before the job was accepted, as synchronous edits do.
     told is set to end the job now; verdict, where set, is the text it then fails with.
     """
 
     params: dict[str, Any]
     billed_as: str = ""
-    source: bytes | None = None
+    sources: Sources | None = None
     trips: Trips | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     status: Status = Status.QUEUED
@@ -112,7 +116,7 @@ class Job:
     @property
     def sync(self) -> bool:
         """Whether the synchronous route made it."""
-        return self.source is not None
+        return self.sources is not None
 
     @property
     def prompt(self) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from .call import current_call
 from .picture import media_type
+from .samples import is_sample, sample
 from .service import SERVICE, Service
 from .storage import USERNAME, multipart
 
@@ -110,6 +111,8 @@ async def get_file(request: web.Request) -> web.StreamResponse:
     """GET of the same path: public, or with the key, or with a presigned query."""
     service = request.app[SERVICE]
     where = service.files.locate(request.path)
+    if is_sample(where):
+        return web.Response(body=sample(), content_type="image/png")
     opened = service.signer.opens(request.path, request.query)
     if opened is False:
         return _status(403, "forbidden", "the signature is wrong or has expired")

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .echo import altered
+from .parameters import cost_of
 from .records import Job, Status
-from .service import COST_PER_IMAGE, Service
+from .service import Service
 from .storage import USERNAME
 
 
@@ -38,8 +39,9 @@ def row(service: Service, job: Job) -> dict[str, Any]:
 
 
 def history_row(service: Service, job: Job) -> dict[str, Any]:
-    """The row of GET /api/ai/generations: the queue's, with what it cost as a decimal text."""
-    cost = f"{COST_PER_IMAGE:.2f}" if job.status is Status.SUCCEEDED else None
+    """The row of GET /api/ai/generations: the queue's, with what it cost as a decimal text, where that is known."""
+    usd = cost_of(job.params) if job.status is Status.SUCCEEDED else None
+    cost = None if usd is None else str(usd)
     if fault := service.job_trip(job)("cost_odd"):
         cost = fault.text("1e9999999")
     user = {"user_id": "1", "username": USERNAME, "user_image": None}

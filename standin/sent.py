@@ -1,4 +1,4 @@
-"""Fetching `input_image`: data URIs, this server's own files, and servers on loopback. Nothing else."""
+"""Fetching pictures and masks: data URIs, this server's own files, and servers on loopback. Nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import asyncio
 import base64
 import binascii
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,14 @@ MAX_BYTES = 64_000_000
 TIMEOUT_S = 10.0
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The files of a request: its pictures in order, and its mask where it has one."""
+
+    pictures: tuple[bytes, ...]
+    mask: bytes | None = None
+
+
 class BadInput(Exception):
     """`input_image` could not be had; the text is what the service's worker would report."""
 
@@ -25,6 +34,12 @@ def client_error(status: int, url: str) -> BadInput:
     """The wording of python-requests, in which the service reports a failed download."""
     side = "Client" if status < 500 else "Server"
     return BadInput(f"{status} {side} Error: {HTTPStatus(status).phrase} for url: {url}")
+
+
+async def fetch_all(pictures: Sequence[Any], mask: Any, own_file: Callable[[str], bytes | None]) -> Sources:
+    """The files behind what a request holds; own_file as for `fetch`. Raises BadInput."""
+    files = [await fetch(one, own_file) for one in pictures]
+    return Sources(tuple(files), None if mask is None else await fetch(mask, own_file))
 
 
 async def fetch(value: Any, own_file: Callable[[str], bytes | None]) -> bytes:

@@ -14,16 +14,15 @@ from aiohttp import web
 
 from .events import Hub, completion
 from .faults import Fault, Faults, Trip, Trips
-from .parameters import complaint, edit_of, picture_of
+from .masks import BadMask
+from .parameters import SCHEMAS, complaint, cost_of, edit_of, mask_of, pictures_of
 from .picture import BadPicture, Paint, make_edit
 from .records import Bearer, Bill, Job, Request, Status, Timing, digest
-from .sent import BadInput, client_error, fetch
+from .samples import DOCUMENTED_HOST, is_sample, sample
+from .sent import BadInput, Sources, client_error, fetch_all
 from .signing import Signer
 from .storage import USERNAME, Files
 from .strangers import strange_job
-
-# Made up: the service's own price is not documented.
-COST_PER_IMAGE = 0.04
 
 Behaviour = Callable[[Request], Faults | None]
 
@@ -96,14 +95,15 @@ class Service:
     # jobs
 
     def accept(
-        self, params: Mapping[str, Any], request: Request, trips: Trips | None, source: bytes | None = None
+        self, params: Mapping[str, Any], request: Request, trips: Trips | None, sources: Sources | None = None
     ) -> Job:
-        """Take a job on: bill it and set it going. source: a synchronous edit's picture."""
-        job = Job(dict(params), source=source, trips=trips)
+        """Take a job on: bill it and set it going. sources: a synchronous edit's files."""
+        job = Job(dict(params), sources=sources, trips=trips)
         if job.sync:
             job.billed_as = f"sync-{1 + sum(j.sync for j in self.jobs.values())}"
         self.jobs[job.id] = job
-        self.billed.append(Bill(job.billed_as, digest(request.json), time.time(), request.number))
+        usd = cost_of(params) if params.get("model") in SCHEMAS else None
+        self.billed.append(Bill(job.billed_as, digest(request.json), time.time(), request.number, usd))
         life = asyncio.ensure_future(self._live(job))
         self._lives.add(life)
         life.add_done_callback(self._lives.discard)
@@ -207,10 +207,16 @@ class Service:
         if wrong is not None:
             return None, wrong
         try:
-            source = job.source or await fetch(picture_of(job.params), self.own_file)
-            return await asyncio.to_thread(make_edit, source, edit_of(job.params), self.shrink, self.paint), None
-        except (BadInput, BadPicture) as e:
+            sources = job.sources or await self.fetched(job.params)
+            edit, (first, *others) = edit_of(job.params), sources.pictures
+            made = await asyncio.to_thread(make_edit, first, edit, self.shrink, self.paint, others, sources.mask)
+            return made, None
+        except (BadInput, BadPicture, BadMask) as e:
             return None, str(e)
+
+    async def fetched(self, params: Mapping[str, Any]) -> Sources:
+        """The files behind a request's pictures and mask; raises BadInput."""
+        return await fetch_all(pictures_of(params), mask_of(params), self.own_file)
 
     def deliver(self, job: Job) -> None:
         """Note that the job's picture left here whole; a stranger's is nobody's business."""
@@ -247,9 +253,11 @@ class Service:
             parts = urlsplit(url)
         except ValueError:
             return None
-        if f"{parts.scheme}://{parts.netloc}" != self.url:
+        path, host = unquote(parts.path), f"{parts.scheme}://{parts.netloc}"
+        if host in (self.url, DOCUMENTED_HOST) and is_sample(self.files.locate(path)):
+            return sample()
+        if host != self.url:
             return None
-        path = unquote(parts.path)
         opened = self.signer.opens(path, dict(parse_qsl(parts.query)))
         job = self.jobs.get(path.split("/")[6]) if path.count("/") == 7 else None
         if opened and job is not None and job.result is not None:

@@ -18,6 +18,7 @@ MAY = {
     "routes": {"album", "host", "imaging", "oxen"},
     "album": {"imaging", "oxen"},
     "headless": {"", "commands", "host", "nodes", "oxen", "standin"},
+    "batch": {"commands", "editing", "headless", "host", "imaging", "kontext", "oxen"},
     "commands": set(),
     "host": set(),
     "editing": set(),

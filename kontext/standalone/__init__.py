@@ -9,5 +9,6 @@ vae.py        pictures to latents and back
 blocks.py     FLUX.1's two kinds of block
 denoiser.py   the transformer, with all that does not change computed before the first step
 sampler.py    from noise to a picture
+workshop.py   a model loaded once for many edits
 tiny.py       a model small enough for a test
 """

@@ -345,6 +345,11 @@ class Ledger:
         """
         return sum_of(self._select(SPENT, (when, State.REFUSED)))
 
+    def owed_since(self, when: float) -> Decimal:
+        """Of `spent_since`, what requests came to whose pictures are under way or were not handed over yet."""
+        owed = f"{SPENT} AND collected_at IS NULL AND state IN ('sending', 'sent', 'done')"
+        return sum_of(self._select(owed, (when, State.REFUSED)))
+
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""
         rows = self._select("SELECT COUNT(*) FROM jobs WHERE state != ?", (State.REFUSED,))

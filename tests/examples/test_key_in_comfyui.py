@@ -88,4 +88,6 @@ def test_several_users_and_a_cors_header_open_nothing(tmp_path: Path, service: S
                 assert status == 403 and "error" in answer
     assert not list(base.rglob("oxen_api_key"))
     log = (base / "log.txt").read_text()
-    assert "two copies of Kontext Bridge" in log and "IMPORT FAILED" not in log
+    assert "two copies of Kontext Bridge" in log
+    # Nodes of ComfyUI's own may lack a package.
+    assert [line for line in log.splitlines() if "IMPORT FAILED" in line and "kontext-bridge" in line] == []

@@ -15,16 +15,15 @@ from kontext_bridge.imaging.uri import parse_data_uri
 from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.oxen.errors import InvalidParameters, SpendLimitReached
 from kontext_bridge.standin import models as listed
-from played import play_all
+from kontext_bridge.standin import sizes
 
 MODELS = bundled()
 
 
-@pytest.fixture
-def bench(bench: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A stand-in that paints for every model, whatever it is asked, where it does not know them itself."""
-    play_all(monkeypatch)
-    return bench
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What "1K" is painted as; a real one takes seconds."""
+    monkeypatch.setattr(sizes, "SIDE", 128)
 
 
 def edit(bench: Any, model: str, image: torch.Tensor, prompt: str = "a hat", **inputs: Any) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from comfy_server import ComfyServer, account_at, comfy_server_with, comfy_servi
 from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.standin import StandIn
 from pack import REPOSITORY
-from played import play_all
 
 pytestmark = pytest.mark.comfyui
 MODELS = bundled()
@@ -21,7 +20,7 @@ MODELS = bundled()
 def service(comfy_service: StandIn) -> Iterator[StandIn]:  # noqa: F811
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("kontext_bridge.standin.picture.SIZES", ((256, 192),))  # quickly drawn
-        play_all(patch)
+        patch.setattr("kontext_bridge.standin.sizes.SIDE", 128)
         yield comfy_service
 
 

@@ -12,6 +12,8 @@ from kontext_bridge.standin.faults import Fault, Switch, Value
 from kontext_bridge.standin.records import Status
 from kontext_bridge.standin.server import StandIn
 
+KONTEXT = "flux-kontext-dev"
+
 
 class Mode(str, Enum):
     EVENTS = "events"
@@ -133,6 +135,7 @@ class Cell:
     clock: what this machine's clock does. room: bytes that a file may hold in the first run, None without bounds.
     smooth: nothing here is a reason to fail: the first run is patient and delivers.
     may_ask: the edit's fate is in doubt, so that a run may stop and ask whether to pay anew.
+    model: of the service, whose other fields are at their defaults.
     """
 
     fault: str | None
@@ -150,6 +153,7 @@ class Cell:
     room: int | None = None
     smooth: bool = False
     may_ask: bool = False
+    model: str = KONTEXT
 
     @property
     def row(self) -> str:
@@ -159,6 +163,7 @@ class Cell:
         words[0] += f"={self.value}" if self.value is not True else ""
         words += [f"{name}={value}" for name, value in self.also]
         words += ["an answer lost"] if self.lost else []
+        words += [self.model] if self.model != KONTEXT else []
         words += [f"{self.pictures} pictures"] if self.pictures > 1 else []
         words += [self.clock.name] if self.clock else []
         words += ["no room on the disk"] if self.room is not None or self.action is Action.FULL else []

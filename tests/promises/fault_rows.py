@@ -69,6 +69,7 @@ CLOCKS = (
     *(Clock(f"clock {name}", first=-seconds) for name, seconds in _CORRECTIONS.items()),
     *(Clock(f"clock {name}, then wrong", later=seconds) for name, seconds in _CORRECTIONS.items()),
 )
+OTHER_MODELS = ("topazlabs-image-upscale", "qwen-image-edit-plus", "gpt-image-2")
 ROOMS = (0, 8 << 10, 16 << 10, 24 << 10, 32 << 10, 40 << 10, 48 << 10, 64 << 10)
 
 
@@ -174,9 +175,26 @@ def twins() -> Iterator[Cell]:
             yield from (replace(cell, stage=NO_ANSWER, action=action) for action in STOPS)
 
 
+def other_models() -> Iterator[Cell]:
+    """Models that have no prompt and no seed, no seed, and several pictures with a mask: what tells their edits apart
+    is less, or elsewhere, than in an edit by Kontext.
+    """
+    for model in OTHER_MODELS:
+        for mode in Mode:
+            yield Cell(None, mode, model=model, pictures=2, kept=True, lost=True)
+        for mode, stage, action in (
+            (Mode.EVENTS, NO_ANSWER, Action.KILL),
+            (Mode.BLOCKING, NO_ANSWER, Action.CANCEL),
+            (Mode.POLLING, "processing", Action.CANCEL),
+            (Mode.SUBMIT, "downloading", Action.KILL),
+        ):
+            yield Cell(None, mode, stage, action, model=model)
+        yield Cell("list_input_image", Mode.POLLING, value="url", model=model, kept=True, may_ask=True, lost=True)
+
+
 def all_cells() -> Iterator[Cell]:
     """The whole product; thousands."""
-    for group in (every_switch, doubts, answers, odd_and_fine, bombs, hung, clocks, full_disks, twins):
+    for group in (every_switch, doubts, answers, odd_and_fine, bombs, hung, clocks, full_disks, twins, other_models):
         yield from group()
 
 
@@ -215,6 +233,7 @@ def chosen_cells() -> Iterator[Cell]:
     yield from _in_turns(hung(), lambda cell: (cell.fault, cell.route))
     yield from _in_turns(twins(), lambda cell: (cell.row, cell.action, cell.mode is Mode.BLOCKING))
     yield from (cell for cell in full_disks() if cell.mode in _HALF)
+    yield from other_models()
     for cell in clocks():
         told = cell.stage == NO_ANSWER or (cell.stage == BEFORE.name and cell.fault is None)
         if told and cell.clock and cell.clock.first and cell.mode in _HALF and cell.action is Action.KILL:

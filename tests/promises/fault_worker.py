@@ -21,12 +21,15 @@ import traceback
 import zlib
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from forking import serve
 from kontext_bridge.oxen.api import client
-from kontext_bridge.oxen.api.request import EditParameters
+from kontext_bridge.oxen.api.models import ModelSpec, bundled
+from kontext_bridge.oxen.api.models.shape import AS_PICTURE
+from kontext_bridge.oxen.api.request import Beside, EditParameters
 from kontext_bridge.oxen.api.uploads import upload
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.control import Control
@@ -232,8 +235,18 @@ def _one(session: Session, job: dict[str, Any], wanted: dict[str, Any]) -> Edit:
             return upload(session.client, source, "image/png", None)
         return "data:image/png;base64," + base64.b64encode(source).decode()
 
-    parameters = EditParameters(prompt=wanted["prompt"], seed=wanted["seed"])
-    return Edit(parameters, hashlib.sha256(source).hexdigest(), input_image)
+    model = bundled()[job["model"]]
+    given = {name: wanted[name] for name in ("prompt", "seed") if name in model.named}
+    if model.shape is not None:
+        given |= model.shape.fit(AS_PICTURE, 8, 8).values
+    beside = partial(_beside, model)
+    return Edit(EditParameters(model, **given), hashlib.sha256(source).hexdigest(), input_image, beside)
+
+
+def _beside(model: ModelSpec) -> Beside:
+    """Another picture and a mask that marks everything, where the model takes them."""
+    other, white = ("data:image/png;base64," + base64.b64encode(png(8, 8, shade)).decode() for shade in (0x20, 0xFF))
+    return Beside((other,) if model.pictures.most > 1 else (), None if model.mask is None else white)
 
 
 def _edit(session: Session, job: dict[str, Any], wanted: list[dict[str, Any]]) -> list[Outcome[str]]:

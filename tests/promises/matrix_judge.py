@@ -37,9 +37,10 @@ class Wanted:
 
     def made(self, job: Job) -> bool:
         """Whether a job is this edit's; by the prompt alone where the picture was uploaded."""
-        _, comma, data = str(job.params["input_image"]).partition("base64,")
+        sent = job.params["input_image"]
+        _, comma, data = str(sent[0] if isinstance(sent, list) else sent).partition("base64,")
         is_mine = not comma or base64.b64decode(data) == png(8, 8, self.shade)
-        return job.params["prompt"] == self.prompt and is_mine
+        return job.params.get("prompt", self.prompt) == self.prompt and is_mine
 
 
 # Spaces at the ends and a letter with two Unicode forms, so that an echo may differ from what was sent.

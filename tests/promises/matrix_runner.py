@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fault_cells import HUNG, STAGE_NAMES, Action, Cell, Mode, Scene
+from fault_cells import HUNG, KONTEXT, STAGE_NAMES, Action, Cell, Mode, Scene
 from fault_rows import all_cells, chosen_cells
 from kontext_bridge.standin.faults import Faults
 from kontext_bridge.standin.records import Bill, Timing
@@ -144,6 +144,7 @@ def new_job(service: StandIn, folder: Path, number: int, **changes: Any) -> dict
         "anew": False,
         "upload": False,
         "limits": {},
+        "model": KONTEXT,
         "max_in_flight": 8,
         "clock": 0.0,
         "room": None,
@@ -210,6 +211,7 @@ class Case:
             "short": short,
             "anew": anew,
             "upload": cell.needs_upload,
+            "model": cell.model,
             "limits": LIMITS if cell.needs_spend_limit else {},
             "max_in_flight": 1 if cell.stage == HUNG else 8,
             "clock": clock or 0.0,

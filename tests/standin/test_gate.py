@@ -52,7 +52,7 @@ def test_a_missing_or_wrong_key_is_refused(api, method, path, key):
     assert api.server.billed == []
 
 
-@pytest.mark.parametrize("path", ["/api/images/edit", "/api/ai/images/generate", "/", "/api/events/"])
+@pytest.mark.parametrize("path", ["/api/images/edit", "/", "/api/events/"])
 def test_routes_it_does_not_know_are_404(api, path):
     reply = api.call("POST", path, json=api.params)
     assert reply.status_code == 404

@@ -1,0 +1,27 @@
+"""A folder or a list of pictures, edited row by row: `python -m kontext_bridge.batch SOURCE --output DIR`.
+
+Rows flow from the source through a plan on the disk to a few workers; nothing is held in a list. The report says what
+was done, the ledger what was paid: from these two a run that was stopped, however hard, goes on.
+
+source_rows.py   a row of the source, and what is wrong with a source
+columns.py       which columns a list may have, and how their values are read
+walking.py       a folder as a stream of rows
+manifest.py      a CSV or JSONL file as a stream of rows
+naming.py        what a result is called, and where it may not lie
+planning.py      every row looked at before anything is sent: collisions, what is done, what is left
+journal.py       report.jsonl: a line a row, whole whenever the run is killed
+made.py          what became of a row
+placing.py       a result put in its place, after its line in the report
+row_pool.py      rows side by side, stopped all at once
+pictures.py      a row's picture read, and what came of it looked at
+row_price.py     what a row costs
+remote_rows.py   rows at Oxen.ai
+local_rows.py    rows on this machine
+workflow_rows.py rows through a workflow
+makers.py        who makes the rows, by the command line
+flags.py         rows marked by their measures
+meter.py         rate, time left, dollars
+page.py          report.html
+arguments.py     the command line
+__main__.py      the command
+"""

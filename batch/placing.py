@@ -1,0 +1,106 @@
+"""A result put in its place, after its line in the report.
+
+Killed before the line, the row was not done, and the next run has its picture from the ledger. Killed between the line
+and the place, the same: a result that is not in its place is made, or brought, again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .journal import Journal
+from .made import PlannedRow, RowFailed, RowResult
+from .planning import DONE, FAILED
+
+
+class Placer:
+    """Writes results and their lines. results: the folder; work: one of its own on the same disk, for drafts.
+
+    is_planned: whether a name is some row's, so that a further picture of another row does not take it.
+    """
+
+    def __init__(self, results: Path, work: Path, journal: Journal, is_planned: Callable[[str], bool]) -> None:
+        self._results = results
+        self._work = work
+        self._journal = journal
+        self._is_planned = is_planned
+        self._numbers = itertools.count()
+
+    def done(self, row: PlannedRow, made: RowResult, seconds: float, flags: Sequence[str] = ()) -> dict[str, Any]:
+        """Write a row's pictures and its line; gives the line. Raises OSError, and RowFailed for a place outside."""
+        more = [(self._further(row.output, place, suffix), data) for place, (suffix, data) in enumerate(made.more, 2)]
+        drafts = [(self._draft(data), self._place(name)) for name, data in ((row.output, made.data), *more)]
+        facts = {"more": [name for name, _ in more] or None, **made.facts}
+        cost = None if made.cost is None else float(made.cost)
+        entry = _entry(row, DONE, seconds) | {
+            "file": row.output,
+            "cost_usd": cost,
+            "paid": made.is_paid,
+            **facts,
+            "flags": list(flags) or None,
+        }
+        self._journal.write(entry)
+        for draft, place in drafts:
+            draft.replace(place)
+        made.delivered()
+        return entry
+
+    def failed(self, row: PlannedRow, failure: RowFailed, seconds: float) -> dict[str, Any]:
+        """Write the line of a row that has no result; gives it. Raises OSError."""
+        entry = _entry(row, FAILED, seconds) | {"error": str(failure), "over": failure.is_over or None, **failure.facts}
+        self._journal.write(entry)
+        return entry
+
+    def _draft(self, data: bytes) -> Path:
+        draft = self._work / f"{next(self._numbers)}.part"
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return draft
+
+    def _place(self, name: str) -> Path:
+        place = self._results / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RowFailed(f"There is no room for {name}: a file is where its folder would be.") from None
+        if not place.parent.resolve().is_relative_to(self._results.resolve()):
+            raise RowFailed(f"{name} would lie outside {self._results}, as a folder there is a link. Nothing is lost.")
+        return place
+
+    def _further(self, output: str, number: int, suffix: str) -> str:
+        path = PurePosixPath(output)
+        for again in itertools.count():
+            name = str(path.with_name(f"{path.stem}_{number}{'-' * bool(again)}{again or ''}{suffix}"))
+            if not self._is_planned(name):
+                return name
+        raise AssertionError("a name is found")
+
+
+def _entry(row: PlannedRow, state: str, seconds: float) -> dict[str, Any]:
+    return {
+        "row": row.number,
+        "where": row.where,
+        "image": row.image,
+        "output": row.output,
+        "state": state,
+        "asked": row.asked,
+        "seconds": round(seconds, 3),
+        "time": round(time.time(), 3),
+    }
+
+
+def cleared(work: Path) -> Path:
+    """The batch's own folder, made, and without what a run that was killed left in it."""
+    work.mkdir(parents=True, exist_ok=True)
+    for path in work.glob("*.part"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return work

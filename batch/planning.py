@@ -1,0 +1,288 @@
+"""Every row looked at before anything is sent: collisions named, what is done found, what is left counted.
+
+The plan is a table on the disk that SQLite makes and removes by itself, so that 100,000 rows take no more memory than
+ten. The source is read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from ..editing.values import Unfit
+from ..oxen.errors import OxenError
+from .columns import Columns
+from .made import PlannedRow
+from .naming import format_asked, inside, key_of, result_name
+from .source_rows import RowError, SourceError, SourceRow
+
+DONE, FAILED = "done", "failed"
+_FORMAT = "output_format"
+_TOLD = 8
+_PAGE = 128
+_SCHEMA = """
+CREATE TABLE rows (
+    number INTEGER PRIMARY KEY,
+    spot TEXT NOT NULL,
+    image TEXT NOT NULL,
+    path TEXT NOT NULL,
+    output TEXT NOT NULL,
+    key TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    given TEXT NOT NULL,
+    problem TEXT,
+    mine INTEGER NOT NULL
+);
+CREATE TABLE clashes (number INTEGER, other INTEGER);
+CREATE UNIQUE INDEX rows_by_key ON rows (key);
+CREATE TABLE folders (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
+CREATE TABLE ended (key TEXT PRIMARY KEY, state TEXT, asked TEXT, cost TEXT, line INTEGER, over INTEGER) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the command line says of every row.
+
+    root: where the images' paths begin. by: who edits, as part of what is asked for: a result of another model is
+    another result. whole: as in `result_name`. shard: (this one, of how many), from 1.
+    """
+
+    root: Path
+    by: str
+    columns: Columns
+    defaults: Mapping[str, Any]
+    whole: bool = False
+    shard: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of this shard, and of them: done before, over (failed before, and not tried by itself again), left to do,
+    and of these the ones whose result was made before and is gone from its place, and those known to be wrong."""
+
+    all: int
+    mine: int
+    done: int
+    over: int
+    left: int
+    gone: int
+    wrong: int
+
+
+class RowPlan:
+    """The rows of one batch, and how they stand. Safe to use from several threads. A context manager is not needed:
+    what SQLite wrote is gone with the process, however it ends."""
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+        self._guard = threading.Lock()
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute("PRAGMA synchronous = OFF")
+        self._database.executescript(_SCHEMA)
+        self.spent = Decimal(0)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def read(self, rows: Iterable[SourceRow]) -> None:
+        """Take in all rows. Raises SourceError, and names the first of those whose results would be one file."""
+        self._database.execute("BEGIN")
+        for row in rows:
+            self._add(row)
+        self._database.execute("COMMIT")
+        self._refuse_clashes()
+
+    def read_report(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Take in what a former run of the same batch reported, oldest first."""
+        self._database.execute("BEGIN")
+        for line, entry in enumerate(entries):
+            cost = entry.get("cost_usd") if entry.get("paid") else None
+            self._database.execute(
+                "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    key_of(entry["output"]),
+                    str(entry.get("state")),
+                    str(entry.get("asked")),
+                    None if cost is None else str(cost),
+                    line,
+                    bool(entry.get("over")),
+                ),
+            )
+        self._database.execute("COMMIT")
+        costs = self._database.execute("SELECT cost FROM ended WHERE cost IS NOT NULL")
+        self.spent = sum((Decimal(cost) for (cost,) in costs), Decimal(0))
+
+    def refuse_strangers(self, results: Path) -> None:
+        """Raise SourceError where a result's place is taken by what is not this row's result."""
+        found: list[str] = []
+        count = 0
+        for output, asked, state, before in self._database.execute(
+            "SELECT output, rows.asked, state, ended.asked FROM rows LEFT JOIN ended USING (key)"
+            " WHERE mine AND problem IS NULL"
+        ):
+            if (state == DONE and asked == before) or not os.path.lexists(results / output):
+                continue
+            count += 1
+            if len(found) < _TOLD:
+                found.append(
+                    f"{output} ({'made of another request or picture' if state == DONE else 'of unknown origin'})"
+                )
+        if count:
+            more = f" and {count - len(found)} more" if count > len(found) else ""
+            raise SourceError(
+                f"{count} results would be written over what is in {results} already: {', '.join(found)}{more}. Name "
+                "another folder with --output, or have them written over with --replace."
+            )
+
+    def counts(self, results: Path, *, again: bool) -> Counts:
+        """How the rows stand. again: rows that are over are left to do, too."""
+        done = over = left = gone = wrong = 0
+        for output, problem, state, was_over in self._database.execute(
+            "SELECT output, problem, CASE WHEN rows.asked = ended.asked THEN state END, over"
+            " FROM rows LEFT JOIN ended USING (key) WHERE mine"
+        ):
+            if state == DONE and (results / output).is_file():
+                done += 1
+            elif state == FAILED and was_over and not again:
+                over += 1
+            else:
+                left += 1
+                gone += state == DONE
+                wrong += problem is not None
+        ((total, mine),) = self._database.execute("SELECT COUNT(*), COALESCE(SUM(mine), 0) FROM rows").fetchall()
+        return Counts(total, mine, done, over, left, gone, wrong)
+
+    def first_problems(self) -> list[str]:
+        """Some of the rows that are known to be wrong, a line each."""
+        found = self._database.execute(
+            "SELECT spot, problem FROM rows WHERE mine AND problem IS NOT NULL ORDER BY number LIMIT ?", (_TOLD,)
+        )
+        return [f"{where}: {problem}" for where, problem in found]
+
+    def to_do(self, results: Path, *, again: bool) -> Iterator[PlannedRow]:
+        """The rows that are left, in the source's order; a page at a time, so that others may write meanwhile."""
+        last = -1
+        while page := self._page(last):
+            for number, spot, image, path, output, asked, given, problem, state, over in page:
+                last = number
+                if state == DONE and (results / output).is_file():
+                    continue
+                if state == FAILED and over and not again:
+                    continue
+                yield PlannedRow(number, spot, image, Path(path), output, asked, json.loads(given), problem)
+
+    def lines(self, state: str | None = None) -> Iterator[int]:
+        """The last line of every row in the report, as `read_report` counted them, in order."""
+        where = "" if state is None else "WHERE state = ?"
+        query = f"SELECT line FROM ended {where} ORDER BY line"
+        yield from (line for (line,) in self._database.execute(query, () if state is None else (state,)))
+
+    def is_planned(self, output: str) -> bool:
+        """Whether some row's result is called so."""
+        with self._guard:
+            return bool(self._database.execute("SELECT 1 FROM rows WHERE key = ?", (key_of(output),)).fetchall())
+
+    def _page(self, last: int) -> list[tuple[Any, ...]]:
+        with self._guard:
+            return self._database.execute(
+                "SELECT number, spot, image, path, output, rows.asked, given, problem,"
+                " CASE WHEN rows.asked = ended.asked THEN state END, over"
+                " FROM rows LEFT JOIN ended USING (key) WHERE mine AND number > ? ORDER BY number LIMIT ?",
+                (last, _PAGE),
+            ).fetchall()
+
+    def _add(self, row: SourceRow) -> None:
+        values = {**self._asking.defaults, **row.given}
+        problem, path = row.problem, Path()
+        by_name = format_asked(row)
+        if by_name is not None and _FORMAT not in row.given:
+            values[_FORMAT] = by_name
+        size = -1
+        try:
+            path = inside(self._asking.root, row.image)
+            row = replace(row, image=os.path.relpath(path, self._asking.root).replace(os.sep, "/"))
+            size = _size(path)
+            if problem is None:
+                self._asking.columns.check(values)
+        except (RowError, Unfit, OxenError) as error:
+            problem = problem or str(error)
+        try:
+            output = result_name(row, _format_of(values), whole=self._asking.whole)
+        except RowError as error:
+            problem, output = str(error), f"row-{row.number}.png"
+        self._insert(row, path, output, size, values, problem)
+
+    def _insert(
+        self, row: SourceRow, path: Path, output: str, size: int, values: Mapping[str, Any], problem: str | None
+    ) -> None:
+        key = key_of(output)
+        this, of = self._asking.shard
+        mine = _number_of(key) % of == this - 1
+        given = json.dumps(values)
+        asked = _digest(self._asking.by, row.image, size, given)
+        taken = self._database.execute(
+            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.number, row.where, row.image, str(path), output, key, asked, given, problem, mine),
+        ).rowcount
+        if not taken:
+            self._database.execute("INSERT INTO clashes SELECT ?, number FROM rows WHERE key = ?", (row.number, key))
+            self._database.execute(
+                "INSERT INTO rows VALUES (?, ?, ?, '', ?, ?, '', '{}', NULL, 0)",
+                (row.number, row.where, row.image, output, f"{key}\n{row.number}"),
+            )
+            return
+        folder = key.rpartition("/")[0]
+        while folder:
+            self._database.execute("INSERT OR IGNORE INTO folders VALUES (?, ?)", (folder, row.number))
+            folder = folder.rpartition("/")[0]
+
+    def _refuse_clashes(self) -> None:
+        self._database.execute(
+            "INSERT INTO clashes SELECT folders.number, rows.number FROM folders JOIN rows USING (key)"
+        )
+        ((count,),) = self._database.execute("SELECT COUNT(*) FROM clashes").fetchall()
+        if not count:
+            return
+        found = self._database.execute(
+            "SELECT one.output, one.spot, two.spot FROM clashes JOIN rows one ON one.number = clashes.number"
+            " JOIN rows two ON two.number = clashes.other ORDER BY clashes.number LIMIT ?",
+            (_TOLD,),
+        ).fetchall()
+        told = "; ".join(f"{output} of {other} and of {where}" for output, where, other in found)
+        more = f"; and {count - len(found)} more" if count > len(found) else ""
+        raise SourceError(
+            f"{count} results would be written over one another: {told}{more}. Give each a name in the column output, "
+            "or keep the pictures' whole names with --whole-names."
+        )
+
+
+def _format_of(values: Mapping[str, Any]) -> str:
+    found = values.get(_FORMAT)
+    return found if found in ("png", "webp", "jpg") else "png"
+
+
+def _number_of(key: str) -> int:
+    """A number that spreads names evenly over parts, however alike they are; on every machine the same."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise RowError(f"There is no picture {path}: {said}.") from None
+
+
+def _digest(by: str, image: str, size: int, given: str) -> str:
+    """A picture that was exchanged is told by its size: times differ from copy to copy."""
+    return hashlib.sha256("\n".join((by, image, str(size), given)).encode("utf-8", "backslashreplace")).hexdigest()[:24]

@@ -1,0 +1,60 @@
+"""A folder as a stream of rows: one directory entry at a time, whatever there are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from ..commands.named import in_words
+from .source_rows import SourceError, SourceRow
+
+PATTERNS = ("*.png", "*.jpg", "*.jpeg", "*.webp", "*.gif")
+
+
+def walk(
+    root: Path, patterns: Sequence[str] = PATTERNS, *, deep: bool = True, skip: Path | None = None
+) -> Iterator[SourceRow]:
+    """The pictures below a folder whose names fit one of the patterns, in the order in which the disk gives them.
+
+    A pattern with a slash is held against the whole path from `root`, another against the name; upper and lower case
+    are the same. Hidden files and folders, and `skip`, are passed over, and links to folders are not followed, as they
+    may lead in a circle. Raises SourceError for a folder that cannot be read.
+    """
+    wanted = [pattern.lower() for pattern in patterns]
+    number = 0
+    for name in _files(root, deep, skip):
+        if any(fnmatchcase((name if "/" in one else name.rpartition("/")[2]).lower(), one) for one in wanted):
+            number += 1
+            yield _row(number, name)
+
+
+def _row(number: int, name: str) -> SourceRow:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        shown = name.encode("utf-8", "backslashreplace").decode()
+        return SourceRow(number, shown, shown, problem="Its name is no text that can be written down; rename the file.")
+    return SourceRow(number, name, name)
+
+
+def _files(root: Path, deep: bool, skip: Path | None) -> Iterator[str]:
+    """The paths of all files from root, with slashes. Only folders still to be read are remembered."""
+    passed = None if skip is None else os.path.realpath(skip)
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        if deep and os.path.realpath(entry.path) != passed:
+                            folders.append(name)
+                    elif entry.is_file():
+                        yield name
+        except OSError as error:
+            raise SourceError(f"A folder of the source cannot be read: {in_words(error)}") from None

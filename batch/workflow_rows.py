@@ -1,0 +1,195 @@
+"""Rows through a workflow in API format, run without ComfyUI: a column's value goes into an input of a node."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from .. import host
+from ..editing.fields import Field
+from ..editing.values import Unfit
+from ..headless.__main__ import pack_nodes
+from ..headless.changes import SettingError, apply_setting
+from ..headless.folders import RunFolders
+from ..headless.given import input_specs
+from ..headless.graph import Problem, Workflow, WorkflowError, parse_workflow, read_workflow
+from ..headless.outputs import RunResult
+from ..headless.run import NodeFailed, RunInterrupted, node_table, run_workflow
+from ..oxen.errors import GenerationCancelled, GenerationFailed, Interrupted, OxenError, SomeFailed
+from ..oxen.jobs.batch import HOPELESS
+from ..oxen.settings import load_settings, variable_of
+from .columns import IMAGE, OUTPUT, Columns
+from .made import PlannedRow, RowFailed, RowResult, RunStopped
+from .row_price import asked_price, private_folder
+from .source_rows import SourceError
+
+_OVER = (GenerationFailed, GenerationCancelled, SomeFailed)
+
+# What a value that a row gave may be found wrong for.
+_OF_VALUES = {
+    "custom_validation_failed",
+    "invalid_input_type",
+    "value_bigger_than_max",
+    "value_not_in_list",
+    "value_smaller_than_min",
+}
+
+
+class Recipe:
+    """A workflow and where the columns' values go. mapping: column=NODE.INPUT, settings: NODE.INPUT=VALUE, each.
+
+    Raises SourceError for what does not fit together, before any row is looked at.
+    """
+
+    def __init__(self, path: Path, mapping: Sequence[str], settings: Sequence[str]) -> None:
+        self.classes = asyncio.run(pack_nodes())
+        self.table = node_table(self.classes)
+        self.folder = path.resolve().parent
+        try:
+            workflow = read_workflow(path)
+            for setting in settings:
+                apply_setting(workflow, self.table, setting)
+        except (WorkflowError, SettingError) as error:
+            raise SourceError(str(error)) from None
+        self.document = workflow.prompt
+        self.targets = dict(self._target(workflow, one) for one in mapping)
+        if IMAGE not in self.targets:
+            raise SourceError("Say which input takes the picture: --map image=NODE.INPUT, as image=1.image.")
+
+    @property
+    def digest(self) -> str:
+        """Of the workflow and of what goes where."""
+        whole = json.dumps([self.document, self.targets], sort_keys=True)
+        return hashlib.sha256(whole.encode()).hexdigest()[:24]
+
+    def columns(self) -> Columns:
+        fields: dict[str, Field | None] = {name: None for name in self.targets if name != IMAGE}
+
+        def check(values: Mapping[str, Any]) -> None:
+            if "output_format" not in fields and values.get("output_format", "png") != "png":
+                raise Unfit("A workflow saves PNG: end the result's name in .png.")
+
+        return Columns(fields, check)
+
+    def filled(self, row: PlannedRow) -> Workflow:
+        """The workflow with a row's values in it; raises SettingError."""
+        workflow = parse_workflow(self.document)
+        for column, target in self.targets.items():
+            value = os.fspath(row.path.resolve()) if column == IMAGE else row.values.get(column)
+            if value is not None:
+                text = value if isinstance(value, str) else json.dumps(value)
+                apply_setting(workflow, self.table, f"{target}={text}")
+        return workflow
+
+    def _target(self, workflow: Workflow, text: str) -> tuple[str, str]:
+        column, equals, target = text.partition("=")
+        id, dot, name = target.partition(".")
+        if not equals or not dot or not column or column == OUTPUT:
+            raise SourceError(f"--map {text}: write it as COLUMN=NODE.INPUT, as prompt=2.prompt.")
+        node = workflow.nodes.get(id)
+        if node is None:
+            has = ", ".join(f"{one.id} ({one.class_type})" for one in workflow.nodes.values())
+            raise SourceError(f"--map {text}: the workflow has no node {id}. It has: {has}.")
+        specs = input_specs(self.table[node.class_type], node.inputs) if node.class_type in self.table else {}
+        if specs and name not in specs:
+            raise SourceError(f"--map {text}: {node.class_type} has no input {name}. It has: {', '.join(specs)}.")
+        return column, target
+
+
+class WorkflowRows:
+    """Makes rows through a workflow; a context manager. usd: what the nodes may spend from here on."""
+
+    def __init__(self, recipe: Recipe, work: Path, usd: Decimal | None) -> None:
+        settings = load_settings(private_folder())
+        limits = [one for one in (settings.usd_per_run, usd) if one is not None]
+        if limits:
+            # where the nodes look; the run of all rows of this process is one run for them
+            os.environ[variable_of("usd_per_run")] = str(min(limits))
+        self.width = settings.max_in_flight
+        self.price = asked_price()
+        self._recipe = recipe
+        self._work = work
+        self._numbers = itertools.count()
+        host.set_local(None)
+
+    def __enter__(self) -> WorkflowRows:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        pass
+
+    def stop(self) -> None:
+        """Nothing: cancelled jobs might be paid for. They go on at the service, where the next run finds them."""
+
+    def arrange(self, rows: Iterator[PlannedRow]) -> Iterator[PlannedRow]:
+        return rows
+
+    def make(self, row: PlannedRow) -> RowResult:
+        """A row's result; raises RowFailed, RunStopped, Interrupted, OSError."""
+        output = self._work / f"run-{next(self._numbers)}"
+        shutil.rmtree(output, ignore_errors=True)
+        try:
+            folders = RunFolders(source=self._recipe.folder, output=output)
+            result = run_workflow(self._recipe.filled(row), self._recipe.classes, folders)
+            return self._made(result, folders)
+        except WorkflowError as error:
+            if any(self._is_everywhere(problem) for problem in error.problems):
+                raise RunStopped(f"The workflow cannot run. {error}") from None
+            raise RowFailed(str(error)) from None
+        except SettingError as error:
+            raise RowFailed(str(error)) from None
+        except NodeFailed as error:
+            if isinstance(error.error, HOPELESS):
+                raise RunStopped(str(error)) from error
+            raise RowFailed(str(error), is_over=isinstance(error.error, _OVER), facts=_id_of(error.error)) from None
+        except RunInterrupted as error:
+            raise Interrupted(str(error)) from None
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+
+    def _is_everywhere(self, problem: Problem) -> bool:
+        """Whether what is wrong with the workflow is so in every row, as no value of a row went there."""
+        nodes = {target.partition(".")[0] for target in self._recipe.targets.values()}
+        return problem.node_id not in nodes or problem.kind not in _OF_VALUES
+
+    def _made(self, result: RunResult, folders: RunFolders) -> RowResult:
+        files = [file for node in result.nodes.values() for file in node.files if not file.is_relative_to(folders.temp)]
+        blocked = "; ".join(message for message in result.blocked.values() if message)
+        if not files:
+            raise RowFailed(blocked or "The workflow saved no picture. Has it a SaveImage?", is_over=bool(blocked))
+        edits = [edit for node in result.nodes.values() for text in node.texts.values() for edit in _edits_in(text)]
+        first = edits[0] if edits else {}
+        new = [edit for edit in edits if edit.get("how") != "reused"]
+        costs = [Decimal(str(edit["cost_usd"])) if "cost_usd" in edit else self.price or Decimal(0) for edit in new]
+        data, *more = ((file.suffix, file.read_bytes()) for file in files)
+        facts = {
+            "generation_id": first.get("generation_id"),
+            "seed": first.get("seed"),
+            "how": first.get("how"),
+            "size_before": first.get("size_sent"),
+            "size": first.get("size_returned"),
+            "error": blocked or None,
+        }
+        return RowResult(data[1], facts, sum(costs, Decimal(0)) if edits else None, bool(new), more=tuple(more))
+
+
+def _edits_in(text: str) -> list[dict[str, Any]]:
+    """The edits that a remote node's info tells of; none for any other text."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return []
+    edits = told.get("edits") if isinstance(told, dict) else None
+    return [edit for edit in edits if isinstance(edit, dict)] if isinstance(edits, list) else []
+
+
+def _id_of(error: BaseException) -> dict[str, Any]:
+    return {"generation_id": error.generation_id} if isinstance(error, OxenError) else {}
