@@ -18,7 +18,6 @@ from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.standin import StandIn
 from pack import TWINS, read
 from patience import PATIENCE
-from played import play_all
 
 pytestmark = pytest.mark.comfyui
 # A folder to put pictures of the page into, to be looked at.
@@ -38,7 +37,7 @@ SET |= {"variations": 3}
 @pytest.fixture(scope="module")
 def models(comfy_service: StandIn) -> Iterator[StandIn]:
     with pytest.MonkeyPatch.context() as patch:
-        play_all(patch)
+        patch.setattr("kontext_bridge.standin.sizes.SIDE", 128)  # "4K" is quickly drawn, too
         yield comfy_service
 
 
