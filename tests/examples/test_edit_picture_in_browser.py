@@ -147,6 +147,6 @@ def test_a_run_that_ends_without_its_picture_or_its_text_is_noticed(tab: Tab, se
         one["images"] for one in run["outputs"].values() if "images" in one and one["images"][0]["type"] == "output"
     )
     shown = "[...document.querySelectorAll('img'), ...window.app.graph.nodes.flatMap((node) => node.imgs ?? [])]"
-    tab.wait(f"{shown}.some((one) => one.src.includes({json.dumps(saved['filename'])}) && one.naturalWidth)")
+    tab.wait(f"{shown}.some((one) => one.src.includes({json.dumps(saved[0]['filename'])}) && one.naturalWidth)")
     if PICTURES:
         tab.picture(Path(PICTURES) / f"{model}, {bool(tab.value('window.LiteGraph.vueNodesMode'))}.png")
