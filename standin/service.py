@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,8 @@ from .sent import BadInput, Sources, client_error, fetch_all
 from .signing import Signer
 from .storage import USERNAME, Files
 from .strangers import strange_job
+
+logger = logging.getLogger(__name__)
 
 Behaviour = Callable[[Request], Faults | None]
 
@@ -213,6 +216,9 @@ class Service:
             return made, None
         except (BadInput, BadPicture, BadMask) as e:
             return None, str(e)
+        except Exception as e:  # a job that nobody ends is waited for until the time is up
+            logger.exception("The stand-in could not draw.")
+            return None, f"The stand-in itself failed: {e!r}"
 
     async def fetched(self, params: Mapping[str, Any]) -> Sources:
         """The files behind a request's pictures and mask; raises BadInput."""

@@ -28,7 +28,7 @@ def disc(height: int, width: int, grown: float = 1.0) -> Tensor:
     return ((x / width - 0.5) * width / height) ** 2 + (y / height - 0.5) ** 2 < (0.18 * grown) ** 2
 
 
-def make_edit(source: bytes, edit: Any, shrink: int = 1, paint: object = None) -> bytes:
+def make_edit(source: bytes, edit: Any, shrink: int = 1, paint: object = None, *_: object) -> bytes:
     """The picture at one and a quarter of its size, tinted, with a hat; with the prompt "night" another one."""
     picture = to_tensors([decode(source)]).image[0].permute(2, 0, 1)
     height, width = picture.shape[1:]

@@ -59,6 +59,12 @@ def test_bad_parameters_are_taken_billed_and_fail_later(api, change, words):
     assert len(api.server.billed) == 1
 
 
+def test_a_mistake_of_the_stand_ins_own_ends_the_job_in_words(api, monkeypatch):
+    monkeypatch.setattr("kontext_bridge.standin.service.make_edit", lambda: b"")
+    row = api.ended(api.submit())
+    assert row["status"] == "failed" and "The stand-in itself failed: TypeError" in row["error_message"]
+
+
 def test_the_row_echoes_what_was_sent_and_passes_through_its_states(api):
     api.server.hold("queued")
     job = api.submit(num_generations=1, target_namespace="herd")
