@@ -77,7 +77,7 @@ def checked_along(
     if count < least:
         raise InvalidParameters(
             f"{spec.name} needs {least + 1} pictures for an edit: image and references. {count} are connected to "
-            "references. Nothing was sent."
+            "references. Nothing was sent. Connect as many."
         )
     return Along(
         tuple(references), _checked_mask(spec, image, mask), Marks.UNKNOWN if not spec.mask else spec.mask.marks
@@ -92,12 +92,12 @@ def _checked_mask(spec: ModelSpec, image: torch.Tensor, mask: torch.Tensor | Non
         if spec.mask is None or spec.mask.marks is Marks.UNKNOWN:
             raise InvalidParameters(
                 f"Which part of a mask {spec.name} changes is not known, so that none is sent to it. Nothing was sent. "
-                "Take the mask away, or choose another model."
+                "Remove the mask, or choose another model."
             )
         marked = fit_mask(marked, check_image(image))
     if spec.mask is not None and spec.mask.required and (marked is None or any(map(is_empty, marked))):
         raise InvalidParameters(
             f"{spec.name} needs a mask for every picture, and one marks nothing or is not connected. Nothing was "
-            "sent. Mark what it is to take out."
+            "sent. Connect one for each picture, and mark in it what is to be taken out."
         )
     return marked

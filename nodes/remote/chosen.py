@@ -38,7 +38,10 @@ def order_of(
     strays += [name for name in fields if name not in spec.named]
     if strays:
         has = ", ".join(name for name in spec.named if name != "prompt") or "none"
-        raise InvalidParameters(f"{spec.id} has no {', '.join(strays)}; its own inputs are: {has}. Nothing was sent.")
+        raise InvalidParameters(
+            f"{spec.id} has no {', '.join(strays)}; its own inputs are: {has}. Nothing was sent. "
+            "Remove what it has not, or choose its model."
+        )
     told: dict[str, Any] = {"model": spec.id}
     along = checked_along(spec, check_image(image), _references(own), own.get(MASK))
     pictures = 1 + sum(map(len, along.references))
