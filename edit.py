@@ -24,19 +24,18 @@ from .imaging.formats import ImageFormat
 from .imaging.keep.switch import keep_edits
 from .imaging.pixels import to_uint8, with_alpha
 from .imaging.png import with_text
-from .kontext.checkpoint.layers import Naming, Size
+from .kontext.checkpoint.layers import Size
 from .kontext.checkpoint.lora import Lora, read_lora
 from .kontext.checkpoint.reading import read_checkpoint
 from .kontext.demo.shipped import demo_files, has_words
 from .kontext.edit import LatentEdit
-from .kontext.errors import BadRequest, KontextError, OutOfMemory
+from .kontext.errors import BadRequest, KontextError
 from .kontext.fp8.compute import Compute
-from .kontext.standalone.lora import attach, linears_of
-from .kontext.standalone.mount import mount
 from .kontext.standalone.sampler import Step, sample
 from .kontext.standalone.text import encode_prompts, encode_words
 from .kontext.standalone.tiny import write_tiny
 from .kontext.standalone.vae import Autoencoder
+from .kontext.standalone.workshop import dtype_on, mounted, usable_device
 
 logger = logging.getLogger(__name__)
 
@@ -262,9 +261,8 @@ def _file_or_folder(text: str, option: str) -> Path:
 
 
 def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Path) -> None:
-    device = _device(options.device)
-    # A CPU multiplies float32 faster than bfloat16.
-    dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+    device = usable_device(options.device)
+    dtype = dtype_on(device)
     picture = to_tensors([_decoded(options.picture)])
     image = with_alpha(picture.image, picture.mask)
     output_format = _FORMATS[options.out.suffix.lower()]
@@ -285,14 +283,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
         encoded = encode_prompts(text_encoders, prompts, device, dtype)
     autoencoder = Autoencoder(vae, device, dtype)
     reference = autoencoder.encode(canvas.prepared)
-    compute = Compute(options.compute)
-    try:
-        transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute)
-    except OutOfMemory as error:
-        logger.warning("%s Trying with the modulation layers on the CPU.", error)
-        transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute, modulation_device="cpu")
-    for lora, strength in loras:
-        attach(linears_of(transformer), Naming.DIFFUSERS, lora, strength)
+    transformer = mounted(checkpoint, dtype=dtype, device=device, compute=Compute(options.compute), loras=loras)
     negative = encoded[1] if len(encoded) > 1 else None
     latent = sample(transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
     del transformer
@@ -348,17 +339,6 @@ def _decoded(path: Path) -> DecodedImage:
         raise ImageTooLarge(f"{path.name}: {error} Scale it down first.") from None
     except ImageError as error:
         raise ImageError(f"{path.name}: {error}") from None
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        # A device without memory, such as "meta", has no number to give back.
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadRequest(f"The device {name!r} cannot be used: {said}") from error
-    return device
 
 
 def _lora(text: str) -> tuple[Path, float]:

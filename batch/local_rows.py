@@ -21,7 +21,7 @@ from ..kontext.demo.shipped import demo_files
 from ..kontext.edit import LatentEdit
 from ..kontext.errors import BadRequest
 from ..kontext.fp8.compute import Compute
-from ..kontext.standalone.workshop import Workshop
+from ..kontext.standalone.workshop import Workshop, usable_device
 from ..oxen.api.models import DEFAULT
 from .columns import KEEP, keeps
 from .made import PlannedRow, RowResult
@@ -59,7 +59,7 @@ class LocalRows:
             self._checkpoint,
             model.text_encoders if demo is None else demo.text,
             model.vae if demo is None else demo.vae,
-            device=_device(model.device),
+            device=usable_device(model.device or ("cuda" if torch.cuda.is_available() else "cpu")),
             compute=model.compute,
             loras=[(read_lora(file, self._checkpoint.size), strength) for file, strength in model.loras],
         )
@@ -117,14 +117,3 @@ class LocalRows:
 def _health(before: DecodedImage, image: torch.Tensor) -> list[str]:
     pixels = image[0, ..., :3].mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
     return health(before, DecodedImage(pixels, None, ""))
-
-
-def _device(name: str | None) -> torch.device:
-    chosen = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(chosen)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadRequest(f"The device {chosen!r} cannot be used: {said}") from error
-    return device

@@ -1,4 +1,4 @@
-"""A model of this machine, loaded once for many edits."""
+"""A model of this machine: on which device, in which numbers, mounted; and loaded once for many edits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..checkpoint.layers import Naming
 from ..checkpoint.lora import Lora
 from ..checkpoint.reading import Checkpoint
 from ..edit import LatentEdit
-from ..errors import OutOfMemory
+from ..errors import BadRequest, OutOfMemory
 from ..fp8.compute import Compute
 from .denoiser import Conditioning
 from .lora import attach, linears_of
@@ -25,6 +25,42 @@ from .vae import Autoencoder
 logger = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
+
+
+def usable_device(name: str) -> torch.device:
+    """The device of that name; raises BadRequest where it cannot be used."""
+    try:
+        device = torch.device(name)
+        # A device without memory, such as "meta", has no number to give back.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadRequest(f"The device {name!r} cannot be used: {said}") from error
+    return device
+
+
+def dtype_on(device: torch.device) -> torch.dtype:
+    """What to compute in: a CPU multiplies float32 faster than bfloat16."""
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def mounted(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    compute: Compute,
+    loras: Sequence[tuple[Lora, float]] = (),
+) -> Any:
+    """The transformer with its LoRAs, its modulation layers on the CPU where there is no room for them beside it."""
+    try:
+        transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute)
+    except OutOfMemory as error:
+        logger.warning("%s Trying with the modulation layers on the CPU.", error)
+        transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute, modulation_device="cpu")
+    for lora, strength in loras:
+        attach(linears_of(transformer), Naming.DIFFUSERS, lora, strength)
+    return transformer
 
 
 class Workshop:
@@ -44,8 +80,7 @@ class Workshop:
         compute: Compute = Compute.AUTO,
         loras: Sequence[tuple[Lora, float]] = (),
     ) -> None:
-        # A CPU multiplies float32 faster than bfloat16.
-        self._dtype = torch.float32 if device.type == "cpu" else torch.bfloat16
+        self._dtype = dtype_on(device)
         self._checkpoint = checkpoint
         self._text_encoders = text_encoders
         self._device = device
@@ -86,24 +121,10 @@ class Workshop:
             self.learn([prompt])
         latent = self._vae.encode(reference)
         if self._transformer is None:
-            self._transformer = self._mounted()
+            self._transformer = mounted(
+                self._checkpoint, dtype=self._dtype, device=self._device, compute=self._compute, loras=self._loras
+            )
         done = sample(
             self._transformer, edit, self._encoded[prompt], [latent], on_step=on_step, should_stop=should_stop
         )
         return self._vae.decode(done)
-
-    def _mounted(self) -> Any:
-        try:
-            transformer = mount(self._checkpoint, dtype=self._dtype, device=self._device, compute=self._compute)
-        except OutOfMemory as error:
-            logger.warning("%s Trying with the modulation layers on the CPU.", error)
-            transformer = mount(
-                self._checkpoint,
-                dtype=self._dtype,
-                device=self._device,
-                compute=self._compute,
-                modulation_device="cpu",
-            )
-        for lora, strength in self._loras:
-            attach(linears_of(transformer), Naming.DIFFUSERS, lora, strength)
-        return transformer
