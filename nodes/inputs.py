@@ -156,6 +156,36 @@ def if_some_fail_input(tooltip: str) -> io.Input:
     )
 
 
+def run_inputs() -> list[io.Input]:
+    """How an edit at the service is run, whichever model makes it, in the order of the widgets."""
+    return [
+        wait_input(blocking=True),
+        send_as_input(),
+        timeout_input(),
+        namespace_input(),
+        result_input(),
+        if_some_fail_input(
+            "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next time; or go "
+            "on with what succeeded, and info names the failed ones."
+        ),
+        keep_input(),
+    ]
+
+
+def submit_inputs(more: str) -> list[io.Input]:
+    """The same for edits that are only put into the queue. more: what `result` says besides."""
+    return [
+        send_as_input(),
+        namespace_input(),
+        result_input(more),
+        if_some_fail_input(
+            "Where some edits of a batch are not accepted: stop with the error; or go on with the others, and the text "
+            "on the node names those that were not submitted. What was submitted is kept either way, and the next run "
+            "sends only the rest."
+        ),
+    ]
+
+
 def generation_ids_input() -> io.Input:
     return io.String.Input(
         "generation_ids",

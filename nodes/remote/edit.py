@@ -28,24 +28,7 @@ class KontextEdit(io.ComfyNode):
             description="Edits pictures with FLUX.1 Kontext [dev] at Oxen.ai: every picture of a batch, side by side. "
             "What was paid for once is not paid again.",
             search_aliases=inputs.edit_aliases("oxen"),
-            inputs=[
-                *inputs.remote_inputs(DEFAULT),
-                *map(
-                    inputs.optional,
-                    (
-                        inputs.wait_input(blocking=True),
-                        inputs.send_as_input(),
-                        inputs.timeout_input(),
-                        inputs.namespace_input(),
-                        inputs.result_input(),
-                        inputs.if_some_fail_input(
-                            "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones "
-                            "next time; or go on with what succeeded, and info names the failed ones."
-                        ),
-                        inputs.keep_input(),
-                    ),
-                ),
-            ],
+            inputs=[*inputs.remote_inputs(DEFAULT), *map(inputs.optional, inputs.run_inputs())],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
                 io.String.Output(

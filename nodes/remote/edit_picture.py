@@ -43,7 +43,21 @@ def _inputs(*more: io.Input) -> list[io.Input]:
     ]
 
 
-class OxenEdit(io.ComfyNode):
+class _AnyModel(io.ComfyNode):
+    """What the nodes for every model look at before they run."""
+
+    @classmethod
+    def validate_inputs(cls, prompt: str | None = None, model: Any = None) -> bool | str:
+        from .chosen import wrong_with
+
+        return wrong_with(prompt, model) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, **widgets: Any) -> Any:
+        return fingerprint(widgets)
+
+
+class OxenEdit(_AnyModel):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -56,18 +70,7 @@ class OxenEdit(io.ComfyNode):
                 *inputs.edit_aliases("oxen"),
                 *("gpt image", "nano banana", "seedream", "qwen image", "flux 2", "upscale", "topaz", "erase"),
             ],
-            inputs=_inputs(
-                inputs.wait_input(blocking=True),
-                inputs.send_as_input(),
-                inputs.timeout_input(),
-                inputs.namespace_input(),
-                inputs.result_input(),
-                inputs.if_some_fail_input(
-                    "Where some edits of a batch fail: stop, keep what came, and pay only for the failed ones next "
-                    "time; or go on with what succeeded, and info names the failed ones."
-                ),
-                inputs.keep_input(),
-            ),
+            inputs=_inputs(*inputs.run_inputs()),
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
                 io.String.Output(
@@ -85,14 +88,6 @@ class OxenEdit(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None, model: Any = None) -> bool | str:
-        return _usable(prompt, model)
-
-    @classmethod
-    def fingerprint_inputs(cls, **widgets: Any) -> Any:
-        return fingerprint(widgets)
-
-    @classmethod
     async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
         from . import chosen, runs
 
@@ -101,7 +96,7 @@ class OxenEdit(io.ComfyNode):
         return io.NodeOutput(gathered.image, gathered.info, gathered.raw, gathered.mask, ui=says_of(gathered))
 
 
-class OxenSubmit(io.ComfyNode):
+class OxenSubmit(_AnyModel):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -113,14 +108,7 @@ class OxenSubmit(io.ComfyNode):
             search_aliases=["oxen queue", "enqueue edit", "async edit"],
             is_output_node=True,
             inputs=_inputs(
-                inputs.send_as_input(),
-                inputs.namespace_input(),
-                inputs.result_input(" For several edits of the same request, use variations, or change the seed."),
-                inputs.if_some_fail_input(
-                    "Where some edits of a batch are not accepted: stop with the error; or go on with the others, and "
-                    "the text on the node names those that were not submitted. What was submitted is kept either "
-                    "way, and the next run sends only the rest."
-                ),
+                *inputs.submit_inputs(" For several edits of the same request, use variations, or change the seed.")
             ),
             outputs=[
                 KontextJob.Output(display_name="job", tooltip="For Kontext Collect, Queue and Cancel."),
@@ -131,23 +119,9 @@ class OxenSubmit(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompt: str | None = None, model: Any = None) -> bool | str:
-        return _usable(prompt, model)
-
-    @classmethod
-    def fingerprint_inputs(cls, **widgets: Any) -> Any:
-        return fingerprint(widgets)
-
-    @classmethod
     async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
         from . import chosen, runs
 
         read = partial(chosen.order_of, image)
         submitted = await runs.submit(image, {"prompt": "", **widgets}, cls.hidden.unique_id, read)
         return io.NodeOutput(submitted.job, submitted.ids, ui=ui.PreviewText(submitted.text))
-
-
-def _usable(prompt: str | None, model: Any) -> bool | str:
-    from .chosen import wrong_with
-
-    return wrong_with(prompt, model) or True

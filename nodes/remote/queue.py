@@ -34,19 +34,7 @@ class KontextSubmit(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 *inputs.remote_inputs(DEFAULT),
-                *map(
-                    inputs.optional,
-                    (
-                        inputs.send_as_input(),
-                        inputs.namespace_input(),
-                        inputs.result_input(" For several edits of the same request, change the seed."),
-                        inputs.if_some_fail_input(
-                            "Where some edits of a batch are not accepted: stop with the error; or go on with the "
-                            "others, and the text on the node names those that were not submitted. What was submitted "
-                            "is kept either way, and the next run sends only the rest."
-                        ),
-                    ),
-                ),
+                *map(inputs.optional, inputs.submit_inputs(" For several edits of the same request, change the seed.")),
             ],
             outputs=[
                 KontextJob.Output(display_name="job", tooltip="For Kontext Collect, Queue and Cancel."),
