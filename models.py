@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         say(in_words(error), sys.stderr)
         return 1
-    except (OxenError, BadSpec, host.NoFolder) as error:
+    except (OxenError, BadSpec) as error:
         say(str(error), sys.stderr)
         return 1
     return 0

@@ -17,7 +17,7 @@ def known() -> Mapping[str, ModelSpec]:
     """By their ids. Read once: what is added later is offered after a restart, as ComfyUI's list of nodes is."""
     try:
         own = added(host.user_folder(make=False))
-    except (host.NoFolder, OSError) as error:
+    except OSError as error:  # there may be no folder at all
         logger.debug("No models are added: %s", error)
         own = {}
     return {**bundled(), **own}
