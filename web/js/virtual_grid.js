@@ -54,13 +54,13 @@ export function virtualGrid({ make, fill, load }) {
   let looking;
   let lastTop = 0;
 
-  // A few at a time, from the middle of what is in sight: ComfyUI's own requests find a free line, and no frame has to
-  // take in all of them.
+  // A few at a time: ComfyUI's own requests find a free line, and no frame has to take in all of them. First those in
+  // sight, as one reads, and at the end those above.
   function bring() {
     const { first, last } = inSight(layout, root.scrollTop, height, ids.length);
-    const middle = (first + last - 1) / 2;
+    const above = Math.floor(root.scrollTop / (layout.side + GAP)) * layout.columns;
     const wanted = [...shown].filter(([at, tile]) => at >= first && at < last && !tile.asked);
-    wanted.sort(([one], [other]) => Math.abs(one - middle) - Math.abs(other - middle));
+    wanted.sort(([one], [other]) => (one < above) - (other < above) || one - other);
     const free = AT_ONCE - [...shown.values()].filter((tile) => tile.loading).length;
     for (const [, tile] of wanted.slice(0, Math.max(0, free))) {
       const id = tile.id;
