@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from patience import PATIENCE
 
 MODELS = "/api/ai/models"
 TUNES = "/api/repos/bessie/my-edits/fine_tunes"
@@ -16,7 +17,7 @@ def status(api, name):
 
 
 def until(api, name, wanted):
-    end = time.monotonic() + 10
+    end = time.monotonic() + PATIENCE
     while (now := status(api, name)) != wanted:
         assert time.monotonic() < end, now
         time.sleep(0.02)
@@ -34,7 +35,7 @@ def test_the_list_has_the_accounts_models_in_every_state_for_the_key_alone(serve
 
 def test_a_model_is_refused_asleep_woken_billed_by_time_edits_and_sleeps_again(serve):
     api = serve()
-    api.server.own.takes_s = 0.05
+    api.server.own.takes_s = 100
     name = "ox-asleep-fern"
     refused = api.edit(model=f"oxen:{name}")
     assert refused.status_code == 400 and "inactive" in refused.text and not api.server.billed
@@ -43,12 +44,13 @@ def test_a_model_is_refused_asleep_woken_billed_by_time_edits_and_sleeps_again(s
     for _ in range(2):
         woken = api.call("POST", f"{MODELS}/oxen:{name}/activate").json()
     assert woken["deployments"][0]["status"] == "deploying" and api.server.own.models[name].wakings == 1
+    api.server.own.takes_s = 0
     until(api, name, "active")
     assert api.edit(model=f"oxen:{name}").status_code == 200
     assert api.call("POST", f"{MODELS}/oxen:{name}/deactivate").json()["deployments"][0]["status"] == "deactivating"
     until(api, name, "inactive")
     usd = api.server.own.usd(name)
-    assert 0 < usd < 0.1 and api.server.own.usd(name) == usd
+    assert 0 < usd < 1 and api.server.own.usd(name) == usd
 
 
 @pytest.mark.parametrize(("name", "ends"), [("ox-fails-to-wake", "error"), ("ox-never-wakes", "deploying")])
