@@ -148,7 +148,7 @@ class Awake:
         self._claim = claim or Claim(self._notes)
         self._say = say
         self._price = ""
-        self._came = False
+        self._came = self._gone = False
         self._seen_moving = False
         self.told: dict[str, Any] = {}
         self.left = ""
@@ -175,7 +175,10 @@ class Awake:
         return f"{self._rule.model} was put to sleep." if slept else self.left
 
     def leave(self) -> None:
-        """Put the model to sleep where that is due; never raises, and is not ended by Cancel."""
+        """Put the model to sleep where that is due, once; never raises, and is not ended by Cancel."""
+        if self._gone:
+            return
+        self._gone = True
         try:
             if not self._came and self._notes.read() is None:
                 return
