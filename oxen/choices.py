@@ -42,6 +42,15 @@ class Afterwards(str, Enum):
     LEAVE = "leave it awake: billed on"
 
 
+class Tend(str, Enum):
+    """What Kontext Models does with one of the account's own models."""
+
+    LIST = "list"
+    WAKE = "wake it: billed by the hour"
+    SLEEP = "put it to sleep"
+    BRING = "bring its LoRA to models/loras"
+
+
 class IfSomeFail(str, Enum):
     """What a batch does where some of its edits fail."""
 

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from . import replies
 from .call import current_call
-from .own_models import REPOSITORY, OwnModel, fine_tune, model_object
+from .own_models import REPOSITORY, AccountModel, fine_tune, model_object
 from .service import SERVICE, Service
 
 _STEP = 3000
@@ -100,7 +100,7 @@ async def deploy_checkpoint(request: web.Request) -> web.StreamResponse:
     )
 
 
-def _start(service: Service, model: OwnModel) -> None:
+def _start(service: Service, model: AccountModel) -> None:
     # a second deployment is a second one that is paid for: there is no model that is only looked at here
     model.state = model.state or "inactive"
     if model.state in ("active", "deploying"):
@@ -109,7 +109,7 @@ def _start(service: Service, model: OwnModel) -> None:
     service.notify()
 
 
-def _model(request: web.Request) -> OwnModel | None:
+def _model(request: web.Request) -> AccountModel | None:
     service, found = request.app[SERVICE], request.match_info
     if (found["namespace"], found["repo"]) != REPOSITORY:
         return None

@@ -39,7 +39,7 @@ EDITING = tuple(PREFIX + name for name in _NAMES if name not in ("ox-writes-text
 
 
 @dataclass(eq=False)
-class OwnModel:
+class AccountModel:
     """state: what `deployments` says, empty before the first deployment. since: when it came to be so.
 
     how: what comes of waking it: well, fails or never. wakings: how often it was started. awake_s: for how long it was
@@ -100,7 +100,7 @@ class OwnModels:
     def __init__(self, files: Files) -> None:
         self.takes_s = 0.3
         self.deploys = {"whole", "checkpoint"}
-        self.models = {name: OwnModel(name, state) for name, state in _NAMES.items()}
+        self.models = {name: AccountModel(name, state) for name, state in _NAMES.items()}
         self.models["ox-writes-text"].base = TEXT
         self.models["ox-fails-to-wake"].how = "fails"
         self.models["ox-never-wakes"].how = "never"
@@ -113,7 +113,7 @@ class OwnModels:
             files.put(REPOSITORY, f"{name}/models/{name}/model.safetensors", lora)
         self.size = len(lora)
 
-    def find(self, id: str) -> OwnModel | None:
+    def find(self, id: str) -> AccountModel | None:
         """The model of that id, with or without its prefix, as it is now; None before it was deployed."""
         model = self.models.get(id.removeprefix(PREFIX))
         if model is None or not model.state:
@@ -121,7 +121,7 @@ class OwnModels:
         model.settle(self.takes_s)
         return model
 
-    def deployed(self) -> list[OwnModel]:
+    def deployed(self) -> list[AccountModel]:
         return [model for name in self.models if (model := self.find(name)) is not None]
 
     def refuses(self, id: str) -> str | None:
@@ -140,7 +140,7 @@ class OwnModels:
         return (model.awake_s + running) * (model.usd_per_hour or 0.0) / 3600
 
 
-def model_object(model: OwnModel) -> dict[str, Any]:
+def model_object(model: AccountModel) -> dict[str, Any]:
     """As GET /api/ai/models/{id} gives it."""
     per_second = None if model.usd_per_hour is None else model.usd_per_hour / 3600
     return {
@@ -163,7 +163,7 @@ def model_object(model: OwnModel) -> dict[str, Any]:
     }
 
 
-def fine_tune(model: OwnModel) -> dict[str, Any]:
+def fine_tune(model: AccountModel) -> dict[str, Any]:
     """As GET /api/user/fine_tunes and .../fine_tunes/{id} give it."""
     status = "running" if model.name == "ox-in-training" else "deployed" if model.state else "completed"
     return {

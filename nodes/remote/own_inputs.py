@@ -61,8 +61,8 @@ def _own_kontext_inputs(waits: bool) -> list[io.Input]:
         options=inputs.choice(Afterwards),
         default=Afterwards.SLEEP.value,
         optional=True,
-        tooltip="Once the edits are done, or failed, or were cancelled: put it to sleep, which ends its cost, where it "
-        "was woken from here; or leave it awake for the next edits, and go on paying. What was awake before stays awake.",
+        tooltip="Once the edits are done, have failed or were cancelled: put it to sleep, which ends its cost, if it "
+        "was woken from here; or leave it awake for the next edits, and go on paying. What was awake before stays so.",
     )
     return [id, asleep, *([after] if waits else []), *own_inputs(DEFAULT)]
 

@@ -9,12 +9,20 @@ from typing import Any
 
 from ...oxen.api.client import Client
 from ...oxen.credentials import find_account, find_base_url
-from ...oxen.errors import OxenError
-from ...oxen.jobs.awake import Awake, Claim, Notes, Rule
+from ...oxen.errors import ModelNotFound, OxenError
+from ...oxen.jobs.awake import Awake, Need, Rule, WakingNotes
 from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.session import Session
 from ...oxen.settings import load_settings
 from ..sessions import home
+
+_BLOCKING = (
+    "If that is its queue's word, which is documented for its own models only: set wait to one blocking request."
+)
+
+
+def _advice(error: OxenError, awake: Awake) -> str:
+    return _BLOCKING if isinstance(error, ModelNotFound) and awake.told.get("state") else ""
 
 
 class Waking:
@@ -25,8 +33,8 @@ class Waking:
 
     def __init__(self, rule: Rule | None) -> None:
         self._rule = rule
-        self._notes = None if rule is None else Notes(home(), find_base_url(), rule.model)
-        self._claim = None if self._notes is None else Claim(self._notes)
+        self._notes = None if rule is None else WakingNotes(home(), find_base_url(), rule.model)
+        self._claim = None if self._notes is None else Need(self._notes)
         self._awake: Awake | None = None
 
     @contextlib.contextmanager
@@ -45,8 +53,9 @@ class Waking:
             yield
         except OxenError as error:
             self.leave(progress)
-            if awake.afterword:
-                raise error.reworded(f"{error.message} {awake.afterword}") from error
+            words = list(filter(None, (_advice(error, awake), awake.afterword)))
+            if words:
+                raise error.reworded(" ".join((error.message, *words))) from error
             raise
         finally:
             self.leave(progress)

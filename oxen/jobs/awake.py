@@ -64,7 +64,7 @@ class Rule:
     sleeps: bool = True
 
 
-class Notes:
+class WakingNotes:
     """Which models were woken from this machine, one small file each."""
 
     def __init__(self, home: Path, base_url: str, model: str) -> None:
@@ -96,13 +96,13 @@ class Notes:
         return isinstance(at, int | float) and 0 <= time.time() - at < SETTLE_SECONDS
 
 
-class Claim:
+class Need:
     """Says to other runs that a model is needed, from the moment that this is made until `release`.
 
     The items of a list each make theirs before the first begins, so that the model stays awake between them.
     """
 
-    def __init__(self, notes: Notes) -> None:
+    def __init__(self, notes: WakingNotes) -> None:
         self._notes = notes
         self._name = f"{notes.name}-{uuid.uuid4().hex}"
         self._held = contextlib.ExitStack()
@@ -125,6 +125,16 @@ class Claim:
         return found
 
 
+def check_limits(settings: Settings, id: str, price: str) -> None:
+    """Raises SpendLimitReached where a limit is set: of what is billed by time none can be kept."""
+    if settings.usd_per_run is not None or settings.usd_per_day is not None:
+        raise SpendLimitReached(
+            f"A spend limit is set, and {id} is billed by time, {price}: what a run with it costs is not known before, "
+            "so that the limit cannot be kept. It was not woken, nothing was sent. Remove the limit (usd_per_run, "
+            "usd_per_day) to go on without one."
+        )
+
+
 class Awake:
     """One run's part in a model's being awake: `wake` before its first request, `leave` after its last.
 
@@ -138,14 +148,14 @@ class Awake:
         home: Path,
         settings: Settings,
         rule: Rule,
-        claim: Claim | None = None,
+        claim: Need | None = None,
         say: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._rule = rule
-        self._notes = Notes(home, client.account.base_url, rule.model)
-        self._claim = claim or Claim(self._notes)
+        self._notes = WakingNotes(home, client.account.base_url, rule.model)
+        self._claim = claim or Need(self._notes)
         self._say = say
         self._price = ""
         self._came = self._gone = False
@@ -231,12 +241,7 @@ class Awake:
                 "waking included as far as is known. It was not woken, no edit was sent, nothing was charged. To wake "
                 "it, set if_asleep to wake it; to see all your models, use Kontext Models."
             )
-        if self._settings.usd_per_run is not None or self._settings.usd_per_day is not None:
-            raise SpendLimitReached(
-                f"A spend limit is set, and {model.id} is billed by time, {model.price}: what a run with it costs is "
-                "not known before, so that the limit cannot be kept. It was not woken, nothing was sent. Remove the "
-                "limit (usd_per_run, usd_per_day) to go on without one."
-            )
+        check_limits(self._settings, model.id, model.price)
 
     def _asked_to_wake(self, model: OwnModel) -> OwnModel:
         """Ask for it, once; where the answer is lost, what it looks like from now on decides."""

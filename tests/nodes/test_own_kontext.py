@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kontext_bridge import host
+from kontext_bridge.headless.run import RunInterrupted
 from kontext_bridge.oxen.errors import GenerationFailed, InvalidParameters, ModelAsleep, SpendLimitReached
 from kontext_bridge.standin import Fault
 
@@ -61,7 +62,7 @@ def test_allowed_it_is_woken_edits_with_kontexts_inputs_and_sleeps_again_and_a_r
     assert model.wakings == 1 and bench.server.own.find(ASLEEP).state != "active"
     again, told = edit(bench, **OWN, count=2, **{"model.steps": 20})
     assert len(again) == 2 and told["edits"][0]["how"] == "reused" and model.wakings == 1
-    assert any("waking" in text and "$4.87 an hour" in text for text in bench.heard.texts) is False
+    assert not any("waking" in text for text in bench.heard.texts)
 
 
 def test_on_the_node_its_cost_is_said_while_it_wakes(bench: Any) -> None:
@@ -98,9 +99,8 @@ def test_cancelled_it_is_put_to_sleep(serve: Callable[..., Any], monkeypatch: py
             host.request_interrupt()
 
     bench = quick(serve(behaviour=pressed, stuck=True))
-    with pytest.raises(BaseException) as stopped:
+    with pytest.raises(RunInterrupted):
         edit(bench, **WAKE)
-    assert host.is_interruption(stopped.value) or "interrupt" in str(stopped.value).lower() or True
     bench.server.wait_for(lambda s: s.own.find(ASLEEP).state != "active")
     assert bench.server.own.models["ox-asleep-fern"].wakings == 1
 
@@ -128,6 +128,5 @@ def test_submit_wakes_where_allowed_and_leaves_it_awake_for_its_jobs(bench: Any)
     assert ids and bench.server.own.find(ASLEEP).state == "active"
     inputs = next(one for one in bench.classes["OxenSubmit"].GET_SCHEMA().inputs if one.id == "model")
     (own,) = (option for option in inputs.options if option.key == "your own Kontext")
-    assert [one.id for one in own.inputs][:2] == ["model_id", "if_asleep"] and "afterwards" not in str(
-        [one.id for one in own.inputs]
-    )
+    names = [one.id for one in own.inputs]
+    assert names[:2] == ["model_id", "if_asleep"] and "afterwards" not in names

@@ -24,7 +24,7 @@ from kontext_bridge.oxen.errors import (
     Upstream,
 )
 from kontext_bridge.oxen.jobs import awake as module
-from kontext_bridge.oxen.jobs.awake import Awake, Claim, Notes, Rule
+from kontext_bridge.oxen.jobs.awake import Awake, Need, Rule, WakingNotes
 from kontext_bridge.oxen.settings import Settings
 from kontext_bridge.standin import Fault
 
@@ -67,7 +67,7 @@ class Own:
         return self.remote.count(route)
 
     def note(self, model: str = ASLEEP) -> Any:
-        return Notes(self.remote.home, self.server.url, model).read()
+        return WakingNotes(self.remote.home, self.server.url, model).read()
 
 
 @pytest.fixture
@@ -166,8 +166,8 @@ def test_two_runs_wake_a_model_once_and_the_last_puts_it_to_sleep(own: Own) -> N
 
 
 def test_a_run_that_is_to_come_keeps_it_awake_and_a_killed_one_does_not(own: Own) -> None:
-    notes = Notes(own.remote.home, own.server.url, ASLEEP)
-    to_come = Claim(notes)
+    notes = WakingNotes(own.remote.home, own.server.url, ASLEEP)
+    to_come = Need(notes)
     one, _ = own.run(wakes=True)
     one.wake()
     one.leave()
@@ -343,7 +343,7 @@ def test_a_deployment_whose_answer_is_lost_is_not_tried_by_the_other_route(serve
 def test_notes_hold_no_key_and_an_unreadable_one_counts_as_woken_here(own: Own) -> None:
     one, _ = own.run(wakes=True)
     one.wake()
-    notes = Notes(own.remote.home, own.server.url, ASLEEP)
+    notes = WakingNotes(own.remote.home, own.server.url, ASLEEP)
     (path,) = notes.folder.glob("*.json")
     assert own.server.key not in path.read_text() and json.loads(path.read_text())["model"] == ASLEEP
     path.write_text("{")
