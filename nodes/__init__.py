@@ -25,6 +25,7 @@ from .remote.edit import KontextEdit, KontextModelInfo
 from .remote.edit_picture import OxenEdit, OxenSubmit
 from .remote.history import KontextHistory
 from .remote.queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
+from .remote.your_models import OxenModels
 
 NODES: list[type[io.ComfyNode]] = [
     KontextEdit,
@@ -48,6 +49,7 @@ NODES: list[type[io.ComfyNode]] = [
     KontextLoadDemo,
     OxenEdit,
     OxenSubmit,
+    OxenModels,
 ]
 
 

@@ -25,6 +25,7 @@ TITLES = {
     "uri_round_trip": "Kontext - pictures as URIs and bytes",
     "edit_and_keep": "Kontext - edit and keep the rest (Oxen)",
     "edits_in_a_row": "Kontext - edits in a row (Oxen)",
+    "another_model_edit": "Kontext - edit with another model (Oxen)",
     "masked_remote_edit": "Kontext - edit a masked part (Oxen)",
     "local_edit": "Kontext - edit a picture (local)",
     "masked_edit": "Kontext - edit a masked part (local)",
