@@ -19,7 +19,7 @@ from ..commands.console import open_console, parsed, say, tell, typed
 from ..commands.named import WrongName, in_words, path_of, shown
 from ..kontext.errors import KontextError, Stopped
 from ..oxen.control import Control, Deadline
-from ..oxen.errors import Interrupted, OxenError, TimedOut
+from ..oxen.errors import Interrupted, Misconfigured, OxenError, TimedOut
 from ..oxen.jobs.locks import hold
 from .arguments import parser
 from .flags import flags_of, read_flag
@@ -28,7 +28,7 @@ from .made import PlannedRow, RowFailed, RunStopped
 from .makers import Choice, Maker, Spending, chosen
 from .manifest import SUFFIXES, read_manifest
 from .meter import Meter
-from .naming import WORK
+from .naming import WORK, folds_names
 from .placing import Placer, cleared
 from .planning import Asking, Counts, RowPlan
 from .row_pool import RowPool
@@ -86,6 +86,11 @@ class _Command:
                 alone.enter_context(hold(self._work, "batch", Control(), Deadline(0)))
             except TimedOut:
                 raise SourceError(f"Another batch is writing into {self._results}.") from None
+            except Misconfigured as error:
+                why = in_words(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+                raise SourceError(
+                    f"Results cannot be written into {shown(self._results)}: {why} Name another folder with --output."
+                ) from None
             return self._alone()
 
     def _alone(self) -> int:
@@ -114,7 +119,10 @@ class _Command:
 
     def _planned(self) -> RowPlan:
         choice, options = self._choice, self._options
-        asking = Asking(self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard)
+        folds = folds_names(self._work)
+        asking = Asking(
+            self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard, folds
+        )
         plan = RowPlan(asking)
         plan.read(self._rows(asking))
         plan.read_report(read_journal(self._report))
