@@ -6,7 +6,9 @@ What Oxen.ai says of the model is written into the user folder, and offered afte
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from .oxen.api.models.from_schema import disagreements, file_of
 from .oxen.api.models.spec_files import BadSpec
 from .oxen.credentials import Account, find_base_url
 from .oxen.errors import OxenError
+
+_LONGEST_NAME = 100
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -63,10 +67,17 @@ def _update(name: str, folder: Path) -> None:
         return
     said = file_of(model)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{model.id.replace('/', '_').replace(':', '_')}.json"
+    path = folder / _file_name(model.id)
     write_whole(path, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
     mask = " It takes a mask, but which part of it is changed is told nowhere: none is sent." if "mask" in said else ""
     tell(f"{path} is written. {model.name} is in the list of Edit Picture after the next start of ComfyUI.{mask}")
+
+
+def _file_name(id: str) -> str:
+    """A file's name on every system, that no other model's file has: the service may call its models anything."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", id)[:_LONGEST_NAME]
+    told = plain if plain == id else f"{plain}-{hashlib.sha256(id.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+    return f"{told}.json"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import logging
 import signal
+import sqlite3
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..commands.console import open_console, parsed, say, tell, typed
+from ..commands.console import harmless, open_console, parsed, say, tell, typed
 from ..commands.named import WrongName, in_words, path_of, shown
 from ..kontext.errors import KontextError, Stopped
 from ..oxen.control import Control, Deadline
@@ -49,9 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminated_as_interrupted():
             return _Command(options).run()
     except (SourceError, WrongName, OxenError, KontextError, RunStopped) as error:
-        say(str(error), sys.stderr)
+        say(harmless(str(error)), sys.stderr)
     except OSError as error:
-        say(in_words(error), sys.stderr)
+        say(harmless(in_words(error)), sys.stderr)
+    except sqlite3.Error as error:
+        say(
+            f"The plan of the rows cannot be kept in the folder for temporary files, {tempfile.gettempdir()}: {error}. "
+            f"Make room there, or name another with TMPDIR. {_STOP_MESSAGE}",
+            sys.stderr,
+        )
     except KeyboardInterrupt:
         say(f"\nStopped. {_STOP_MESSAGE}", sys.stderr)
         return STOPPED
@@ -156,7 +164,8 @@ class _Command:
         with contextlib.ExitStack() as opened:
             journal = Journal(self._report)
             opened.callback(journal.close)
-            placer = Placer(self._results, self._work, journal, plan.is_planned)
+            strange = None if self._options.replace else self._results
+            placer = Placer(self._results, self._work, journal, lambda name: plan.is_taken(name, strange))
             maker = opened.enter_context(self._choice.maker(self._work, spending))
             meter.begins()
             rows = maker.arrange(plan.to_do(self._results, again=self._options.retry_failed))
@@ -280,7 +289,7 @@ def _plan_told(plan: RowPlan, counts: Counts, choice: Choice | None) -> str:
     lines += [f"{counts.left:,} to do"]
     lines[-1] += f", {counts.gone:,} of them made before and gone from their place" if counts.gone else ""
     lines += [f"{counts.wrong:,} cannot be done, and cost nothing:"] if counts.wrong else []
-    lines += [f"  {problem}" for problem in plan.first_problems()] if counts.wrong else []
+    lines += [f"  {harmless(problem)}" for problem in plan.first_problems()] if counts.wrong else []
     if choice is not None:
         lines.append(_price_told(counts.left - counts.wrong, choice) + " Nothing was sent.")
     return "\n".join(lines)

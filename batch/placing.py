@@ -27,14 +27,14 @@ _OF_A_NAME = (*_NO_FOLDER, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno
 class Placer:
     """Writes results and their lines. results: the folder; work: one of its own on the same disk, for drafts.
 
-    is_planned: whether a name is some row's, so that a further picture of another row does not take it.
+    is_taken: whether a name is some row's or somebody's, so that a row's further picture does not take it.
     """
 
-    def __init__(self, results: Path, work: Path, journal: Journal, is_planned: Callable[[str], bool]) -> None:
+    def __init__(self, results: Path, work: Path, journal: Journal, is_taken: Callable[[str], bool]) -> None:
         self._results = results
         self._work = work
         self._journal = journal
-        self._is_planned = is_planned
+        self._is_taken = is_taken
         self._numbers = itertools.count()
 
     def done(self, row: PlannedRow, made: RowResult, seconds: float, flags: Sequence[str] = ()) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Placer:
         path = PurePosixPath(output)
         for again in itertools.count():
             name = str(path.with_name(f"{path.stem}_{number}{'-' * bool(again)}{again or ''}{suffix}"))
-            if not self._is_planned(name):
+            if not self._is_taken(name):
                 return name
         raise AssertionError("a name is found")
 

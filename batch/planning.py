@@ -47,6 +47,7 @@ CREATE TABLE clashes (number INTEGER, other INTEGER);
 CREATE UNIQUE INDEX rows_by_key ON rows (key);
 CREATE TABLE folders (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 CREATE TABLE ended (key TEXT PRIMARY KEY, state TEXT, asked TEXT, line INTEGER, over INTEGER) WITHOUT ROWID;
+CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
 
@@ -110,6 +111,9 @@ class RowPlan:
         self._database.execute("BEGIN")
         for line, entry in enumerate(entries):
             self._add_paid(entry, line)
+            more = entry.get("more")
+            for name in more if isinstance(more, list) else ():
+                self._database.execute("INSERT OR IGNORE INTO further VALUES (?)", (self._key(ascii(name)),))
             self._database.execute(
                 "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?)",
                 (
@@ -198,10 +202,16 @@ class RowPlan:
         query = f"SELECT line FROM ended {where} ORDER BY line"
         yield from (line for (line,) in self._database.execute(query, () if state is None else (state,)))
 
-    def is_planned(self, output: str) -> bool:
-        """Whether some row's result is called so."""
+    def is_taken(self, name: str, results: Path | None = None) -> bool:
+        """Whether some row's result is called so; or lies in the folder `results`, and is none of this batch's further
+        pictures."""
         with self._guard:
-            return bool(self._database.execute("SELECT 1 FROM rows WHERE key = ?", (self._key(output),)).fetchall())
+            if self._database.execute("SELECT 1 FROM rows WHERE key = ?", (self._key(name),)).fetchall():
+                return True
+            if results is None or not os.path.lexists(results / name):
+                return False
+            own = self._database.execute("SELECT 1 FROM further WHERE key = ?", (self._key(ascii(name)),)).fetchall()
+            return not own
 
     def _key(self, output: str) -> str:
         return key_of(output, folds=self._asking.folds)

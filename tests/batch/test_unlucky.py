@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import os
+import re
+import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import naming
 from kontext_bridge.batch.columns import remote_columns
+from kontext_bridge.batch.journal import Journal, read_journal
+from kontext_bridge.batch.made import PlannedRow, RowResult
 from kontext_bridge.batch.manifest import read_manifest
+from kontext_bridge.batch.page import write_page
+from kontext_bridge.batch.placing import Placer, cleared
 from kontext_bridge.batch.planning import Asking, RowPlan
-from kontext_bridge.batch.source_rows import SourceRow
+from kontext_bridge.batch.source_rows import SourceError, SourceRow
 from kontext_bridge.batch.walking import walk
+from kontext_bridge.batch.workflow_rows import Recipe
+from kontext_bridge.headless.changes import SettingError
 from kontext_bridge.standin import StandIn
+from PIL import Image
+from small_pictures import write_picture
 
 REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
 Batch = Callable[..., int]
@@ -229,3 +244,115 @@ def test_an_odd_row_of_jsonl_fails_alone(pictures: Pictures, tmp_path: Path) -> 
         counts = plan.counts(tmp_path / "out", again=False)
         assert (counts.all, counts.left, counts.wrong) == (2, 2, 1), row
         plan.close()
+
+
+def thumbnails(page: Path) -> list[Image.Image]:
+    found = re.findall(r"base64,([A-Za-z0-9+/=]+)", page.read_text())
+    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in found]
+
+
+def test_the_page_shows_pictures_as_they_were_sent(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    held = Image.new("RGB", (40, 20), "red")
+    held.paste("blue", (0, 0, 20, 20))
+    held.save(tmp_path / "held.png", exif=exif)
+    Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(tmp_path / "grey.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "grey.png").read_bytes()[:45])
+    entries = [{"output": "x.png", "image": f"{one}.png", "state": "failed"} for one in ("held", "grey", "cut")]
+    write_page(tmp_path / "p.html", lambda: iter(entries), results=tmp_path, images=tmp_path, summary="")
+    upright, grey = thumbnails(tmp_path / "p.html")
+    assert upright.size == (20, 40) and upright.convert("RGB").getpixel((10, 5))[2] > 200
+    assert abs(grey.convert("L").getpixel((4, 4)) - 128) < 6
+
+
+def test_no_name_moves_the_cursor_of_a_terminal(
+    service: StandIn, batch: Batch, pictures: Pictures, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures("a.png")
+    (folder / "\x1b[2J\u202e.png").write_bytes(b"")
+    (folder / "list.csv").write_text("image,prompt\n\x1b]0;x\x07.png,x\n", encoding="utf-8")
+    assert batch(folder, *REMOTE) == command.SOME
+    assert batch(folder / "list.csv", "--dry-run") == command.ALL
+    said = "".join(capsys.readouterr())
+    assert "\x1b" not in said and "\u202e" not in said and "\\x1b]0;x\\x07" in said
+
+
+def test_a_full_folder_for_temporary_files_is_told(
+    batch: Batch, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(RowPlan, "_insert", full)
+    assert batch(pictures("a.png"), *REMOTE) == command.NONE
+    assert "TMPDIR" in capsys.readouterr().err
+
+
+def test_a_line_is_on_the_disk_before_its_result_is_in_its_place(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pulled in between, the plug would leave results of unknown origin, which the next run refuses to write over."""
+    order: list[str] = []
+    real_sync, real_replace = os.fsync, Path.replace
+
+    def sync(handle: int) -> None:
+        order.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+        real_sync(handle)
+
+    def replace(path: Path, target: Any) -> Any:
+        order.append(Path(target).name)
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    assert batch(pictures("a.png"), *REMOTE) == command.ALL
+    assert order.index("report.jsonl") < order.index("a.jpg")
+
+
+def recipe(tmp_path: Path, *mapping: str) -> Recipe:
+    document = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "nothing.png"}},
+        "2": {"class_type": "KontextEdit", "inputs": {"image": ["1", 0], "prompt": "x", "seed": 0}},
+        "3": {"class_type": "KontextEdit", "inputs": {"image": ["2", 0], "prompt": "y", "seed": 0}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "edit"}},
+    }
+    (tmp_path / "flow.json").write_text(json.dumps(document))
+    return Recipe(tmp_path / "flow.json", ["image=1.image", *mapping], [])
+
+
+def test_a_cell_is_a_value_as_it_stands_and_never_a_link(tmp_path: Path) -> None:
+    made = recipe(tmp_path, "prompt=2.prompt", "prompt=3.prompt", "seed=2.seed")
+
+    def filled(**values: Any) -> dict[str, Any]:
+        row = PlannedRow(1, "line 2", "a.png", tmp_path / "a.png", "a.png", "", values)
+        return made.filled(row).nodes["2"].inputs | {"other": made.filled(row).nodes["3"].inputs["prompt"]}
+
+    for text in ('["1", 0]', '"quoted"', "1e3", "{}", "null"):
+        found = filled(prompt=text, seed="5")
+        assert (found["prompt"], found["other"], found["seed"]) == (text, text, 5)
+    with pytest.raises(SettingError, match="one value"):
+        filled(seed='["1", 0]')
+    with pytest.raises(SourceError, match="has a column already"):
+        recipe(tmp_path, "prompt=2.prompt", "text=2.prompt")
+
+
+def test_a_rows_further_pictures_write_over_nobodys_file(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_2.png").write_text("mine")
+    write_picture(tmp_path / "a.png")
+    row = PlannedRow(1, "a.png", "a.png", tmp_path / "a.png", "a.png", "", {})
+    for _ in range(2):
+        plan = planned(tmp_path, list(walk(tmp_path, ["a.png"])))
+        plan.read_report(read_journal(tmp_path / "out" / "report.jsonl"))
+        journal = Journal(tmp_path / "out" / "report.jsonl")
+        placer = Placer(
+            tmp_path / "out",
+            cleared(tmp_path / "out" / ".w"),
+            journal,
+            partial(plan.is_taken, results=tmp_path / "out"),
+        )
+        placer.done(row, RowResult(b"one", {}, more=((".png", b"two"),)), 1.0)
+        journal.close()
+    assert (tmp_path / "out" / "a_2.png").read_text() == "mine"
+    assert (tmp_path / "out" / "a_2-1.png").read_bytes() == b"two" and len(list((tmp_path / "out").glob("*.png"))) == 3
