@@ -7,7 +7,9 @@ Edit Picture after the next start of ComfyUI. fetch: the LoRA of a finished fine
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from .oxen.credentials import Account, find_account, find_base_url
 from .oxen.errors import OxenError
 from .oxen.http.fetch import Fetcher
 from .oxen.jobs.weights import NotWeights, bring, weights_of
+
+_LONGEST_NAME = 100
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,10 +98,17 @@ def _update(name: str, home: Path, _: argparse.Namespace) -> None:
         return
     said, folder = file_of(model), home / FOLDER
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{model.id.replace('/', '_').replace(':', '_')}.json"
+    path = folder / _file_name(model.id)
     write_whole(path, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
     mask = " It takes a mask, but which part of it is changed is told nowhere: none is sent." if "mask" in said else ""
     tell(f"{path} is written. {model.name} is in the list of Edit Picture after the next start of ComfyUI.{mask}")
+
+
+def _file_name(id: str) -> str:
+    """A file's name on every system, that no other model's file has: the service may call its models anything."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", id)[:_LONGEST_NAME]
+    told = plain if plain == id else f"{plain}-{hashlib.sha256(id.encode('utf-8', 'backslashreplace')).hexdigest()[:8]}"
+    return f"{told}.json"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ import argparse
 import contextlib
 import logging
 import signal
+import sqlite3
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,11 +17,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ..commands.console import open_console, parsed, say, tell, typed
+from ..commands.console import harmless, open_console, parsed, say, tell, typed
 from ..commands.named import WrongName, in_words, path_of, shown
 from ..kontext.errors import KontextError, Stopped
 from ..oxen.control import Control, Deadline
-from ..oxen.errors import Interrupted, OxenError, TimedOut
+from ..oxen.errors import Interrupted, Misconfigured, OxenError, TimedOut
 from ..oxen.jobs.locks import hold
 from .arguments import parser
 from .flags import flags_of, read_flag
@@ -28,7 +30,7 @@ from .made import PlannedRow, RowFailed, RunStopped
 from .makers import Choice, Maker, Spending, chosen
 from .manifest import SUFFIXES, read_manifest
 from .meter import Meter
-from .naming import WORK
+from .naming import WORK, folds_names
 from .placing import Placer, cleared
 from .planning import Asking, Counts, RowPlan
 from .row_pool import RowPool
@@ -49,9 +51,15 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminated_as_interrupted():
             return _Command(options).run()
     except (SourceError, WrongName, OxenError, KontextError, RunStopped) as error:
-        say(str(error), sys.stderr)
+        say(harmless(str(error)), sys.stderr)
     except OSError as error:
-        say(in_words(error), sys.stderr)
+        say(harmless(in_words(error)), sys.stderr)
+    except sqlite3.Error as error:
+        say(
+            f"The plan of the rows cannot be kept in the folder for temporary files, {tempfile.gettempdir()}: {error}. "
+            f"Make room there, or name another with TMPDIR. {_STOP_MESSAGE}",
+            sys.stderr,
+        )
     except KeyboardInterrupt:
         say(f"\nStopped. {_STOP_MESSAGE}", sys.stderr)
         return STOPPED
@@ -86,6 +94,11 @@ class _Command:
                 alone.enter_context(hold(self._work, "batch", Control(), Deadline(0)))
             except TimedOut:
                 raise SourceError(f"Another batch is writing into {self._results}.") from None
+            except Misconfigured as error:
+                why = in_words(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+                raise SourceError(
+                    f"Results cannot be written into {shown(self._results)}: {why} Name another folder with --output."
+                ) from None
             return self._alone()
 
     def _alone(self) -> int:
@@ -114,7 +127,10 @@ class _Command:
 
     def _planned(self) -> RowPlan:
         choice, options = self._choice, self._options
-        asking = Asking(self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard)
+        folds = folds_names(self._work)
+        asking = Asking(
+            self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard, folds
+        )
         plan = RowPlan(asking)
         plan.read(self._rows(asking))
         plan.read_report(read_journal(self._report))
@@ -148,7 +164,8 @@ class _Command:
         with contextlib.ExitStack() as opened:
             journal = Journal(self._report)
             opened.callback(journal.close)
-            placer = Placer(self._results, self._work, journal, plan.is_planned)
+            strange = None if self._options.replace else self._results
+            placer = Placer(self._results, self._work, journal, lambda name: plan.is_taken(name, strange))
             maker = opened.enter_context(self._choice.maker(self._work, spending))
             meter.begins()
             rows = maker.arrange(plan.to_do(self._results, again=self._options.retry_failed))
@@ -272,7 +289,7 @@ def _plan_told(plan: RowPlan, counts: Counts, choice: Choice | None) -> str:
     lines += [f"{counts.left:,} to do"]
     lines[-1] += f", {counts.gone:,} of them made before and gone from their place" if counts.gone else ""
     lines += [f"{counts.wrong:,} cannot be done, and cost nothing:"] if counts.wrong else []
-    lines += [f"  {problem}" for problem in plan.first_problems()] if counts.wrong else []
+    lines += [f"  {harmless(problem)}" for problem in plan.first_problems()] if counts.wrong else []
     if choice is not None:
         lines.append(_price_told(counts.left - counts.wrong, choice) + " Nothing was sent.")
     return "\n".join(lines)

@@ -18,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
         prog=PROG,
         description="Edits a folder of pictures, or a list of edits. Stop it at any moment: the same command goes on "
         "where it was, and pays for nothing again.",
-        epilog="Exit status: 0 all rows have their result, 3 some, 1 none; 130 stopped by Ctrl-C.",
+        epilog="Exit status: 0 all rows have their result, 3 some, 1 none; 2 a mistake in the command line; 130 "
+        "stopped by Ctrl-C.",
     )
     made.add_argument("source", metavar="SOURCE", help="a folder of pictures; or a list, .csv or .jsonl, a row an edit")
     made.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for the results and the report")
@@ -70,7 +71,8 @@ def _of_makers(group: argparse._ArgumentGroup) -> None:
         default=[],
         dest="mapping",
         metavar="COLUMN=NODE.INPUT",
-        help="with --workflow: which input gets a column's value, as image=1.image. May be repeated",
+        help="with --workflow: which input gets a column's value, as image=1.image. May be repeated, for one column, "
+        "too",
     )
 
 

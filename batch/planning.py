@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..editing.values import Unfit
+from ..oxen.api.prices import read_amount
 from ..oxen.errors import OxenError
 from .columns import Columns
 from .made import PlannedRow
@@ -44,7 +46,9 @@ CREATE TABLE rows (
 CREATE TABLE clashes (number INTEGER, other INTEGER);
 CREATE UNIQUE INDEX rows_by_key ON rows (key);
 CREATE TABLE folders (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
-CREATE TABLE ended (key TEXT PRIMARY KEY, state TEXT, asked TEXT, cost TEXT, line INTEGER, over INTEGER) WITHOUT ROWID;
+CREATE TABLE ended (key TEXT PRIMARY KEY, state TEXT, asked TEXT, line INTEGER, over INTEGER) WITHOUT ROWID;
+CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
 
 
@@ -53,7 +57,7 @@ class Asking:
     """What the command line says of every row.
 
     root: where the images' paths begin. by: who edits, as part of what is asked for: a result of another model is
-    another result. whole: as in `result_name`. shard: (this one, of how many), from 1.
+    another result. whole: as in `result_name`. shard: (this one, of how many), from 1. folds: as in `key_of`.
     """
 
     root: Path
@@ -62,6 +66,7 @@ class Asking:
     defaults: Mapping[str, Any]
     whole: bool = False
     shard: tuple[int, int] = (1, 1)
+    folds: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,21 +110,32 @@ class RowPlan:
         """Take in what a former run of the same batch reported, oldest first."""
         self._database.execute("BEGIN")
         for line, entry in enumerate(entries):
-            cost = entry.get("cost_usd") if entry.get("paid") else None
+            self._add_paid(entry, line)
+            more = entry.get("more")
+            for name in more if isinstance(more, list) else ():
+                self._database.execute("INSERT OR IGNORE INTO further VALUES (?)", (self._key(ascii(name)),))
             self._database.execute(
-                "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?)",
                 (
-                    key_of(entry["output"]),
+                    self._key(entry["output"]),
                     str(entry.get("state")),
                     str(entry.get("asked")),
-                    None if cost is None else str(cost),
                     line,
                     bool(entry.get("over")),
                 ),
             )
         self._database.execute("COMMIT")
-        costs = self._database.execute("SELECT cost FROM ended WHERE cost IS NOT NULL")
+        costs = self._database.execute("SELECT cost FROM paid")
         self.spent = sum((Decimal(cost) for (cost,) in costs), Decimal(0))
+
+    def _add_paid(self, entry: Mapping[str, Any], line: int) -> None:
+        """What was paid stays paid, also where a later line says that the same result was brought back for nothing."""
+        cost = read_amount(entry.get("cost_usd")) if entry.get("paid") is True else None
+        if cost is not None:
+            id = entry.get("generation_id") or f"line {line}"
+            self._database.execute(
+                "INSERT OR REPLACE INTO paid VALUES (?, ?, ?)", (self._key(entry["output"]), str(id), str(cost))
+            )
 
     def refuse_strangers(self, results: Path) -> None:
         """Raise SourceError where a result's place is taken by what is not this row's result."""
@@ -186,10 +202,19 @@ class RowPlan:
         query = f"SELECT line FROM ended {where} ORDER BY line"
         yield from (line for (line,) in self._database.execute(query, () if state is None else (state,)))
 
-    def is_planned(self, output: str) -> bool:
-        """Whether some row's result is called so."""
+    def is_taken(self, name: str, results: Path | None = None) -> bool:
+        """Whether some row's result is called so; or lies in the folder `results`, and is none of this batch's further
+        pictures."""
         with self._guard:
-            return bool(self._database.execute("SELECT 1 FROM rows WHERE key = ?", (key_of(output),)).fetchall())
+            if self._database.execute("SELECT 1 FROM rows WHERE key = ?", (self._key(name),)).fetchall():
+                return True
+            if results is None or not os.path.lexists(results / name):
+                return False
+            own = self._database.execute("SELECT 1 FROM further WHERE key = ?", (self._key(ascii(name)),)).fetchall()
+            return not own
+
+    def _key(self, output: str) -> str:
+        return key_of(output, folds=self._asking.folds)
 
     def _page(self, last: int) -> list[tuple[Any, ...]]:
         with self._guard:
@@ -224,7 +249,7 @@ class RowPlan:
     def _insert(
         self, row: SourceRow, path: Path, output: str, size: int, values: Mapping[str, Any], problem: str | None
     ) -> None:
-        key = key_of(output)
+        key = self._key(output)
         this, of = self._asking.shard
         mine = _number_of(key) % of == this - 1
         given = json.dumps(values)
@@ -277,10 +302,13 @@ def _number_of(key: str) -> int:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        about = path.stat()
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise RowError(f"There is no picture {path}: {said}.") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise RowError(f"There is no picture {path}: it is {'a folder' if stat.S_ISDIR(about.st_mode) else 'no file'}.")
+    return about.st_size
 
 
 def _digest(by: str, image: str, size: int, given: str) -> str:

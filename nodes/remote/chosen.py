@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from .own_inputs import AFTERWARDS, IF_ASLEEP, MASK, MODEL_ID, REFERENCES, shape
 _OWN = "model."
 _NO_FIELDS = {"model", REFERENCES, MASK}
 _OF_ONES_OWN = {MODEL_ID, IF_ASLEEP, AFTERWARDS}
+_SOCKET = re.compile(r"reference_[0-9]{1,3}")
 
 
 def order_of(
@@ -108,6 +110,12 @@ def wrong_with(prompt: object, model: object) -> str | None:
 def _references(own: Mapping[str, Any]) -> list[torch.Tensor]:
     """The connected references, in the order of their sockets."""
     connected = own.get(REFERENCES) or {}
+    strange = [name for name in connected if not _SOCKET.fullmatch(name)] if isinstance(connected, Mapping) else ["it"]
+    if strange:
+        raise InvalidParameters(
+            f"{REFERENCES} has no socket {', '.join(map(shown, strange))}; they are called reference_0, reference_1 "
+            "and so on. Nothing was sent. Connect the pictures to these."
+        )
     sockets = sorted(connected, key=lambda name: int(name.rpartition("_")[2]))
     return [connected[name] for name in sockets if connected[name] is not None]
 
