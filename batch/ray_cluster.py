@@ -88,6 +88,8 @@ def file_of(path: Path) -> bytes:
 
 
 def _ray() -> Any:
+    # a thread that is late would start a cluster of its own after the end
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     try:
         import ray
     except ImportError:

@@ -21,6 +21,7 @@ from ..oxen.errors import Interrupted
 from .local_rows import AHEAD, LocalModel, LocalRows
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
 from .ray_cluster import answered, file_of, joined, value
+from .source_rows import SourceError
 
 _TICK = 0.2
 # Workers that one row may see die: it may be the row.
@@ -90,6 +91,8 @@ class RayLocalRows:
     price = None
 
     def __init__(self, address: str, model: LocalModel, *, measures: bool = False, workers: int | None = None) -> None:
+        if model.device not in (None, "cuda", "cpu"):
+            raise SourceError(f"--device {model.device}: with --ray it takes cuda or cpu; which GPU is Ray's to say.")
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._guard = threading.Lock()
         self._why: BaseException | None = None
@@ -98,7 +101,7 @@ class RayLocalRows:
         with contextlib.ExitStack() as opened:
             self._ray = opened.enter_context(joined(address))
             machines = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-            on_gpus = model.device is None or model.device.startswith("cuda")
+            on_gpus = model.device != "cpu"
             share = share_of(self._ray.cluster_resources(), machines, workers, on_gpus=on_gpus)
             options = {"num_gpus": share.gpus, "num_cpus": share.cpus, "max_restarts": _LIVES, "max_task_retries": 0}
             hire = self._ray.remote(**options)(LocalWorker).remote
@@ -127,10 +130,11 @@ class RayLocalRows:
         """The rows in their order, each with the prompts that its worker will most likely be at next."""
         step = len(self._workers)
         while some := list(itertools.islice(rows, AHEAD)):
-            prompts = [str(row.values["prompt"]) for row in some]
-            for place, row in enumerate(some):
+            good = [row for row in some if row.problem is None]
+            prompts = [str(row.values["prompt"]) for row in good]
+            for place, row in enumerate(good):
                 self._ahead[row.number] = tuple(dict.fromkeys(prompts[place::step]))
-                yield row
+            yield from some
 
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, KontextError, ImageError, OSError."""
@@ -166,6 +170,8 @@ class RayLocalRows:
 
     def _admit(self, worker: Any) -> None:
         """Have a worker among the idle ones as soon as it is there; one that cannot be is counted out."""
+        if self._stopped.is_set():
+            return
         try:
             value(self._ray.get(worker.opened.options(max_task_retries=_LIVES).remote()))
         except BaseException as error:  # told by whoever waits for the last one

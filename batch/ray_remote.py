@@ -34,9 +34,9 @@ class RayRemoteRows:
         self._is_stopped = False
         with contextlib.ExitStack() as opened:
             self._ray = opened.enter_context(joined(address))
-            pipe = opened.enter_context(key_pipe(payer.account.key))
-            self._paymaster = self._hired(replace(payer, account=replace(payer.account, key=None)), terms, pipe)
-            self.price: Decimal | None = self._got(self._paymaster.opened.remote())
+            with key_pipe(payer.account.key) as pipe:
+                self._paymaster = self._hired(replace(payer, account=replace(payer.account, key=None)), terms, pipe)
+                self.price: Decimal | None = self._got(self._paymaster.opened.remote())
             opened.callback(self._close)
             self._opened = opened.pop_all()
         once_more = {"max_retries": _TRIES, "num_cpus": 1}
@@ -63,7 +63,7 @@ class RayRemoteRows:
         paid = self._paymaster.pay.remote(row.values, self._prepared.remote(file))
         made = self._finished.remote(file, paid, row.values, self._measures)
         data, facts, record, cost, is_paid = self._got(made)
-        return RowResult(data, facts, cost, is_paid, lambda: self._paymaster.delivered.remote(record))
+        return RowResult(data, facts, cost, is_paid, lambda: self._got(self._paymaster.delivered.remote(record)))
 
     def _hired(self, payer: Payer, terms: RemoteTerms, pipe: Any) -> Any:
         """The paymaster, on this machine, where the ledger is. Ray neither starts it again nor repeats a call."""

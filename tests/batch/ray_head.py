@@ -17,6 +17,19 @@ from pathlib import Path
 from patience import PATIENCE
 
 _START = "from ray.scripts.scripts import main; main()"
+# Ray gives up what a busy machine is late with.
+PATIENT = {
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "300000",
+    "RAY_health_check_initial_delay_ms": "300000",
+    "RAY_agent_register_timeout_ms": "600000",
+}
+
+
+# Named, they are not waited for, which a busy machine takes too long over.
+_PORTS = ("dashboard-agent-grpc-port", "dashboard-agent-listen-port", "metrics-export-port", "runtime-env-agent-port")
 
 
 class Head:
@@ -49,17 +62,17 @@ class Head:
 @contextlib.contextmanager
 def ray_head() -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short, as sockets lie in it
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, *others = _free_ports(1 + len(_PORTS))
     words = [sys.executable, "-c", _START, "start", "--head", "--block", "--num-cpus=2", f"--port={port}"]
+    words += [f"--{name}={other}" for name, other in zip(_PORTS, others, strict=True)]
     words += ["--node-ip-address=127.0.0.1", "--object-store-memory=200000000", "--include-dashboard=false"]
     words += ["--disable-usage-stats", f"--temp-dir={folder}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OXEN", "KONTEXT"))}
+    environment |= PATIENT
     with (folder / "start").open("wb") as log:
         process = subprocess.Popen(words, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        until = time.monotonic() + 8 * PATIENCE
+        until = time.monotonic() + 10 * PATIENCE
         while "Ray runtime started" not in (folder / "start").read_text():
             assert process.poll() is None and time.monotonic() < until, (folder / "start").read_text()
             time.sleep(0.2)
@@ -72,3 +85,11 @@ def ray_head() -> Iterator[Head]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]

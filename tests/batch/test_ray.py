@@ -17,7 +17,7 @@ import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.standin import Fault, StandIn
 from patience import PATIENCE
-from ray_head import Head, ray_head
+from ray_head import PATIENT, Head, ray_head
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or sys.platform == "win32",
@@ -36,7 +36,7 @@ class Running:
         self.report = out / "report.jsonl"
         self._log = log
         with log.open("ab") as file:
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            environment = {**os.environ, **PATIENT, "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(words, stdout=file, stderr=file, env=environment)
 
     def lines(self) -> list[dict[str, Any]]:
