@@ -64,6 +64,18 @@ def _of_makers(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="with --local")
     group.add_argument("--device", help="with --local or --demo: cuda, cuda:1, cpu ...")
     group.add_argument("--demo", action="store_true", help="the small demo model that comes with the pack; no Kontext")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over the Ray cluster at this address, or, with local, over one of this machine's own",
+    )
+    group.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="with --ray and --local or --demo: how many models work at once (default: one a GPU; without GPUs one a "
+        "machine)",
+    )
     group.add_argument("--workflow", metavar="FILE.json", help="any workflow of this pack, exported in API format")
     group.add_argument(
         "--map",
@@ -109,6 +121,12 @@ def _shard(text: str) -> tuple[int, int]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_SHARDS:
         raise argparse.ArgumentTypeError(f"{text!r} is no part of several; write 3/16 for the third of sixteen")
     return int(found[1]), int(found[2])
+
+
+def _workers(text: str) -> int:
+    if re.fullmatch(r"\d{1,5}", text) is None or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers, from 1")
+    return int(text)
 
 
 def _dollars(text: str) -> Decimal:

@@ -24,12 +24,17 @@ _FLAT = 2
 
 
 def read_picture(path: Path) -> DecodedImage:
-    """A picture from a file; raises ImageError for what is none, and OSError. Nothing is read but a file."""
+    """A picture from a file; raises ImageError for what is none, and OSError."""
+    return decode(picture_bytes(path))
+
+
+def picture_bytes(path: Path) -> bytes:
+    """A picture's file, of a size that a picture may have; raises ImageError, OSError. Nothing is read but a file."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise ImageError(f"{path} is no file.")
     Limits().check_bytes(about.st_size)
-    return decode(path.read_bytes())
+    return path.read_bytes()
 
 
 def size_of(picture: DecodedImage) -> str:
