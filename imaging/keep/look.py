@@ -120,9 +120,7 @@ class _Seen:
         return aligned if self.drift is None else self.drift.corrected(aligned, down, across).clamp_(0, 1)
 
 
-def _seen(
-    bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, first: Look | None = None
-) -> _Seen:
+def _seen(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, first: Look | None = None) -> _Seen:
     height, width = bench.source.shape[1:]
     u, v = mapping.on(height, width)
     aligned = sampled(bench.edited, *bench.on_edit(u, v), "bilinear" if first is None else "bicubic").clamp_(0, 1)
