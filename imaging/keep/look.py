@@ -15,7 +15,7 @@ from .colour import Drift, fit_drift
 from .filters import blur, centres, enlarged, grown, halved, in_blocks, pooled, sampled, shrunk
 from .mapping import Mapping
 
-_POOLED = 3_000, 6_000  # pixels that the drift is learnt from, at first and then: enough, and quick
+_POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _CLOSE = 8  # pixels around a likely change that are looked at closely, too
