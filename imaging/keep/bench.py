@@ -12,6 +12,7 @@ from .filters import luma, scaled
 # Beyond twice a megapixel nothing is found more exactly, only later; a small source enlarged more shows nothing new.
 _MOST_PIXELS = 2.2e6
 _MOST_ENLARGED = 3.0
+_LEAST_PIXELS = 36_000  # of fewer, half the size shows nothing
 # So little smaller or larger, a picture is taken as it is: that is nearer to it than anything made of it.
 _LESS, _MORE = 0.9, 1.3
 
@@ -46,7 +47,7 @@ class Bench:
 def bench_of(source: Tensor, edited: Tensor) -> Bench:
     """source [3,H,W], edited [3,h,w]: both brought to the edit's scale, or as near to it as is of use."""
     size, edit = (source.shape[1], source.shape[2]), (edited.shape[1], edited.shape[2])
-    pixels = min(math.prod(edit), _MOST_PIXELS, math.prod(size) * _MOST_ENLARGED**2)
+    pixels = max(_LEAST_PIXELS, min(math.prod(edit), _MOST_PIXELS, math.prod(size) * _MOST_ENLARGED**2))
     small = [_scaled_to(p, pixels / math.prod(p.shape[1:])) for p in (source, edited)]
     return Bench(small[0], small[1], size, edit)
 

@@ -20,6 +20,7 @@ _BIAS, _GAIN = 5, 3  # the degrees of the slow changes
 _CUTS = (0.3, 0.15, 0.1, 0.1, 0.06, 0.05)
 _TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
 _AGAIN = (0.12, 0.06, 0.04)  # from a first fit on
+_ALIKE = 9  # pixels that are about one measurement: neighbours err alike
 _LEAST = 200  # pixels without which nothing can be said
 _GREY = 0.01  # channels that differ by less than that are one
 _DARK = 0.02  # keeps the logarithm of black finite
@@ -149,8 +150,7 @@ def _solved(
 ) -> tuple[Tensor, Tensor]:
     """The weights that explain what is left, and the groups' variances after that."""
     scatter = (trusted * left.square()).sum() / (trusted.sum() + 1e-6)
-    # Neighbours err alike: nine pooled pixels are about one measurement.
-    noise = float(scatter.clamp(min=1e-6)) * 9
+    noise = float(scatter.clamp(min=1e-6)) * _ALIKE
     weighed = terms * trusted
     information = weighed @ terms.T / noise
     stiff = 1 / variance[groups]

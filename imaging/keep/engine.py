@@ -75,28 +75,21 @@ def keep(
     check()
     allowed = None if mask is None else mask > 0
     small = half(bench)
-    first, found = first_look(small, alignment.found.mapping, alignment.found.likeness, allowed), alignment.found
+    seen, found = first_look(small, alignment.found.mapping, alignment.found.likeness, allowed), alignment.found
     check()
-    signs = _signs(first, found)
-    if first.mask.numel() > _TELLS and (why := _whole(signs, options, allowed)) is not None:
-        return _handed_on(base, sharp, bench, found, first, signs, why)
-    told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
-    # Where nearly all of it seems to be edited, that says nothing of where it lies.
-    free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
-    found = alignment.again(free)
-    check()
-    seen = close_look(bench, small, found.mapping, found.likeness, told, allowed, first)
-    check()
-    signs = _signs(seen, found)
-    if (why := _whole(signs, options, allowed)) is not None:
+    signs, why = _whole(seen, found, options, allowed)
+    if why is None or seen.mask.numel() < _TELLS:
+        seen, found = _closely(bench, small, alignment, seen, allowed, options, check)
+        check()
+        signs, why = _whole(seen, found, options, allowed)
+    if why is not None:
         return _handed_on(base, sharp, bench, found, seen, signs, why)
     change = _mask_of(bench, seen, found.mapping, mask, options)
     if not (change > 0).any():
         return _untouched(base, bench, found.mapping, seen)
     check()
     rim = rim_of(seen.source, seen.corrected, seen.sure)
-    patch = LaidPart(sharp, found.mapping, seen.drift, rim, options.strength)
-    picture, weight = blended(base, patch, change)
+    picture, weight = blended(base, LaidPart(sharp, found.mapping, seen.drift, rim, options.strength), change)
     check()
     report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", base, picture, weight)
     return Kept(picture, weight, report, found.mapping)
@@ -124,15 +117,30 @@ def _bench(source: Tensor, edited: Tensor) -> tuple[Bench, Tensor]:
     return bench, sharpest(new, bench)
 
 
-def _signs(seen: Look, found: Refined) -> Signs:
-    return signs_of(seen.source, seen.aligned, seen.corrected, found.likeness, seen.free, seen.covered)
+def _closely(
+    bench: Bench,
+    small: Bench,
+    alignment: Alignment,
+    first: Look,
+    allowed: Tensor | None,
+    options: Options,
+    check: Callable[[], None],
+) -> tuple[Look, Refined]:
+    """What was edited and where the edit lies are found again, without the one in the way of the other."""
+    told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
+    # Where nearly all of it seems to be edited, that says nothing of where it lies.
+    free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
+    found = alignment.again(free)
+    check()
+    return close_look(bench, small, found.mapping, found.likeness, told, allowed, first), found
 
 
-def _whole(signs: Signs, options: Options, allowed: Tensor | None) -> str | None:
-    """Why there is nothing to keep, or None."""
+def _whole(seen: Look, found: Refined, options: Options, allowed: Tensor | None) -> tuple[Signs, str | None]:
+    """The signs of another picture, and why there is nothing to keep, or None."""
+    signs = signs_of(seen.source, seen.aligned, seen.corrected, found.likeness, seen.free, seen.covered)
     if options.scope is Scope.WHOLE:
-        return "the artist said so"
-    return signs.against(allowed is not None) if options.scope is Scope.AUTO else None
+        return signs, "the artist said so"
+    return signs, signs.against(allowed is not None) if options.scope is Scope.AUTO else None
 
 
 def _resized(mask: Tensor, bench: Bench) -> Tensor:

@@ -77,7 +77,9 @@ def in_blocks(
         for left, right in [(0, width)] if where is None else _spans(where[start:stop].any(0), 2 * reach):
             before = max(0, left - reach)
             made = work(slice(first, min(height, stop + reach)), slice(before, min(width, right + reach)))
-            found[:, start:stop, left:right] = made[:, start - first :, left - before :][:, : stop - start, : right - left]
+            found[:, start:stop, left:right] = made[:, start - first :, left - before :][
+                :, : stop - start, : right - left
+            ]
     return found
 
 

@@ -15,7 +15,7 @@ from .colour import Drift, fit_drift
 from .filters import blur, centres, enlarged, grown, halved, in_blocks, pooled, sampled, shrunk
 from .mapping import Mapping
 
-_POOLED = 3_000, 6_000  # pixels that the drift is learnt from, at first and then: enough, and quick
+_POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _CLOSE = 8  # pixels around a likely change that are looked at closely, too
@@ -120,9 +120,7 @@ class _Seen:
         return aligned if self.drift is None else self.drift.corrected(aligned, down, across).clamp_(0, 1)
 
 
-def _seen(
-    bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, first: Look | None = None
-) -> _Seen:
+def _seen(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, first: Look | None = None) -> _Seen:
     height, width = bench.source.shape[1:]
     u, v = mapping.on(height, width)
     aligned = sampled(bench.edited, *bench.on_edit(u, v), "bilinear" if first is None else "bicubic").clamp_(0, 1)

@@ -133,7 +133,8 @@ def _drifts(seen: Look) -> tuple[float, float]:
     if not sure.any():
         return 0.0, 0.0
     wanted, *found = (
-        lab(pooled(p * free, height, width)[:, sure] / share[:, sure]) for p in (seen.source, seen.aligned, seen.corrected)
+        lab(pooled(p * free, height, width)[:, sure] / share[:, sure])
+        for p in (seen.source, seen.aligned, seen.corrected)
     )
     before, after = (float(ciede2000(wanted, one).mean()) for one in found)
     return before, after

@@ -52,6 +52,12 @@ def away(changed: Tensor, room: int = ROOM) -> Tensor:
     return highest(changed.float()[None], room)[0] == 0
 
 
+def found_right(kept: Kept, given: Pair) -> bool:
+    """Whether what changed was laid in, and nothing further off."""
+    laid = float((kept.mask[given.changed] > 0.5).float().mean()) > 0.96
+    return laid and float(kept.mask[away(given.changed)].max()) == 0
+
+
 def rest_is_the_source(kept: Kept, source: Tensor) -> bool:
     """Whether every pixel that took nothing from the edit is the source's, and says so."""
     free = kept.mask == 0
@@ -160,7 +166,7 @@ def test_one_channel_becomes_three_and_the_rest_stays_grey() -> None:
     edited = torch.where(given.changed[..., None], given.edited, grey.expand(-1, -1, 3))
     kept = keep(grey, edited)
     assert kept.picture.shape[2] == 3 and kept.report.verdict is Verdict.LOCAL
-    assert rest_is_the_source(kept, grey)
+    assert rest_is_the_source(kept, grey) and found_right(kept, given)
 
 
 @pytest.mark.parametrize("type", [torch.float16, torch.bfloat16])
@@ -168,7 +174,7 @@ def test_half_precision_comes_back_as_it_came(type: torch.dtype) -> None:
     given = pair(shift=(3.0, 2.0))
     kept = keep(given.source.to(type), given.edited.to(type))
     assert kept.picture.dtype == type and rest_is_the_source(kept, given.source.to(type))
-    assert kept.report.verdict is Verdict.LOCAL
+    assert kept.report.verdict is Verdict.LOCAL and found_right(kept, given)
 
 
 @pytest.mark.parametrize("edited", [scene(288, 384, 7), torch.rand(300, 300, 3), torch.ones(64, 64, 3)])

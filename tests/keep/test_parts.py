@@ -14,6 +14,7 @@ from kontext_bridge.imaging.keep.change import FINE_REACH, find_change, fine_rat
 from kontext_bridge.imaging.keep.components import parts_of, with_filled_holes
 from kontext_bridge.imaging.keep.engine import keep
 from kontext_bridge.imaging.keep.filters import blur, centres, halved, highest, in_blocks, lowest
+from kontext_bridge.imaging.keep.look import Look, carried
 from kontext_bridge.imaging.keep.mapping import Mapping, legendre
 from kontext_bridge.imaging.keep.measures import ciede2000, distance, lab
 from torch import Tensor
@@ -80,6 +81,21 @@ def test_a_change_is_the_same_where_one_band_ends_and_the_next_begins(monkeypatc
     monkeypatch.setattr(filters, "_BAND", 1000)
     assert np.array_equal(banded, changed(source, edited))
     assert banded[191:209, 35:75].all() and not banded[:176].any() and not banded[226:].any()
+
+
+def test_a_gap_by_chance_at_the_edits_border_does_not_go_on_widening_beyond_it() -> None:
+    """The edit begins twenty rows below the picture; above row 300 all is new, but for a gap of a few rows at its
+    border, which says nothing of how the change goes on beyond it."""
+    mapping = Mapping.of(torch.tensor([[240.0, 0, 0], [0, 900, -20]]), (880, 240))
+    judged = mapping.covered(*mapping.on(900, 240), 3.0)
+    judged[:, :3] = judged[:, -3:] = judged[-3:] = False
+    mask = judged.clone()
+    mask[300:] = False
+    mask[:28, 114:126] = False
+    half_size = torch.zeros(3, 450, 120)
+    seen = Look(half_size, half_size + 0.5, half_size + 0.5, half_size[0] == 0, judged, mask, mask, None, 1.0)
+    beyond = carried(seen, mapping)[:20]
+    assert beyond[:, 6:105].all() and beyond[:, 135:-6].all()
 
 
 def test_a_drift_is_taken_back_as_it_was_learnt() -> None:

@@ -181,18 +181,23 @@ source = source.permute(1, 2, 0).contiguous()
 source += 0.02 * torch.rand(4000, 6000, 1)
 edited = torch.load(FILE)["edited"]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+changed = torch.load(FILE)["changed"]
 kept = keep(source, edited)
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 free = kept.mask == 0
 assert kept.report.verdict.value == "local", kept.report.line
 assert all(torch.equal(kept.picture[row][free[row]], source[row][free[row]]) for row in range(4000))
+rows, columns = (((torch.arange(n) + 0.5) * 12.5).long() for n in changed.shape)
+small = kept.mask[rows][:, columns]
+assert (small[changed] > 0.5).float().mean() > 0.96
+assert small[torch.nn.functional.max_pool2d(changed[None].float(), 9, 1, 4)[0] == 0].max() == 0
 assert grown < 50 * 24, f"{grown:.0f} MB"
 """
 
 
 def test_24_megapixels_take_no_more_than_50_mb_each(tmp_path: Path) -> None:
     given = pair(320, 480, size=(832, 1248), shift=(5.0, 3.0))
-    torch.save({"source": given.source, "edited": given.edited}, tmp_path / "pair.pt")
+    torch.save({"source": given.source, "edited": given.edited, "changed": given.changed}, tmp_path / "pair.pt")
     code = LARGE.replace("FILE", repr(str(tmp_path / "pair.pt")))
     succeeds_alone(code)
 
