@@ -57,7 +57,9 @@ def test_an_app_that_does_not_open_as_a_form_is_noticed(fresh_tab: Tab) -> None:
     assert fresh_tab.value("window.app.extensionManager.workflow.activeWorkflow.initialMode") == "app"
 
 
-def test_what_shows_an_error_is_known_by_the_test_above(fresh_tab: Tab, fresh_server: ComfyServer) -> None:
+def test_what_shows_an_error_is_known_by_the_test_above(
+    with_models: None, fresh_tab: Tab, fresh_server: ComfyServer
+) -> None:
     missing = [path for path in model_files(fresh_server.base) if "loras" not in path.parts]
     for path in missing:
         path.rename(path.with_suffix(".away"))
