@@ -91,6 +91,11 @@ class Waking:
         """For the node itself, where something goes on costing."""
         return None if self._awake is None else self._awake.left or None
 
+    @property
+    def afterword(self) -> str:
+        """As `Awake.afterword`."""
+        return "" if self._awake is None else self._awake.afterword
+
     def dropped(self) -> None:
         """The turn never came. Where another left it to this one to put the model to sleep, that is done beside."""
         if self._awake is not None or self._claim is None or self._notes is None:

@@ -37,7 +37,7 @@ def edit(bench: Any, **inputs: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def test_asleep_and_not_allowed_it_is_refused_with_its_cost_and_nothing_is_sent(bench: Any) -> None:
-    with pytest.raises(ModelAsleep, match=r"is asleep\. Awake it runs \$4\.87 an hour"):
+    with pytest.raises(ModelAsleep, match=r"is asleep\. Awake, it costs \$4\.87 an hour"):
         edit(quick(bench), **OWN)
     assert not bench.paid and not bench.server.own.models["ox-asleep-fern"].wakings
 
@@ -124,8 +124,9 @@ def test_submit_wakes_where_allowed_and_leaves_it_awake_for_its_jobs(bench: Any)
     quick(bench)
     with pytest.raises(ModelAsleep):
         bench.run("OxenSubmit", image=picture(), prompt="a hat", **OWN)
-    _, ids = bench.run("OxenSubmit", image=picture(), prompt="a hat", **WAKE)
-    assert ids and bench.server.own.find(ASLEEP).state == "active"
+    done = bench.result("OxenSubmit", image=picture(), prompt="a hat", **WAKE).nodes["node"]
+    assert "left awake, at $4.87 an hour" in str(done)
+    assert done.outputs[1][0] and bench.server.own.find(ASLEEP).state == "active"
     inputs = next(one for one in bench.classes["OxenSubmit"].GET_SCHEMA().inputs if one.id == "model")
     (own,) = (option for option in inputs.options if option.key == "your own Kontext")
     names = [one.id for one in own.inputs]

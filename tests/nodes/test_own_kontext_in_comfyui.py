@@ -48,7 +48,7 @@ def test_asleep_it_is_refused_in_words_and_woken_only_where_that_is_allowed(
 ) -> None:
     refused = server.run(edit())
     words = json.dumps(refused["status"]["messages"])
-    assert "is asleep. Awake it runs $4.87 an hour" in words and "It was not woken" in words
+    assert "is asleep. Awake, it costs $4.87 an hour" in words and "It was not woken" in words
     assert not service.own.models["ox-asleep-fern"].wakings and not service.billed
     done = server.run(edit(model__if_asleep="wake it: billed by the hour"))
     assert done["status"]["status_str"] == "success", done["status"]["messages"]
