@@ -19,7 +19,7 @@ for folder in (HERE / "examples", HERE / "nodes"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from kontext_bridge.oxen.api.models import bundled  # noqa: E402
+from kontext_bridge.oxen.api.models import OWN, bundled  # noqa: E402
 from kontext_bridge.oxen.api.models.spec import Form, ModelSpec  # noqa: E402
 from pack import DOCS, INFO, LOCALES, REPOSITORY, TABLE, inputs_of, outputs_of  # noqa: E402
 from schema import broken, snapshot  # noqa: E402
@@ -48,11 +48,23 @@ def _words(id: str) -> dict[str, Any]:
     return {
         "display_name": INFO[id]["display_name"],
         "description": INFO[id]["description"],
-        "inputs": {name: {"name": name, "tooltip": options["tooltip"]} for name, options in inputs},
+        "inputs": {name: {"name": name, "tooltip": options["tooltip"]} for name, options in inputs} | _labels(id),
         "outputs": {
             str(place): {"name": name, "tooltip": tooltip} for place, (name, tooltip) in enumerate(outputs_of(id))
         },
     }
+
+
+def _labels(id: str) -> dict[str, Any]:
+    """The labels of what stands below the choice of one's own model: Kontext's inputs and three more.
+
+    The front end looks a nested label up with a line in place of the dot; a nested tooltip it takes from the node as it
+    is, in English (1.49.6).
+    """
+    choices = inputs_of(id).get("model", {}).get("options", [])
+    own = next((one["inputs"] for one in choices if isinstance(one, dict) and one["key"] == OWN), {})
+    names = [name for kind in ("required", "optional") for name in own.get(kind, {})]
+    return {f"model_{name}": {"name": name} for name in names}
 
 
 def in_short(text: str) -> str:

@@ -254,7 +254,9 @@ async def submit(
                 batch = _batch(order, item, session, run_id, waking.wake)
                 edits = order.edits(session, image)
                 note_origins(session, image, edits)
-                return _submitted(batch.edit(edits, progress), order)
+                submitted = _submitted(batch.edit(edits, progress), order)
+            # with its jobs under way it is left awake: whoever submits has to know
+            return replace(submitted, text="\n".join(filter(None, (submitted.text, waking.afterword))))
 
         try:
             return await _in_turn(work, item, progress, node_id)

@@ -75,8 +75,8 @@ def _wake(session: Session, id: str, progress: Progress) -> str:
     finally:
         awake.leave()
     usd = awake.told.get("usd_per_hour")
-    costs = f"${usd:.2f} an hour" if usd is not None else "a cost per hour that Oxen.ai does not tell"
-    return f"{id} is awake, at {costs}, until it is put to sleep."
+    costs = f"${usd:.2f} an hour" if usd is not None else "an amount per hour that Oxen.ai does not tell"
+    return f"{id} is awake, and costs {costs} until it is put to sleep."
 
 
 def _sleep(session: Session, id: str, progress: Progress) -> str:

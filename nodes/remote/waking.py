@@ -67,10 +67,17 @@ class Waking:
 
     def leave(self, progress: Progress) -> None:
         """As `Awake.leave`; what goes on costing is said on the node."""
-        if self._awake is not None:
+        if self._awake is None:
+            return
+        # no daemon: a program that ends with its run, as a headless one does, would leave the model awake
+        beside = threading.Thread(target=self._awake.leave, name="kontext-bridge sleep")
+        try:
+            beside.start()
+            beside.join()
+        except RuntimeError:  # no thread is to be had
             self._awake.leave()
-            if self._awake.left:
-                progress.remark(self._awake.left)
+        if self._awake.left:
+            progress.remark(self._awake.left)
 
     @property
     def told(self) -> Mapping[str, Any]:
@@ -84,6 +91,11 @@ class Waking:
         """For the node itself, where something goes on costing."""
         return None if self._awake is None else self._awake.left or None
 
+    @property
+    def afterword(self) -> str:
+        """As `Awake.afterword`."""
+        return "" if self._awake is None else self._awake.afterword
+
     def dropped(self) -> None:
         """The turn never came. Where another left it to this one to put the model to sleep, that is done beside."""
         if self._awake is not None or self._claim is None or self._notes is None:
@@ -93,7 +105,7 @@ class Waking:
             self._claim.release()
             return
         try:
-            threading.Thread(target=self._leave_alone, name="kontext-bridge sleep", daemon=True).start()
+            threading.Thread(target=self._leave_alone, name="kontext-bridge sleep").start()
         except RuntimeError:  # no thread is to be had: the note stays, and Kontext Models shows it
             self._claim.release()
 

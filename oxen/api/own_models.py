@@ -83,7 +83,7 @@ class OwnModel:
     def price(self) -> str:
         """What being awake costs, for people."""
         per_hour = self.usd_per_hour
-        return "at a cost per hour that Oxen.ai does not tell" if per_hour is None else f"${per_hour} an hour"
+        return "an amount per hour that Oxen.ai does not tell" if per_hour is None else f"${per_hour} an hour"
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ _SLEEP_SECONDS = 420.0
 _BUSY_SECONDS = 3.0
 _ASLEEP = (Deployment.INACTIVE, Deployment.DEACTIVATING)
 _PASSES = (ConnectionFailed, Upstream, UnexpectedReply, RateLimited)
+_LEFT_AWAKE = "left awake, at"
 END_IT = "End that with Kontext Models (put it to sleep), or on its page at Oxen.ai."
 
 
@@ -125,6 +127,13 @@ class Need:
         return found
 
 
+def may_be_done(error: OxenError) -> bool:
+    """Whether what was asked for once, such as waking, may have been done although it ended in this error."""
+    if isinstance(error, OutcomeUnknown | UnexpectedReply):
+        return True
+    return error.status is not None and (not error.definite or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
 def check_limits(settings: Settings, id: str, price: str) -> None:
     """Raises SpendLimitReached where a limit is set: of what is billed by time none can be kept."""
     if settings.usd_per_run is not None or settings.usd_per_day is not None:
@@ -160,6 +169,7 @@ class Awake:
         self._price = ""
         self._came = self._gone = False
         self._seen_moving = False
+        self._doubt = ""
         self.told: dict[str, Any] = {}
         self.left = ""
 
@@ -181,8 +191,10 @@ class Awake:
     @property
     def afterword(self) -> str:
         """What an error is to say of the model besides; empty where there is nothing to say."""
-        slept = self.told.get("state") == "put to sleep" and self.told.get("woken")
-        return f"{self._rule.model} was put to sleep." if slept else self.left
+        state = str(self.told.get("state", ""))
+        if state == "put to sleep" and self.told.get("woken"):
+            return f"{self._rule.model} was put to sleep."
+        return f"{self._rule.model} is {state}. {END_IT}" if state.startswith(_LEFT_AWAKE) else self.left
 
     def leave(self) -> None:
         """Put the model to sleep where that is due, once; never raises, and is not ended by Cancel."""
@@ -212,6 +224,8 @@ class Awake:
                     return model
                 if self._notes.woken_lately():
                     return model  # another run has just asked for it
+                if model.state in _ASLEEP:
+                    self._notes.remove()  # it has slept since
                 self._check_allowed(model)
                 if model.state is not Deployment.DEACTIVATING:
                     return self._asked_to_wake(model)
@@ -237,26 +251,26 @@ class Awake:
     def _check_allowed(self, model: OwnModel) -> None:
         if not self._rule.wakes:
             raise ModelAsleep(
-                f"{model.id} is {model.state.word}. Awake it runs {model.price}, from waking until it sleeps again, "
-                "waking included as far as is known. It was not woken, no edit was sent, nothing was charged. To wake "
-                "it, set if_asleep to wake it; to see all your models, use Kontext Models."
+                f"{model.id} is {model.state.word}. Awake, it costs {model.price}; whether waking itself is billed is "
+                "not documented. It was not woken, no edit was sent, nothing was charged. To wake it, set if_asleep to "
+                "wake it; to see all your models, use Kontext Models."
             )
         check_limits(self._settings, model.id, model.price)
 
     def _asked_to_wake(self, model: OwnModel) -> OwnModel:
         """Ask for it, once; where the answer is lost, what it looks like from now on decides."""
-        self._say(f"waking {model.id}: {model.price} from now on")
+        self._say(f"waking {model.id}: it costs {model.price} from now on")
         self._notes.write(woken_at=time.time())
         self.told["woken"] = True
         try:
             activate(self._client, model.id)
         except OxenError as error:
-            may_be = isinstance(error, OutcomeUnknown) or (isinstance(error, _PASSES) and not error.definite)
-            if not may_be or (isinstance(error, ConnectionFailed) and error.status is None):
+            if not may_be_done(error):
                 self._notes.remove()
                 self.told.pop("woken")
                 raise error.reworded(f"{model.id} could not be woken: {error.message} No edit was sent.") from None
             logger.info("Whether %s was woken is not known: %s", model.id, error)
+            self._doubt = f" What came back of asking: {error.message}"
         return model
 
     def _wait(self, model: OwnModel) -> None:
@@ -288,7 +302,7 @@ class Awake:
                 )
             if now.state in _ASLEEP and (moved or settled.passed):
                 what = "fell asleep again before it was awake" if moved else "was asked to wake, and sleeps on"
-                raise ModelAsleep(f"{model.id} {what}. No edit was sent. Run again to try once more.")
+                raise ModelAsleep(f"{model.id} {what}.{self._doubt} No edit was sent. Run again to try once more.")
             if bound.passed:
                 raise ModelAsleep(
                     f"{model.id} was not awake after {LONGEST_WAIT / 60:.0f} minutes. No edit was sent. It may cost "
@@ -314,7 +328,7 @@ class Awake:
                 self.told["state"] = "awake: another run here needs it" + (", and puts it to sleep" if wished else "")
                 return
             if not wished:
-                self.told["state"] = f"left awake, at {self._price or 'a cost per hour'}"
+                self.told["state"] = f"{_LEFT_AWAKE} {self._price or 'a cost per hour'}"
                 return
             self._say(f"putting {self._rule.model} to sleep")
             if busy := self._busy(client):

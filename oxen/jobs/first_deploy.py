@@ -8,13 +8,12 @@ from pathlib import Path
 from ..api.client import Client
 from ..api.own_models import FineTune, deploy
 from ..control import Deadline
-from ..errors import InvalidParameters, OutcomeUnknown, OxenError, UnexpectedReply, Upstream
+from ..errors import InvalidParameters, OxenError
 from ..settings import Settings
-from .awake import SETTLE_SECONDS, WakingNotes, check_limits
+from .awake import SETTLE_SECONDS, WakingNotes, check_limits, may_be_done
 from .locks import hold
 
 _PATIENCE = 120.0
-_OPEN = (OutcomeUnknown, Upstream, UnexpectedReply)
 
 
 def deploy_first(client: Client, home: Path, settings: Settings, tune: FineTune) -> str:
@@ -42,7 +41,7 @@ def deploy_first(client: Client, home: Path, settings: Settings, tune: FineTune)
         try:
             id = deploy(client, tune)
         except OxenError as error:
-            if isinstance(error, _OPEN) and not error.definite:
+            if may_be_done(error):
                 raise error.reworded(
                     f"{error.message} Whether {tune.name} is being deployed, and costs, is not known. Look at the list "
                     "in a minute, before you try again."

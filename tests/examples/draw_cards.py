@@ -159,7 +159,7 @@ def main(names: list[str]) -> None:
     for name in names or sorted(TITLES):
         with tempfile.TemporaryDirectory() as folder:
             drawing = card_of(name, Path(folder))
-        drawing.save(place_of(name), quality=86, optimize=True, comment="Kontext Bridge, demo model")
+        drawing.save(place_of(name), quality=80, optimize=True, progressive=True, comment="Kontext Bridge, demo model")
 
 
 if __name__ == "__main__":

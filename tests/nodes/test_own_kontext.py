@@ -7,12 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from kontext_bridge import host
-from kontext_bridge.headless.run import RunInterrupted
+from kontext_bridge.headless.folders import RunFolders
+from kontext_bridge.headless.run import NodeFailed, RunInterrupted, run_workflow
 from kontext_bridge.oxen.errors import GenerationFailed, InvalidParameters, ModelAsleep, SpendLimitReached
 from kontext_bridge.standin import Fault
+from stubs import Heard, Taken
 
 from .conftest import picture
+from .test_lists import Several
 
 ASLEEP = "oxen:ox-asleep-fern"
 OWN = {"model": "your own Kontext", "model.model_id": ASLEEP, "model.output_format": "jpg"}
@@ -37,7 +41,7 @@ def edit(bench: Any, **inputs: Any) -> tuple[Any, dict[str, Any]]:
 
 
 def test_asleep_and_not_allowed_it_is_refused_with_its_cost_and_nothing_is_sent(bench: Any) -> None:
-    with pytest.raises(ModelAsleep, match=r"is asleep\. Awake it runs \$4\.87 an hour"):
+    with pytest.raises(ModelAsleep, match=r"is asleep\. Awake, it costs \$4\.87 an hour"):
         edit(quick(bench), **OWN)
     assert not bench.paid and not bench.server.own.models["ox-asleep-fern"].wakings
 
@@ -124,9 +128,55 @@ def test_submit_wakes_where_allowed_and_leaves_it_awake_for_its_jobs(bench: Any)
     quick(bench)
     with pytest.raises(ModelAsleep):
         bench.run("OxenSubmit", image=picture(), prompt="a hat", **OWN)
-    _, ids = bench.run("OxenSubmit", image=picture(), prompt="a hat", **WAKE)
-    assert ids and bench.server.own.find(ASLEEP).state == "active"
+    done = bench.result("OxenSubmit", image=picture(), prompt="a hat", **WAKE).nodes["node"]
+    assert "left awake, at $4.87 an hour" in str(done)
+    assert done.outputs[1][0] and bench.server.own.find(ASLEEP).state == "active"
     inputs = next(one for one in bench.classes["OxenSubmit"].GET_SCHEMA().inputs if one.id == "model")
     (own,) = (option for option in inputs.options if option.key == "your own Kontext")
     names = [one.id for one in own.inputs]
     assert names[:2] == ["model_id", "if_asleep"] and "afterwards" not in names
+
+
+def run_list(bench: Any, count: int, **inputs: Any) -> Any:
+    """A list of so many pictures through Edit Picture."""
+    Several.values = {"image": [torch.full((1, 24, 32, 3), number / 255) for number in range(count)]}
+    given = {**bench.defaults("OxenEdit"), "prompt": "a hat", **inputs, "image": ["image", 0]}
+    workflow = {
+        "image": {"class_type": "Several", "inputs": {"name": "image"}},
+        "node": {"class_type": "OxenEdit", "inputs": given},
+        "out": {"class_type": "Taken", "inputs": {"value": ["node", 0]}},
+    }
+    bench.heard = Heard()
+    host.set_local(bench.heard)
+    folders = RunFolders(source=bench.folder, output=bench.folder / "output")
+    return run_workflow(workflow, [*bench.classes.values(), Several, Taken], folders, bench.heard, host.interrupted)
+
+
+def test_for_a_list_it_is_woken_once_and_put_to_sleep_once_at_its_end(bench: Any, monkeypatch: Any) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    done = run_list(quick(bench), 4, **WAKE)
+    told = [json.loads(text)["your_model"]["state"] for text in done.nodes["node"].outputs[1]]
+    assert told.count("put to sleep") == 1 and len(bench.server.billed) == 4
+    routes = [one.route for one in bench.server.requests]
+    assert routes.count("activate") == routes.count("deactivate") == 1
+
+
+def test_a_list_is_refused_as_one_where_it_may_not_be_woken(bench: Any) -> None:
+    with pytest.raises(NodeFailed, match=r"All 4 items of the list failed: .*is asleep") as refused:
+        run_list(quick(bench), 4, **OWN)
+    assert str(refused.value).count("is asleep") == 1 and not bench.paid
+
+
+def test_a_list_that_is_cancelled_while_others_wait_for_their_turn_leaves_nothing_awake(
+    serve: Callable[..., Any], monkeypatch: Any
+) -> None:
+    def pressed(request: Any) -> None:
+        if request.route == "enqueue" and len(bench.paid) > 1:
+            host.request_interrupt()
+
+    bench = quick(serve(behaviour=pressed))
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    with pytest.raises(RunInterrupted):
+        run_list(bench, 6, **WAKE)
+    bench.server.wait_for(lambda s: s.own.find(ASLEEP).state != "active")
+    assert bench.server.own.models["ox-asleep-fern"].wakings == 1

@@ -110,7 +110,7 @@ def test_what_is_not_awake_is_not_woken_unless_that_was_allowed(own: Own, model:
     with pytest.raises(ModelAsleep, match="was not woken, no edit was sent, nothing was charged") as refused:
         one.wake()
     one.leave()
-    price = "does not tell" if "unknown" in model else "$4.87 an hour"
+    price = "costs an amount per hour that Oxen.ai does not tell" if "unknown" in model else "costs $4.87 an hour"
     assert price in str(refused.value)
     assert own.count("activate") == own.count("deactivate") == 0 and own.note(model) is None
 
@@ -120,7 +120,7 @@ def test_woken_used_and_put_to_sleep_with_its_cost_said_before(own: Own) -> None
     one.wake()
     assert own.state() == "active" and own.wakings() == 1 and own.note()["woken_at"]
     first = next(text for text in said if text and text.startswith("waking"))
-    assert first == f"waking {ASLEEP}: $4.87 an hour from now on"
+    assert first == f"waking {ASLEEP}: it costs $4.87 an hour from now on"
     one.leave()
     assert own.state() in ("deactivating", "inactive") and own.note() is None
     assert one.told == {
@@ -218,7 +218,7 @@ def test_what_fails_to_wake_or_never_does_is_told_and_put_to_sleep(
     assert one.afterword == f"{model} was put to sleep."
 
 
-@pytest.mark.parametrize("fault", ["answer_dropped", "answer_cut", "answer_error", "answer_never"])
+@pytest.mark.parametrize("fault", ["answer_dropped", "answer_cut", "answer_error", "answer_never", "answer_status"])
 def test_waking_is_never_asked_for_twice_where_its_answer_is_lost(
     serve: Callable[..., Any], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
