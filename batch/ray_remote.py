@@ -80,17 +80,22 @@ class RayRemoteRows:
             return value(self._ray.get(answer))
         except errors.RayTaskError:
             raise
-        except errors.RayActorError as error:
-            if self._is_stopped:
-                raise Interrupted("The run was stopped.") from None
-            raise RunStopped(
-                "Stopped: Ray's process with the ledger, on this machine, has ended. What was sent is in the ledger. "
-                "The same command goes on where it was, and pays for nothing again."
-            ) from error
-        except errors.RayError as error:
+        except (
+            errors.WorkerCrashedError,
+            errors.OutOfMemoryError,
+            errors.NodeDiedError,
+            errors.ObjectLostError,
+        ) as error:
             raise RowFailed(
                 f"Each of the {_TRIES + 1} processes that worked on its picture ended before it was done "
                 f"({type(error).__name__}). What was paid for it is in the ledger."
+            ) from error
+        except errors.RayError as error:
+            if self._is_stopped:
+                raise Interrupted("The run was stopped.") from None
+            raise RunStopped(
+                f"Stopped: Ray's process with the ledger, on this machine, has ended ({type(error).__name__}). What "
+                "was sent is in the ledger. The same command goes on where it was, and pays for nothing again."
             ) from error
 
     def _close(self) -> None:

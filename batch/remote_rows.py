@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sqlite3
 import time
@@ -48,6 +49,9 @@ from .pictures import (
 from .row_price import private_folder, published_price
 
 logger = logging.getLogger(__name__)
+
+# Rows after which old results are removed from the ledger's folder: at the end of 100,000 the disk would be full.
+_TIDIED_EVERY = 250
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ class RemoteRows:
         self._session.settings = replace(settings, usd_per_run=min(limits) if limits else None)
         self._run_id = uuid.uuid4().hex
         self._hopeless: list[OxenError] = []
+        self._delivered = itertools.count(1)
         self._decision = Decision(ledger.undecided_keys())
         self.price = published_price(self._session.client)
 
@@ -156,6 +161,8 @@ class RemoteRows:
             self._session.ledger.collected(record)
         except sqlite3.Error as error:  # such as a full disk, which must not cost the result
             logger.warning("The ledger could not be written: %s", error)
+        if next(self._delivered) % _TIDIED_EVERY == 0:
+            self._session.prune()
 
     def sent_as(self, encoded: EncodedImage) -> str:
         """What a request names its picture by: the picture itself, or where it was uploaded to."""

@@ -65,6 +65,10 @@ class Session:
     ) -> None:
         _leave(self._shared, self.settings if self._prunes else None)
 
+    def prune(self) -> None:
+        """Remove old results now, for a run so long that its end would be too late."""
+        _prune(self.ledger, self.settings)
+
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Open the account's event `stream`, if nobody has yet, and let it wake this run in the with block."""

@@ -17,8 +17,9 @@ from pathlib import Path
 from patience import PATIENCE
 
 _START = "from ray.scripts.scripts import main; main()"
-# Ray gives up what a busy machine is late with.
+# Ray gives up what a busy machine is late with, and lets its workers go last of all.
 PATIENT = {
+    "RAY_worker_niceness": "0",
     "RAY_raylet_start_wait_time_s": "600",
     "RAY_worker_register_timeout_seconds": "600",
     "RAY_gcs_server_request_timeout_seconds": "600",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import remote_rows
+from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault, StandIn
 from patience import PATIENCE
 from PIL import Image
@@ -157,6 +158,24 @@ def test_what_a_run_paid_for_and_could_not_report_counts_against_the_limit(
     assert len(service.billed) == 1
     assert batch(folder, *REMOTE, "--usd", "0.12") == command.SOME
     assert len(service.billed) == 3 and len(results(tmp_path / "out")) in (2, 3)
+
+
+def test_old_results_leave_the_ledger_s_folder_while_a_long_run_goes_on(
+    service: StandIn, batch: Batch, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(remote_rows, "_TIDIED_EVERY", 2)
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    kept: list[int] = []
+    real = Ledger.prune
+
+    def prune(ledger: Ledger, **_: object) -> int:
+        removed = real(ledger, max_bytes=0, keep_seconds=0.0)
+        kept.append(len(list((tmp_path / "home" / "results").iterdir())))
+        return removed
+
+    monkeypatch.setattr(Ledger, "prune", prune)
+    assert batch(pictures(*names(5)), *REMOTE) == command.ALL
+    assert kept == [0, 0, 0] and len(results(tmp_path / "out")) == len(service.billed) == 5
 
 
 def test_one_request_in_two_rows_is_paid_once_and_gives_two_results(
