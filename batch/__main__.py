@@ -40,6 +40,7 @@ from .walking import PATTERNS, walk
 
 ALL, NONE, SOME, STOPPED = 0, 1, 3, 130
 _STOP_MESSAGE = "The same command goes on where it was, and pays for nothing again."
+_SET_UP = "Use a checkout's .venv/bin/python, which make demo sets up; elsewhere, install it."
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"Make room there, or name another with TMPDIR. {_STOP_MESSAGE}",
             sys.stderr,
         )
+    except ModuleNotFoundError as missing:
+        say(f"This needs {missing.name}, which is not installed here. Nothing was sent. {_SET_UP}", sys.stderr)
     except KeyboardInterrupt:
         say(f"\nStopped. {_STOP_MESSAGE}", sys.stderr)
         return STOPPED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -29,7 +30,9 @@ class Journal:
         self._file = path.open("a", encoding="utf-8", newline="\n")
 
     def close(self) -> None:
-        self._file.close()
+        # a line that could not be written was told of when it was; what is left of it would fail once more
+        with contextlib.suppress(OSError):
+            self._file.close()
 
     def write(self, entry: dict[str, Any]) -> None:
         """Add a line; it is on the disk when this returns, so that no result stands without its line after the plug

@@ -52,7 +52,8 @@ class Placer:
             "flags": list(flags) or None,
         }
         self._journal.write(entry)
-        for draft, place in drafts:
+        # the row's own result last: by it the next run knows that all are there
+        for draft, place in reversed(drafts):
             with _of_this_name(place.relative_to(self._results)):
                 draft.replace(place)
         made.delivered()

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from full_disk import full_disk
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import naming
 from kontext_bridge.batch.columns import remote_columns
@@ -356,3 +358,51 @@ def test_a_rows_further_pictures_write_over_nobodys_file(tmp_path: Path) -> None
         journal.close()
     assert (tmp_path / "out" / "a_2.png").read_text() == "mine"
     assert (tmp_path / "out" / "a_2-1.png").read_bytes() == b"two" and len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+def test_killed_between_two_pictures_of_a_row_the_row_is_not_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "a.png")
+    (row,) = planned(tmp_path, list(walk(tmp_path))).to_do(tmp_path / "out", again=False)
+    real, placed = Path.replace, []
+
+    def killed(path: Path, target: Any) -> Any:
+        if placed:
+            raise KeyboardInterrupt
+        placed.append(target)
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    journal = Journal(tmp_path / "report.jsonl")
+    placer = Placer(tmp_path / "out", cleared(tmp_path / "out" / ".w"), journal, lambda _: False)
+    with pytest.raises(KeyboardInterrupt):
+        placer.done(row, RowResult(b"one", {}, more=((".png", b"two"),)), 1.0)
+    plan = planned(tmp_path, list(walk(tmp_path, ["a.png"])))
+    plan.read_report(read_journal(tmp_path / "report.jsonl"))
+    journal.close()
+    assert plan.counts(tmp_path / "out", again=False).done == 0
+
+
+def test_a_report_that_can_grow_no_more_ends_the_run_in_words_and_loses_nothing(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.jsonl").write_text((99 * "#" + "\n") * 19_999)
+    folder = pictures("a.png", "b.png")
+    with full_disk(2_000_000):
+        assert batch(folder, *REMOTE) == command.NONE
+    assert "What was paid for is in the ledger" in capsys.readouterr().err
+    assert batch(folder, *REMOTE) == command.ALL and len(service.billed) == 2
+
+
+def test_a_python_without_torch_is_told(
+    service: StandIn,
+    batch: Batch,
+    pictures: Pictures,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "kontext_bridge.batch.remote_rows", None)
+    assert batch(pictures("a.png"), *REMOTE) == command.NONE
+    assert "not installed here" in capsys.readouterr().err and not service.jobs
