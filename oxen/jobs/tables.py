@@ -89,7 +89,7 @@ INSERT INTO spending SELECT {_counted("")}, COUNT(*) FROM jobs WHERE state != 'r
     AND NOT EXISTS (SELECT 1 FROM spending) GROUP BY 1, 2, 3;
 COMMIT;
 """
-# Costs and prices of all requests since a time (unix seconds) but those that the service refused, each with their number.
+# Costs and prices of all requests since a time but those that the service refused, each with their number.
 SPENT = f"""
 SELECT cost, price, SUM(requests) FROM spending WHERE slot > CAST(?1 / {_SLOT}.0 AS INTEGER) GROUP BY cost, price
 UNION ALL

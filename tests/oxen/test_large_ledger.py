@@ -17,7 +17,12 @@ from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.jobs.ledger import FILE_NAME, Ledger
 from kontext_bridge.oxen.jobs.record import State
 
-CLOSES = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute('SELECT COUNT(*) FROM jobs').fetchone()); c.close()"
+CLOSES = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("SELECT COUNT(*) FROM jobs").fetchone()
+database.close()
+"""
 
 
 @contextmanager
