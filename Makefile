@@ -16,7 +16,7 @@ help:
 	@echo "make compatibility  run the tests that need the real ComfyUI, and write docs/compatibility.md's row"
 	@echo "make walk        walk a newcomer's first edit in the real ComfyUI, and picture its steps for docs/first-edit.md"
 	@echo "make archive     pack node.zip as the Comfy registry does, and check what is in it"
-	@echo "make benchmarks  measure what the README promises"
+	@echo "make benchmarks  measure what the README promises, and say what was missed"
 	@echo "make clean       remove .venv, out and build"
 
 # pip compiles on one core, a minute long; compileall does on all, and leaves out most of what is never imported.
@@ -74,10 +74,7 @@ archive: $(VENV)/ready build/comfy-cli/bin/comfy
 	COMFY_CLI=$(CURDIR)/build/comfy-cli/bin/comfy $(BIN)/python -m pytest -q tests/test_pack.py
 
 benchmarks: $(VENV)/ready
-	$(BIN)/python benchmarks/encoding.py
-	$(BIN)/python benchmarks/ledger.py
-	$(BIN)/python benchmarks/waiting.py
-	$(BIN)/python benchmarks/importing.py
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf $(VENV) out build node.zip

@@ -1,6 +1,7 @@
 """IMAGE and MASK tensors to and from bytes and URIs; canvas; keeping what was not edited. No network.
 
 errors.py        what it raises
+cores.py         one picture at a time on each core
 pixels.py        IMAGE and MASK tensors, checked, and their 8-bit pixels
 masks.py         a MASK in a service's own colours
 formats.py       the file formats that pictures are written in
@@ -13,6 +14,7 @@ decoders.py      pixels from the parts of a file
 deflate.py       a fast zlib stream
 png.py           a fast PNG
 codec.py         pictures to bytes and back
+stack.py         pictures that come one by one, as one IMAGE
 uri.py           data URIs
 geometry.py      boxes, and masks that fade out
 canvas.py        the picture that an edit is cut from and put back onto

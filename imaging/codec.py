@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import containers
+from .cores import CORES, side_by_side
 from .decoders import Pixels, decode_gif, decode_jpeg, decode_png, decode_webp
 from .errors import ImageError, ImageTooLarge
 from .formats import DEFAULT_FORMAT, ImageFormat
@@ -25,7 +23,6 @@ from .pixels import UInt8, from_uint8, to_uint8, with_alpha
 from .png import write_png
 
 logger = logging.getLogger(__name__)
-T = TypeVar("T")
 
 _WEBP_MAX_SIDE = 16383
 _JPEG_MAX_SIDE = 65500
@@ -117,7 +114,7 @@ def encode_batch(
         except ImageError as error:
             raise _named(error, index, count) from error
 
-    return _side_by_side(one, count, workers or _cores())
+    return side_by_side(one, count, workers or CORES)
 
 
 def decode(data: bytes, limits: Limits | None = None) -> DecodedImage:
@@ -159,7 +156,7 @@ def decode_batch(
         except ImageError as error:
             raise _named(error, index, len(files)) from error
 
-    return _side_by_side(one, len(files), workers or _cores())
+    return side_by_side(one, len(files), workers or CORES)
 
 
 def to_tensors(pictures: Sequence[DecodedImage]) -> Stacked:
@@ -172,17 +169,21 @@ def to_tensors(pictures: Sequence[DecodedImage]) -> Stacked:
     height, width = pictures[0].height, pictures[0].width
     image = torch.empty(len(pictures), height, width, 3)
     mask = torch.zeros(len(pictures), height, width)
-    resized = []
+    brought = []
     for index, picture in enumerate(pictures):
-        rgb, alpha = picture.rgb, picture.alpha
-        if rgb.shape[:2] != (height, width):
-            resized.append(index)
-            rgb = _resize(rgb, width, height)
-            alpha = None if alpha is None else _resize(alpha, width, height)
-        from_uint8(rgb, image[index])
-        if alpha is not None:
-            from_uint8(255 - alpha, mask[index])
-    return Stacked(image, mask, tuple(resized))
+        if (picture.height, picture.width) != (height, width):
+            brought.append(index)
+            picture = resized(picture, width, height)
+        from_uint8(picture.rgb, image[index])
+        if picture.alpha is not None:
+            from_uint8(255 - picture.alpha, mask[index])
+    return Stacked(image, mask, tuple(brought))
+
+
+def resized(picture: DecodedImage, width: int, height: int) -> DecodedImage:
+    """The picture resampled (Lanczos) to another size."""
+    alpha = None if picture.alpha is None else _resize(picture.alpha, width, height)
+    return DecodedImage(_resize(picture.rgb, width, height), alpha, picture.media_type)
 
 
 def _write_jpeg(pixels: UInt8, quality: int) -> bytes:
@@ -222,14 +223,3 @@ def _resize(pixels: UInt8, width: int, height: int) -> UInt8:
 
 def _named(error: ImageError, index: int, count: int) -> ImageError:
     return type(error)(f"Picture {index + 1} of {count}: {error}") if count > 1 else error
-
-
-def _side_by_side(one: Callable[[int], T], count: int, workers: int) -> list[T]:
-    if min(workers, count) <= 1:
-        return [one(index) for index in range(count)]
-    with ThreadPoolExecutor(min(workers, count), thread_name_prefix="kontext-image") as pool:
-        return list(pool.map(one, range(count)))
-
-
-def _cores() -> int:
-    return min(8, os.cpu_count() or 1)

@@ -20,8 +20,17 @@ _BLOCK_VALUES = 1 << 16
 def check_image(image: Tensor) -> Tensor:
     """The IMAGE itself, [B,H,W,C] floating point with C 1, 3 or 4 and every value finite.
 
-    Values outside 0..1 are allowed (to_uint8 clamps them). Raises ImageError for any other shape or type, for
-    a picture of zero size, and for NaN or infinity, naming the first picture of the batch that holds one.
+    Values outside 0..1 are allowed (to_uint8 clamps them). Raises ImageError as `check_shape`, and for NaN or
+    infinity, naming the first picture of the batch that holds one.
+    """
+    _check_values(check_shape(image), "picture")
+    return image
+
+
+def check_shape(image: object) -> Tensor:
+    """The IMAGE itself, [B,H,W,C] with C 1, 3 or 4; the values are not looked at, so that it takes no time.
+
+    Raises ImageError for any other shape or type, and for a picture of zero size.
     """
     if not isinstance(image, Tensor) or image.ndim != 4:
         raise ImageError(f"An IMAGE is [batch, height, width, channels]; this is {_shape(image)}.")
@@ -32,22 +41,27 @@ def check_image(image: Tensor) -> Tensor:
             f"The IMAGE has {image.shape[3]} channels; 1 (grey), 3 (RGB) or 4 (RGBA) can be used. "
             "Is a LATENT or a channels-first tensor connected?"
         )
-    _check_values(image, "picture")
     return image
 
 
 def check_mask(mask: Tensor) -> Tensor:
     """The MASK as [B,H,W], floating point, 1 = masked or transparent; [H,W] gains a batch of one.
 
-    Raises ImageError for any other shape or type, for zero size, and for NaN or infinity.
+    Raises ImageError as `check_mask_shape`, and for NaN or infinity.
     """
+    mask = check_mask_shape(mask)
+    _check_values(mask, "mask")
+    return mask
+
+
+def check_mask_shape(mask: Tensor) -> Tensor:
+    """The MASK as [B,H,W]; the values are not looked at. Raises ImageError for any other shape and for zero size."""
     if isinstance(mask, Tensor) and mask.ndim == 2:
         mask = mask.unsqueeze(0)
     if not isinstance(mask, Tensor) or mask.ndim != 3:
         raise ImageError(f"A MASK is [batch, height, width]; this is {_shape(mask)}.")
     if 0 in mask.shape:
         raise ImageError(f"The MASK has nothing in it: its shape is {_shape(mask)}.")
-    _check_values(mask, "mask")
     return mask
 
 

@@ -56,7 +56,7 @@ _OF_BYTES = _Advice(
 async def to_uris(image: torch.Tensor, mask: torch.Tensor | None, send_as: str, format: str, quality: int) -> list[str]:
     """One URI for each picture of an IMAGE [B,H,W,C]; raises ImageError, or what an upload raises."""
     way = member(SendAs, send_as, "send_as")
-    files = to_files(image, mask, format, quality)
+    files = await host.run_off_loop(lambda: to_files(image, mask, format, quality), Control())
     if way is not SendAs.UPLOAD:
         return [to_data_uri(file) for file in files]
     return await in_session(lambda session: _upload_all(session, files))
@@ -70,7 +70,7 @@ async def from_uris(text: str) -> Stacked:
     if len(uris) > _MAX_URIS:
         raise InvalidParameters(f"There are {len(uris)} URIs; at most {_MAX_URIS} are read at once.")
     control = Control()
-    return to_tensors(await host.run_off_loop(lambda: _read_all(uris, control), control))
+    return await host.run_off_loop(lambda: to_tensors(_read_all(uris, control)), control)
 
 
 def to_files(image: torch.Tensor, mask: torch.Tensor | None, format: str, quality: int) -> Bytes:

@@ -11,7 +11,7 @@ import torch
 
 from ...editing.values import one_of, shown
 from ...editing.words import wrong_with_prompt
-from ...imaging.pixels import check_image
+from ...imaging.pixels import check_shape
 from ...oxen.api.models import DEFAULT, OWN, ModelSpec, own_kontext
 from ...oxen.choices import Afterwards, IfAsleep
 from ...oxen.errors import InvalidParameters, checked
@@ -51,7 +51,7 @@ def order_of(
             "Remove what it has not, or choose its model."
         )
     told: dict[str, Any] = {"model": spec.id}
-    along = checked_along(spec, check_image(image), _references(own), own.get(MASK))
+    along = checked_along(spec, check_shape(image), _references(own), own.get(MASK))
     pictures = 1 + sum(map(len, along.references))
     fields |= _prompt(spec, prompt, told) | _shape(spec, fields, image, pictures, told)
     known = {name: widgets[name] for name in _SHARED if name in widgets}

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ...imaging.codec import DecodedImage, Stacked, to_tensors
+from ...imaging.codec import Stacked, to_tensors
 from ...imaging.keep.switch import KeptEdits, keep_edits, none_kept
-from ...imaging.pixels import check_image
+from ...imaging.pixels import check_shape
+from ...imaging.stack import Came, Stack
 from ...oxen.errors import InvalidParameters
 from ...oxen.jobs.order import Outcome
 from ...oxen.jobs.progress import Progress
@@ -29,20 +30,20 @@ class Keeping:
     check: Callable[[], None]
     places: Sequence[int] | None = None
 
-    def keep(self, outcomes: Sequence[Outcome[DecodedImage]], stacked: Stacked, progress: Progress) -> KeptEdits:
-        """The pictures that came laid back onto theirs. stacked: the same pictures as one IMAGE."""
-        came = [(index, o.picture) for index, o in enumerate(outcomes) if o.picture is not None]
+    def keep(self, outcomes: Sequence[Outcome[Came]], stack: Stack, stacked: Stacked, progress: Progress) -> KeptEdits:
+        """The pictures that came laid back onto theirs. stacked: the same pictures as one IMAGE, taken from `stack`."""
+        came = [index for index, o in enumerate(outcomes) if o.picture is not None]
         try:
             edited = [
                 # one that was brought to the first one's size is kept from what came, not from that
-                to_tensors([picture]).image[0] if place in stacked.resized else stacked.image[place]
-                for place, (_, picture) in enumerate(came)
+                to_tensors([stack.original(index)]).image[0] if place in stacked.resized else stacked.image[place]
+                for place, index in enumerate(came)
             ]
         except (MemoryError, RuntimeError) as error:
             return none_kept(stacked.image, error)
         places = range(self.edits) if self.places is None else self.places
-        sources = [self.source[places[index] * len(self.source) // self.edits] for index, _ in came]
-        return keep_edits(sources, edited, stacked.image, self.check, lambda place: progress.kept(came[place][0]))
+        sources = [self.source[places[index] * len(self.source) // self.edits] for index in came]
+        return keep_edits(sources, edited, stacked.image, self.check, lambda place: progress.kept(came[place]))
 
 
 def keeping_of(
@@ -61,6 +62,8 @@ def keeping_of(
 def checked_source(source: object, edits: int, asked: int = 0) -> torch.Tensor:
     """The pictures before some edits of which the record has none; raises InvalidParameters or ImageError.
 
+    Their values are not looked at yet, which takes its time.
+
     asked: how many edits were asked for when these were submitted, where others were not.
     """
     if source is None:
@@ -68,7 +71,7 @@ def checked_source(source: object, edits: int, asked: int = 0) -> torch.Tensor:
             "keep is auto, and that needs the pictures as they were before the edit, which the records of edits do not "
             "hold. Connect them to source, or set keep to off. Nothing was fetched."
         )
-    image = check_image(source)  # type: ignore[arg-type]
+    image = check_shape(source)
     if edits % len(image) and (not asked or asked % len(image)):
         many = "1 edit" if edits == 1 else f"{edits} edits"
         raise InvalidParameters(

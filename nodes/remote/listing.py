@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from ... import host
-from ...imaging.codec import decode
 from ...imaging.errors import ImageError
+from ...imaging.pixels import check_image
+from ...imaging.stack import Stack
 from ...oxen.api.models import DEFAULT
 from ...oxen.api.replies import Row
 from ...oxen.errors import (
@@ -33,7 +34,7 @@ from ...oxen.jobs.session import Session
 from ...oxen.secrets import without_query
 from ..sessions import in_session
 from .keeping import Keeping, checked_source
-from .runs import Gathered, gather
+from .runs import Gathered, decode, gather
 
 # As many characters as stand on a line of a node in either renderer.
 _WIDE = 80
@@ -115,18 +116,18 @@ def _picture(
         progress.at(0, Stage.FAILED)
         return _without(_no_number(pick, len(records), search))
     picked = records[pick - 1]
-    batch = Batch(session, decode)
-    outcomes = tuple(map(as_collected, batch.collect([picked], progress)))
+    batch, stack = Batch(session, decode), Stack(1)
+    outcomes = tuple(map(as_collected, batch.collect([picked], progress, stack.put)))
     error = outcomes[0].error
     if error is not None:
         return _without(_not_brought(pick, picked, error))
     try:
-        keeping = Keeping(checked_source(source, 1), 1, session.control.check) if keeps else None
+        keeping = Keeping(check_image(checked_source(source, 1)), 1, session.control.check) if keeps else None
     except (InvalidParameters, ImageError) as wrong:
         # the picture is there all the same
         progress.kept(0)
-        return replace(gather(batch, outcomes, progress), image=host.blocked(str(wrong)))
-    return gather(batch, outcomes, progress, keeping=keeping)
+        return replace(gather(batch, outcomes, progress, stack), image=host.blocked(str(wrong)))
+    return gather(batch, outcomes, progress, stack, keeping=keeping)
 
 
 def _without(why: str) -> Gathered:

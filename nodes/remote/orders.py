@@ -13,7 +13,8 @@ import torch
 
 from ...editing.words import VARIATIONS, Keep
 from ...imaging.codec import encode
-from ...imaging.pixels import UInt8, check_image, digest, to_uint8
+from ...imaging.cores import a_core, side_by_side
+from ...imaging.pixels import UInt8, check_image, check_shape, digest, to_uint8
 from ...imaging.uri import to_data_uri
 from ...oxen.api.models import DEFAULT, ModelSpec
 from ...oxen.api.request import EditParameters
@@ -83,7 +84,7 @@ class Order:
 
         The rest of it is looked at by `edits`, off the event loop.
         """
-        pictures = len(image) if is_batch(image) else len(check_image(image))
+        pictures = len(image) if is_batch(image) else len(check_shape(image))
         count = pictures * self.variations
         if count > _MAX_EDITS:
             raise InvalidParameters(
@@ -98,27 +99,64 @@ class Order:
         Raises ImageError for what is no IMAGE.
         """
         edits: list[Edit] = []
-        check_image(image)
-        references = self.along.pixels()
+        along = self.along.looked_over(check_image(image))
+        references = along.pixels()
         digests = list(map(digest, references))
         count = len(image) * self.variations
-        texts = [_Once(partial(_input_image, session, one, self.send_as), count) for one in references]
+        text = partial(_input_image, session, self.send_as)
+        texts = [_Once(partial(text, partial(_same, one)), count) for one in references]
+
+        def looked_at(place: int) -> tuple[str, _Once, _Once | None]:
+            """The digest of a picture and all that goes with it, what makes its text, and what that of its mask."""
+            session.control.check()
+            with a_core():
+                pixels = to_uint8(image[place])
+                mask = along.mask_of(place, pixels)
+                own, of_mask = digest(pixels), None if mask is None else digest(mask)
+            pixels_of: Callable[[], UInt8] = partial(_as_before, partial(to_uint8, image[place]), own)
+            if place < session.settings.max_in_flight:  # is sent at once; the others are made again when they are
+                pixels_of = _first(pixels, pixels_of)
+            mask_text = None
+            if of_mask is not None:
+                mask_of = partial(_as_before, partial(_mask, along, image, place), of_mask)
+                mask_text = _Once(partial(text, mask_of), self.variations)
+            return digest_of_all(own, digests, of_mask), _Once(partial(text, pixels_of), self.variations), mask_text
+
         alike: Counter[str] = Counter()
-        for place, picture in enumerate(image):
-            pixels = to_uint8(picture)
-            mask = self.along.mask_of(place, pixels)
-            same = digest_of_all(pixels, digests, mask)
-            send, mask_text = (
-                None if one is None else _Once(partial(_input_image, session, one, self.send_as), self.variations)
-                for one in (pixels, mask)
-            )
-            assert send is not None
+        for same, send, mask_text in side_by_side(looked_at, len(image)):
             for _ in range(self.variations):
                 # without a seed it is the how-manieth of its own, wherever in a batch it stands
                 number = len(edits) if self.parameters.model.has_seed else alike[same]
                 alike[same] += 1
                 edits.append(Edit(self.parameters.variation(number), same, send, partial(beside, texts, mask_text)))
         return edits
+
+
+def _mask(along: Along, image: torch.Tensor, place: int) -> UInt8:
+    mask = along.mask_of(place, to_uint8(image[place]))
+    assert mask is not None
+    return mask
+
+
+def _same(pixels: UInt8) -> UInt8:
+    return pixels
+
+
+def _as_before(make: Callable[[], UInt8], before: str) -> UInt8:
+    """The pixels, which are sent only under the digest that they are remembered by; raises InvalidParameters."""
+    pixels = make()
+    if digest(pixels) != before:
+        raise InvalidParameters(
+            "The picture was changed by another node while it waited for its turn. It was not sent. Run again; if it "
+            "happens again, put a node between that makes a copy, as Image Scale does."
+        )
+    return pixels
+
+
+def _first(pixels: UInt8, later: Callable[[], UInt8]) -> Callable[[], UInt8]:
+    """Gives what is there already, once, and forgets it."""
+    kept = [pixels]
+    return lambda: kept.pop() if kept else later()
 
 
 class _Once:
@@ -138,10 +176,11 @@ class _Once:
             return made
 
 
-def _input_image(session: Session, pixels: UInt8, send_as: SendAs) -> str:
-    encoded = encode(pixels)
-    if send_as is not SendAs.UPLOAD:
-        return to_data_uri(encoded)
+def _input_image(session: Session, send_as: SendAs, pixels: Callable[[], UInt8]) -> str:
+    with a_core():
+        encoded = encode(pixels())
+        if send_as is not SendAs.UPLOAD:
+            return to_data_uri(encoded)
     return upload(session.client, encoded.data, encoded.media_type, session.settings.upload_repository)
 
 

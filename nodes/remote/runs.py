@@ -17,8 +17,11 @@ from ... import host
 from ...editing.values import shown as shown_value
 from ...editing.words import Keep
 from ...host.turns import EACH
-from ...imaging.codec import DecodedImage, decode, to_tensors
+from ...imaging import codec
+from ...imaging.cores import a_core
 from ...imaging.errors import ImageError
+from ...imaging.pixels import check_image
+from ...imaging.stack import Came, Stack
 from ...oxen.api.replies import is_generation_id, shown_id
 from ...oxen.choices import IfSomeFail, SendAs, WaitMode
 from ...oxen.errors import (
@@ -71,10 +74,17 @@ class Gathered:
     mask: Any = None
 
 
+def decode(data: bytes) -> Came:
+    """The picture of a file; raises ImageError."""
+    with a_core():
+        return codec.decode(data)
+
+
 def gather(
-    batch: Batch[DecodedImage],
-    outcomes: Sequence[Outcome[DecodedImage]],
+    batch: Batch[Came],
+    outcomes: Sequence[Outcome[Came]],
     progress: Progress,
+    stack: Stack,
     *,
     if_some_fail: IfSomeFail = IfSomeFail.STOP,
     size_sent: str | None = None,
@@ -84,6 +94,7 @@ def gather(
 ) -> Gathered:
     """The pictures that came, stacked at the first one's size, and what there is to know about them.
 
+    stack: was given each of them as it came.
     told: what info says before all else.
     keeping: lays them back onto the pictures that they were made from. From here they go to a graph, which is noted
     once nothing can go wrong any more.
@@ -91,14 +102,13 @@ def gather(
     something to go on with. What succeeded is in the ledger either way.
     """
     failed = failures(outcomes)
-    pictures = [o.picture for o in outcomes if o.picture is not None]
-    if failed and (not pictures or if_some_fail is IfSomeFail.STOP):
+    succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
+    if failed and (not succeeded or if_some_fail is IfSomeFail.STOP):
         raise failure(failed, len(outcomes), send_as)
-    stacked = to_tensors(pictures)
-    kept = None if keeping is None else keeping.keep(outcomes, stacked, progress)
+    stacked = stack.take([number - 1 for number in succeeded])
+    kept = None if keeping is None else keeping.keep(outcomes, stack, stacked, progress)
     # Nothing kept of any of them: image is raw.
     mixed = None if kept is None or kept.image is stacked.image else kept
-    succeeded = [number for number, o in enumerate(outcomes, 1) if o.picture is not None]
     edits = []
     for place, number in enumerate(succeeded):
         outcome, resized = outcomes[number - 1], place in (mixed or stacked).resized
@@ -122,7 +132,7 @@ def gather(
     return gathered
 
 
-def _told(number: int, outcome: Outcome[DecodedImage], size_sent: str | None, *, resized: bool) -> dict[str, Any]:
+def _told(number: int, outcome: Outcome[Came], size_sent: str | None, *, resized: bool) -> dict[str, Any]:
     record, picture = outcome.record, outcome.picture
     assert record is not None and picture is not None and outcome.how is not None
     told: dict[str, Any] = {
@@ -139,7 +149,7 @@ def _told(number: int, outcome: Outcome[DecodedImage], size_sent: str | None, *,
     return {name: value for name, value in told.items() if value is not None}
 
 
-def failures(outcomes: Sequence[Outcome[DecodedImage]]) -> dict[int, OxenError]:
+def failures(outcomes: Sequence[Outcome[Came]]) -> dict[int, OxenError]:
     """The errors of a run by the number of the edit, counted from 1."""
     return {number: outcome.error for number, outcome in enumerate(outcomes, 1) if outcome.error is not None}
 
@@ -200,12 +210,14 @@ async def edit(
                 batch = _batch(order, item, session, run_id, waking.wake)
                 edits = order.edits(session, image)
                 note_origins(session, image, edits)
-                outcomes = batch.edit(edits, progress)
+                stack = Stack(count)
+                outcomes = batch.edit(edits, progress, stack.put)
                 waking.leave(progress)
                 gathered = gather(
                     batch,
                     outcomes,
                     progress,
+                    stack,
                     if_some_fail=order.if_some_fail,
                     size_sent=_size(image),
                     send_as=order.send_as,
@@ -270,7 +282,7 @@ async def submit(
     return await _of_a_list(of, instead, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
 
 
-def _submitted(outcomes: Sequence[Outcome[DecodedImage]], order: Order) -> Submitted:
+def _submitted(outcomes: Sequence[Outcome[Came]], order: Order) -> Submitted:
     placed = [(place, outcome.record) for place, outcome in enumerate(outcomes) if outcome.record is not None]
     records = [record for _, record in placed]
     failed = failures(outcomes)
@@ -310,11 +322,14 @@ async def collect(
         progress = item.begun(Progress(count, item.progress, keeps=keeps))
 
         def work(session: Session) -> Gathered:
+            if before is not None:
+                check_image(before)
             records = _records(session, job, ids)
             batch = Batch(session, decode, terms, hopeless=item.hopeless)
-            outcomes = [as_collected(outcome) for outcome in batch.collect(records, progress)]
+            stack = Stack(len(records))
+            outcomes = [as_collected(outcome) for outcome in batch.collect(records, progress, stack.put)]
             keeping = None if before is None else keeping_of(before, job, records, session.control.check)
-            return gather(batch, outcomes, progress, if_some_fail=policy, keeping=keeping)
+            return gather(batch, outcomes, progress, stack, if_some_fail=policy, keeping=keeping)
 
         return await _in_turn(work, item, progress, node_id)
 
@@ -374,7 +389,7 @@ async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
 
 def _batch(
     order: Order, item: Item, session: Session, run_id: str, before_new: Callable[[], None]
-) -> Batch[DecodedImage]:
+) -> Batch[Came]:
     """The batch of one item, which knows what the list as a whole asks for.
 
     Where what is new of the list would pass a spend limit, none of it is sent.

@@ -3,6 +3,7 @@
 record.py     what is remembered of one request, and by what it is known again
 store.py      the pictures' files: private, whole, under names that are never used again
 locks.py      one lock per key across threads and processes
+tables.py     the ledger's tables, and sums that are kept as they change
 ledger.py     the record of everything that was paid for; a paid request is written down here before it is sent
 session.py    the client, ledger and downloads of one account
 lookup.py     finding a job whose answer was lost: found, perhaps, nothing

@@ -85,8 +85,16 @@ class Batch(Generic[Picture]):
         self._terms = terms or Terms()
         self._guard = SpendGuard(session.client, session.ledger, session.settings, run_id or uuid.uuid4().hex)
 
-    def edit(self, edits: Sequence[Edit], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
+    def edit(
+        self,
+        edits: Sequence[Edit],
+        progress: Progress | None = None,
+        came: Callable[[int, Picture], Picture] = lambda _, picture: picture,
+    ) -> tuple[Outcome[Picture], ...]:
         """The outcomes of all edits, in their order; one that failed carries its error.
+
+        came: is given each picture, with its place, as soon as it is there, on whichever thread that is; what it gives
+        is what the outcome holds, so that many large pictures need not wait for each other.
 
         At most `max_in_flight` of the settings are under way at once. The spend limits are held against all that
         are new before the first is sent. Raises SpendLimitReached, Misconfigured, LocalTrouble, Interrupted.
@@ -112,19 +120,27 @@ class Batch(Generic[Picture]):
                 self._before_new()
             self._subscribe(stack, found)
             try:
-                return self._side_by_side(found, lambda i: editor.edit(i, edits[i]), progress)
+                return self._side_by_side(found, lambda i: editor.edit(i, edits[i]), progress, came)
             except Interrupted:
                 if self._terms.submit_only and self._session.control.cancel_remotely:
                     editor.cancel_submitted()
                 raise
 
-    def collect(self, records: Sequence[Record], progress: Progress | None = None) -> tuple[Outcome[Picture], ...]:
-        """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises LocalTrouble, Interrupted."""
+    def collect(
+        self,
+        records: Sequence[Record],
+        progress: Progress | None = None,
+        came: Callable[[int, Picture], Picture] = lambda _, picture: picture,
+    ) -> tuple[Outcome[Picture], ...]:
+        """The outcomes of jobs submitted earlier, in their order; pays nothing. Raises LocalTrouble, Interrupted.
+
+        came: as in `edit`.
+        """
         progress = progress or Progress(len(records))
         with in_words("The run"), contextlib.ExitStack() as stack:
             editor = self._editor(progress)
             self._subscribe(stack, records)
-            return self._side_by_side(records, lambda i: editor.collect(i, records[i]), progress)
+            return self._side_by_side(records, lambda i: editor.collect(i, records[i]), progress, came)
 
     def handed_over(self, outcomes: Sequence[Outcome[Picture]]) -> None:
         """Note that these pictures reached a graph.
@@ -168,7 +184,11 @@ class Batch(Generic[Picture]):
             self._session.control.wait_for(lambda: self._session.stream.settled, _SUBSCRIBE_SECONDS)
 
     def _side_by_side(
-        self, found: Sequence[Record | None], one: Callable[[int], Outcome[Picture]], progress: Progress
+        self,
+        found: Sequence[Record | None],
+        one: Callable[[int], Outcome[Picture]],
+        progress: Progress,
+        came: Callable[[int, Picture], Picture],
     ) -> tuple[Outcome[Picture], ...]:
         """found: each edit's record, where it has one; a finished one is fetched even where no new one can succeed."""
         outcomes: list[Outcome[Picture]] = [Outcome()] * len(found)
@@ -180,7 +200,10 @@ class Batch(Generic[Picture]):
                 if hopeless and index not in done:
                     raise hopeless[0]
                 with in_words(f"Edit {index + 1}" if len(found) > 1 else "The edit"):
-                    outcomes[index] = one(index)
+                    outcome = one(index)
+                    if outcome.picture is not None:
+                        outcome = replace(outcome, picture=came(index, outcome.picture))
+                    outcomes[index] = outcome
             except Interrupted:
                 if not progress.has_end(index):
                     progress.ended(index, _left(found[index]))

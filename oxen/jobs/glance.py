@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LocalTrouble, Misconfigured
-from .ledger import FILE_NAME, SPENT, Ledger, lock_of, pattern_of, sum_of
+from .ledger import FILE_NAME, Ledger, lock_of, pattern_of
 from .locks import is_held
-from .record import COLUMNS, Record, State, read_record
+from .record import COLUMNS, Record, read_record
+from .tables import SPENT, is_up_to_date, sum_of
 from .trouble import of_the_ledger
 
 _BUSY_SECONDS = 5.0
@@ -64,7 +65,7 @@ class Glance:
 
     def spent_since(self, when: float) -> Decimal:
         """As the ledger's own `spent_since`."""
-        return sum_of(self._select(SPENT, when, State.REFUSED))
+        return sum_of(self._select(SPENT, when))
 
     def stamp(self) -> str:
         """Another text whenever `finished` gives something else."""
@@ -94,7 +95,7 @@ def glance(folder: Path) -> Iterator[Glance | None]:
         return
     try:
         with contextlib.closing(_connect(path)) as database:
-            if "told" not in {row[1] for row in database.execute("PRAGMA table_info(jobs)")}:
+            if not is_up_to_date(database):
                 # an earlier version's: to open it as a run does brings it up to date
                 Ledger(folder).close()
             yield Glance(folder, database)

@@ -14,12 +14,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ..api.prices import read_amount
 from ..api.request import EditParameters
 from ..control import Control, Deadline
 from ..errors import LocalTrouble, Misconfigured, TimedOut, UnexpectedReply
@@ -27,52 +26,20 @@ from ..private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, make_priv
 from .locks import hold
 from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, sent_digest, text_digest
 from .store import Store
+from .tables import OWED, SPENT, bring_up_to_date, sum_of
 
 FILE_NAME = "ledger.sqlite3"
 DAY_SECONDS = 86400.0
 _BUSY_SECONDS = 30.0
 # How long another program may take to open it.
 OPEN_SECONDS = 30.0
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    id INTEGER PRIMARY KEY,
-    key TEXT NOT NULL,
-    state TEXT NOT NULL,
-    generation_id TEXT UNIQUE,
-    result_url TEXT,
-    prompt TEXT NOT NULL,
-    seed INTEGER NOT NULL,
-    parameters TEXT NOT NULL,
-    input_digest TEXT NOT NULL,
-    blocking INTEGER NOT NULL DEFAULT 0,
-    created_at REAL NOT NULL,
-    finished_at REAL,
-    collected_at REAL,
-    price TEXT,
-    cost TEXT,
-    error TEXT,
-    file TEXT,
-    bytes INTEGER
-);
-CREATE INDEX IF NOT EXISTS jobs_by_key ON jobs (key, id);
-CREATE INDEX IF NOT EXISTS jobs_by_time ON jobs (created_at);
-CREATE TABLE IF NOT EXISTS steps (step INTEGER PRIMARY KEY AUTOINCREMENT);
-"""
-# What ledgers of earlier versions lack. A request that such a version left in "sending" may have left the machine.
-_ADDED = {
-    "blocking": "INTEGER NOT NULL DEFAULT 0",
-    "clock_offset": "REAL",
-    "opened": "INTEGER",
-    "taken": "INTEGER",
-    "departed": "INTEGER NOT NULL DEFAULT 1",
-    "told": "INTEGER NOT NULL DEFAULT 0",
-}
 # What was retired has no key: the requests of others never see it.
 _LISTED = "key != ''"
 _TAKEN = f"departed AND state != 'refused' AND {_LISTED}"
 _UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
 _SELECT = ", ".join(COLUMNS)
-SPENT = "SELECT cost, price FROM jobs WHERE created_at >= ? AND state != ?"
+# The ledgers that this process has looked over and closed, each as it left the file: nobody has touched it since.
+_sound: dict[Path, tuple[int, ...]] = {}
 
 
 class Ledger:
@@ -88,10 +55,14 @@ class Ledger:
         self._store = Store(folder / "results")
         self._guard = threading.RLock()
         make_folder(folder)
-        path = folder / FILE_NAME
+        path = self._path = folder / FILE_NAME
+        # before SQLite opens it, which may change it
+        looks_over = _sound.get(path) != _state_of(path)
         with contextlib.suppress(OSError):  # SQLite then says why it cannot be opened
-            # made before SQLite does, which gives its other files the same mode
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
+            # Made before SQLite does, which gives its other files the same mode. One that is there is not opened: to
+            # close it would take from this process all locks that SQLite has on it, and another one would then remove
+            # the journal under it.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
         for part in (path, path.with_name(f"{FILE_NAME}-wal"), path.with_name(f"{FILE_NAME}-shm")):
             make_private(part, PRIVATE_FILE)
         self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -104,25 +75,22 @@ class Ledger:
                     )
                 except TimedOut:
                     raise not_opened(folder) from None
-                self._set_up(folder)
+                self._set_up(folder, looks_over)
         except BaseException:
             self._database.close()
             raise
 
-    def _set_up(self, folder: Path) -> None:
+    def _set_up(self, folder: Path, looks_over: bool) -> None:
         make_private(folder / "locks", PRIVATE_FOLDER)
         with contextlib.suppress(sqlite3.OperationalError):
             # some network drives have no shared memory, and then it is the journal that SQLite begins with
             self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
-        have = {row[1] for row in self._select("PRAGMA table_info(jobs)", ())}
-        for column, kind in _ADDED.items():
-            if column not in have:
-                self._database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
-        ((sound,),) = self._select("PRAGMA quick_check(1)", ())
-        if sound != "ok":
-            raise sqlite3.DatabaseError(f"it is damaged ({sound})")
+        if looks_over:
+            ((sound,),) = self._select("PRAGMA quick_check(1)", ())
+            if sound != "ok":
+                raise sqlite3.DatabaseError(f"it is damaged ({sound})")
+        bring_up_to_date(self._database)
         if not self._select("SELECT 1 FROM jobs LIMIT 1", ()) and (names := self._store.names()):
             raise Misconfigured(
                 f"The ledger {folder / FILE_NAME} is empty, but {self._store.folder} holds {len(names)} pictures "
@@ -134,6 +102,7 @@ class Ledger:
     def close(self) -> None:
         with self._guard:
             self._database.close()
+            _sound[self._path] = _state_of(self._path)
 
     @contextlib.contextmanager
     def hold(self, key: str, control: Control, deadline: Deadline | None = None) -> Iterator[None]:
@@ -343,21 +312,23 @@ class Ledger:
 
         A request whose outcome is unknown counts; one that the service refused does not.
         """
-        return sum_of(self._select(SPENT, (when, State.REFUSED)))
+        return sum_of(self._select(SPENT, (when,)))
 
     def owed_since(self, when: float) -> Decimal:
         """Of `spent_since`, what requests came to whose pictures are under way or were not handed over yet."""
-        owed = f"{SPENT} AND collected_at IS NULL AND state IN ('sending', 'sent', 'done')"
-        return sum_of(self._select(owed, (when, State.REFUSED)))
+        return sum_of(self._select(OWED, (when,)))
 
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""
-        rows = self._select("SELECT COUNT(*) FROM jobs WHERE state != ?", (State.REFUSED,))
-        return int(rows[0][0]), self.spent_since(0.0)
+        rows = self._select(SPENT, (0.0,))
+        return sum(number for _, _, number in rows), sum_of(rows)
 
     def prune(self, *, max_bytes: int, keep_seconds: float) -> int:
         """Remove the files of collected pictures, oldest first, that are too old or over the size; how many."""
         self._store.remove_torn()
+        ((total, first),) = self._select("SELECT SUM(bytes), MIN(collected_at) FROM jobs WHERE file IS NOT NULL", ())
+        if (total or 0) <= max_bytes and (first is None or time.time() - first <= keep_seconds):
+            return 0
         rows = self._select(
             "SELECT id, file, bytes, collected_at FROM jobs WHERE file IS NOT NULL ORDER BY finished_at DESC", ()
         )
@@ -439,12 +410,6 @@ class Ledger:
             return self._database.execute(query, tuple(values)).fetchall()
 
 
-def sum_of(rows: Iterable[tuple[Any, ...]]) -> Decimal:
-    """US dollars of requests, of which these are cost and price; one of which neither is known counts as nothing."""
-    amounts = (read_amount(price if read_amount(cost) is None else cost) for cost, price in rows)
-    return sum((amount or Decimal(0) for amount in amounts), Decimal(0))
-
-
 def pattern_of(contains: str) -> str:
     """What LIKE, with a backslash as ESCAPE, finds a text by."""
     return "%" + contains.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
@@ -466,3 +431,12 @@ def not_opened(folder: Path) -> LocalTrouble:
 def _stem(record: Record) -> str:
     """What the names of a record's files begin with; a ledger that was put back from a backup keeps them apart, too."""
     return f"{record.id}-{record.key[:12]}"
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """What of a file changes whenever it is written to or exchanged; of one that is not there nothing."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns

@@ -352,6 +352,7 @@ def test_a_record_that_no_version_of_ours_would_close_stays_open(remote: Any) ->
     with remote.session() as session:
         record = session.ledger.open("key", edit.parameters, edit.input_image(), None)
     with sqlite3.connect(remote.home / "ledger.sqlite3") as database:
+        database.execute("DROP INDEX jobs_in_doubt")
         for column in ("clock_offset", "opened", "taken", "departed", "told"):
             database.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     database.close()
