@@ -192,6 +192,8 @@ def _check(options: argparse.Namespace) -> None:
         )
     options.loras = [_lora(text) for text in options.lora]
     options.fast = asked(options.fast)
+    # The mask is not looked at yet; the numbers are checked as they will be used.
+    Wishes(options.fast.cache, smaller=options.fast.reference)
     if options.fast.mask is not None:
         options.fast = replace(options.fast, mask=str(source(options.fast.mask, "--fast mask", "mask file")))
         if options.aspect_ratio != _MATCH:
@@ -290,6 +292,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     height, width = image.shape[1:3]
     megapixels = checkpoint.purpose.megapixels if options.megapixels is None else options.megapixels
     canvas = prepare(image, size=pick_size(_MATCH, width, height, megapixels))
+    wishes = _wishes(options, image, (canvas.prepared.shape[2], canvas.prepared.shape[1]))
     across, down = pick_size(options.aspect_ratio, width, height, megapixels)
     edit = LatentEdit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     loras = _read_loras(options.loras, checkpoint.size)
@@ -304,7 +307,6 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     transformer = mounted(checkpoint, dtype=dtype, device=device, compute=Compute(options.compute), loras=loras)
     negative = encoded[1] if len(encoded) > 1 else None
     take = partial(sample, transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
-    wishes = _wishes(options, image, (canvas.prepared.shape[2], canvas.prepared.shape[1]))
     latent, lines = sampled(take, wishes, autoencoder.decode if options.fast.measure else None)
     if lines:
         tell("\n".join(lines))

@@ -6,7 +6,7 @@ call what passes through the blocks. Nothing here knows what a block is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -20,16 +20,20 @@ OTHER_SIZE = "mask: nothing left out, for the first reference is of another size
 
 
 class Run:
-    """height, width: of the latent that is sampled, both even. tally: what is counted goes there."""
+    """height, width: of the latent that is sampled, both even. tally: what is counted goes there.
+
+    within, outside: which of the picture's tokens are always computed, and which may be left out; empty without a mask.
+    """
 
     def __init__(self, wishes: Wishes, height: int, width: int, tally: Tally) -> None:
         self.wishes = wishes
         self.height, self.width = height, width
         self.tally = tally
-        self._inside: torch.Tensor | None = None
+        self.within = self.outside = torch.arange(0)
         if wishes.leaves_out and wishes.mask is not None:
-            self._inside = inside(wishes.mask, height, width)
-        self._settling = Settling(wishes.settled)
+            is_inside = inside(wishes.mask, height, width).cpu()
+            self.within, self.outside = (which.nonzero()[:, 0] for which in (is_inside, ~is_inside))
+        self.settling = Settling(wishes.settled)
         self._first_blocks: dict[object, FirstBlock] = {}
 
     def references(
@@ -50,14 +54,13 @@ class Run:
         source: the tokens [B or 1, tokens, values] of the first reference, None where it is of another size.
         all_tokens: nothing may be left out of this one.
         """
-        self._settling.begin(sigma)
-        known = self._inside is not None and source is not None
-        if self._inside is not None and source is None:
+        self.settling.begin(sigma)
+        if not len(self.outside):
+            return Call(self, condition, sigma, None, None)
+        if source is None:
             self.tally.note(OTHER_SIZE)
-        rows = None
-        if known and self._settling.is_over and not all_tokens and sigma > 0:
-            rows = self._inside.nonzero()[:, 0]  # type: ignore[union-attr]
-        return Call(self, condition, sigma, source if known else None, rows)
+        short = source is not None and self.settling.is_over and not all_tokens and sigma > 0
+        return Call(self, condition, sigma, source, self.within if short else None)
 
     def first_block(self, condition: object) -> FirstBlock:
         return self._first_blocks.setdefault(condition, FirstBlock())
@@ -75,7 +78,7 @@ class Call:
     ends: bool = False
     _entered: torch.Tensor | None = None
     _after_first: torch.Tensor | None = None
-    _added: torch.Tensor | None = field(default=None)
+    _added: torch.Tensor | None = None
 
     @property
     def caches(self) -> bool:
@@ -113,14 +116,15 @@ class Call:
         """The velocity of all of the picture's noisy tokens [B, tokens, values], from that of those that were kept."""
         if self.source is None:
             return computed
-        outside = ~self.run._inside.to(tokens.device)  # type: ignore[union-attr]
+        run = self.run
         if self.rows is None:
-            if not self.run._settling.is_over:
+            if not run.settling.is_over:
+                outside = run.outside.to(tokens.device)
                 foreseen = tokens[:, outside].float() - self.sigma * computed[:, outside].float()
-                self.run._settling.see(self.condition, foreseen)
+                run.settling.see(self.condition, foreseen)
             return computed
         whole = towards(self.source, tokens, self.sigma).to(computed.dtype)
-        whole[:, ~outside] = computed
+        whole[:, self.rows.to(whole.device)] = computed
         return whole
 
     def count(self, *, blocks: int, text: int, picture: int, reference: int, fewer: int) -> None:

@@ -33,7 +33,7 @@ class Wishes:
             if not math.isfinite(value) or not 0 <= value < 1:
                 raise BadRequest(f"{name} is {value}; it must be from 0, which is off, to below 1.")
         if not math.isfinite(self.smaller) or not 1 <= self.smaller <= MOST_SMALLER:
-            raise BadRequest(f"smaller is {self.smaller}; it must be from 1, which is off, to {MOST_SMALLER:g}.")
+            raise BadRequest(f"reference is {self.smaller}; it must be from 1, which is off, to {MOST_SMALLER:g}.")
         if self.settled and self.mask is None:
             raise BadRequest("Tokens outside a mask can be left out only where there is one: give a mask.")
         if self.mask is not None:
