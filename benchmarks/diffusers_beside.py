@@ -14,19 +14,20 @@ from kontext_bridge.kontext.standalone import mount as mounting
 from torch import nn
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def plain(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> Any:
     """A FluxTransformer2DModel of plain layers in `dtype`, its weights those that the FP8 ones stand for."""
     model = mounting._empty(checkpoint.size).to(dtype).to_empty(device=device)
     places = dict.fromkeys(Role, device)
-    with torch.no_grad():
-        for name, weights in mounting._diffusers_layers(checkpoint, places, quantise=False):
-            layer = model.get_submodule(name)
-            assert isinstance(layer, nn.Linear)
-            scaled = weights.scale is not None
-            layer.weight.copy_(dequantise(weights.weight, weights.scale, dtype) if scaled else weights.weight)
-            layer.bias.copy_(weights.bias)
-        for name, scale in mounting._diffusers_norms(checkpoint):
-            model.get_submodule(name).weight.copy_(scale)
+    for name, weights in mounting._diffusers_layers(checkpoint, places, quantise=False):
+        layer = model.get_submodule(name)
+        assert isinstance(layer, nn.Linear)
+        scaled = weights.scale is not None
+        layer.weight.copy_(dequantise(weights.weight, weights.scale, dtype) if scaled else weights.weight)
+        layer.bias.copy_(weights.bias)
+    for name, scale in mounting._diffusers_norms(checkpoint):
+        model.get_submodule(name).weight.copy_(scale)
     return model.eval()
 
 
@@ -43,7 +44,6 @@ class Beside:
             "pooled_projections": edit.prompt.pooled.to(**like),
             "img_ids": positions(side, side, [(side, side)]).to(edit.device),
             "txt_ids": torch.zeros(edit.prompt.text.shape[1], 3, device=edit.device),
-            # Not rounded to 16 bits, as the pipeline would: a difference of its own.
             "guidance": torch.tensor([2.5], device=edit.device),
         }
 

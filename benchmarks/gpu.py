@@ -7,20 +7,22 @@ No downloads: FLUX.1 Kontext's full size with random weights, made on the device
 noise, prompt and reference. Of each: ms a step (the median), seconds of a whole edit's transformer (all steps, with
 what is done before the first; text encoders and VAE left out), the most memory that torch had, TFLOP/s by the
 arithmetic of the exact edit and what part that is of the fastest matrix product measured on this card, which part of
-the kernels' time are linear layers, attention, quantising and the rest, and how far the latent is from that of the
-first row. Random weights stray in their own way: deviations tell rows apart, and are no measure of pictures; a cache
-ends other calls than it would with Kontext, so its rows tell what a call costs, beside the work that it left out.
+the kernels' time are linear layers, attention, quantising and the rest, and how far the latent is from that of FP8
+weights multiplied in 16 bits, which is the first row. Random weights stray in their own way: deviations tell rows
+apart, and are no measure of pictures. diffusers rounds time and guidance to 16 bits, which such weights make much of. A
+cache ends other calls than it would with Kontext, so its rows tell what a call costs beside the work that it left out.
 
 --comfyui adds ComfyUI's own loader, with and without --fast fp8_matrix_mult, and ours inside it, by local_comfyui.py in
 ComfyUI's Python. What is missing or fails is a row that says so. Rows that no time is left for are not begun.
 
-On a GPU machine with the repository and its .venv carried along, at most 8 minutes on an H100:
+In the repository's root on a GPU machine, with nothing installed there but torch, diffusers, safetensors, numpy, pillow
+and requests, at most 8 minutes on an H100:
 
-    python3 -m venv --system-site-packages /tmp/v && /tmp/v/bin/pip install -q --no-deps -e . ; \\
-    /tmp/v/bin/python benchmarks/gpu.py --seconds 420 2>&1 | tee "$OUT/gpu.txt"
+    mkdir -p /tmp/k && ln -sfn "$PWD" /tmp/k/kontext_bridge && PYTHONUNBUFFERED=1 PYTHONPATH=/tmp/k:$PYTHONPATH \\
+        timeout 470 python3 benchmarks/gpu.py --seconds 400 2>&1 | tee "${OUT:-/tmp}/gpu.txt"
 
-(torch, diffusers, safetensors, numpy, pillow, requests have to be there already; without diffusers, which the pack's
-own mount needs too, only the card's own rates can be told.) --tiny tries the script itself on any machine.
+Without diffusers, on whose modules the pack's own mount stands too, only the card's rates and ComfyUI's rows are told.
+--tiny tries the script itself on any machine.
 """
 
 from __future__ import annotations
@@ -119,6 +121,7 @@ def one_of_diffusers(bench: Bench, row: Row, change: Callable[[Any], object] | N
     model = plain(bench.checkpoint, bench.device, bench.dtype)
     if change is not None:
         change(model)
+    bench.loaded()
     velocity = Beside(model, bench.edit, bench.dtype)
     bench.measure(row, velocity, compiled=change is not None)
     began = wait(bench.device)
@@ -163,7 +166,8 @@ def ours(bench: Bench) -> None:
     if importlib.util.find_spec("diffusers") is None:
         bench.rows.append(Row("this pack", note=f"{NO_DIFFUSERS}, on whose modules it stands"))
         return
-    mounted = Mounted(bench)
+    with torch.no_grad():
+        mounted = Mounted(bench)
     for what, compute in (("this pack, stored only", Compute.STORAGE), ("this pack, FP8", Compute.AUTO)):
         mounted.multiplied(compute)
         if bench.wanted(what, 30):
@@ -190,10 +194,15 @@ def ours(bench: Bench) -> None:
     if bench.wanted(what, 130):
         with bench.row(what) as row:
             mounted.measure(row, compiled=True)
+
+
+def modulation_elsewhere(bench: Bench) -> None:
+    """This pack's mount with its modulation layers left on the CPU: the least memory that it needs."""
     what = "this pack, FP8, modulation on the CPU"
-    if bench.wanted(what, 40):
+    if importlib.util.find_spec("diffusers") is not None and bench.wanted(what, 40):
         with bench.row(what) as row:
-            mounted = Mounted(bench, "cpu")
+            with torch.inference_mode(False), torch.no_grad():
+                mounted = Mounted(bench, "cpu")
             bench.forget_weights()
             mounted.measure(row)
 
@@ -242,7 +251,7 @@ def comfyui_rows(printed: str, kind: str, edit: Edit) -> Iterator[Row]:
         table = table or cells[0] == "loader"
 
 
-PARTS = (card_rates, beside_diffusers, ours, in_comfyui)
+PARTS = (card_rates, ours, beside_diffusers, modulation_elsewhere, in_comfyui)
 
 
 def arguments() -> argparse.Namespace:

@@ -48,6 +48,8 @@ def wait(device: torch.device) -> float:
     return time.perf_counter()
 
 
+@torch.inference_mode(False)
+@torch.no_grad()
 def random_checkpoint(size: Size, device: torch.device) -> Checkpoint:
     """A model of this size as if read from a scaled FP8 file, its tensors made on the device."""
     generator = torch.Generator(device).manual_seed(0)
@@ -172,6 +174,10 @@ class Bench:
 
     def forget_weights(self) -> None:
         self._checkpoint = None
+        self.loaded()
+
+    def loaded(self) -> None:
+        """What was taken up to here, as to load a model, is not counted with what an edit takes."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -185,9 +191,7 @@ class Bench:
         """
         row = Row(what)
         self.rows.append(row)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
+        self.loaded()
         began = wait(self.device)
         try:
             with torch.inference_mode():
