@@ -193,7 +193,7 @@ def test_an_approximation_that_leaves_nothing_out_and_changes_a_run_is_noticed(a
 @pytest.mark.parametrize("name", ["cache", "two calls a step", "guided", "batch", "comfyui's own model"])
 def test_a_setting_in_which_nothing_is_left_out_or_the_edit_is_another_is_noticed(name: str, ask: Ask) -> None:
     strayed, lines = ask(in_every_setting)["settings"][name]
-    assert 0 < strayed < 1
+    assert 0 < strayed < 1.5
     assert "blocks left out" in lines and "0% of the work" not in lines
 
 
@@ -211,7 +211,7 @@ def test_a_lora_that_is_lost_or_counted_otherwise_is_noticed(ask: Ask) -> None:
 
 def test_a_patch_of_another_node_that_is_passed_by_or_loses_tokens_is_noticed(ask: Ask) -> None:
     calls, strayed, lines = ask(in_every_setting)["others"]
-    assert 0 < calls < 4 and 0 < strayed < 1
+    assert 0 < calls < 4 and 0 < strayed < 1.5
     assert "a patch or a ControlNet of another node is at work" in lines and "tokens left out" not in lines
 
 
