@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,10 @@ from .kontext.checkpoint.reading import read_checkpoint
 from .kontext.demo.shipped import demo_files, has_words
 from .kontext.edit import LatentEdit
 from .kontext.errors import BadRequest, KontextError
+from .kontext.fast.asked import asked
+from .kontext.fast.wishes import Wishes
 from .kontext.fp8.compute import Compute
+from .kontext.standalone.fast_sampler import sampled
 from .kontext.standalone.sampler import Step, sample
 from .kontext.standalone.text import encode_prompts, encode_words
 from .kontext.standalone.tiny import write_tiny
@@ -139,6 +143,15 @@ def _parser() -> argparse.ArgumentParser:
         f"is written beside it, with {_RAW} at the end of its name; where a file has that name, _2 and so on follow",
     )
     parser.add_argument(
+        "--fast",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="leave work out, which changes the edit a little; may be repeated: cache=0.1, reference=2, mask=FILE "
+        "(white is to be edited) with settled=0.1, and measure, which makes the exact edit too and says how far apart "
+        "they are",
+    )
+    parser.add_argument(
         "--device",
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="cuda, cuda:1, cpu ... (default here: %(default)s)",
@@ -178,6 +191,13 @@ def _check(options: argparse.Namespace) -> None:
             "model, whose pictures are noise, or --demo for the small model that comes with the pack."
         )
     options.loras = [_lora(text) for text in options.lora]
+    options.fast = asked(options.fast)
+    # The mask is not looked at yet; the numbers are checked as they will be used.
+    Wishes(options.fast.cache, smaller=options.fast.reference)
+    if options.fast.mask is not None:
+        options.fast = replace(options.fast, mask=str(source(options.fast.mask, "--fast mask", "mask file")))
+        if options.aspect_ratio != _MATCH:
+            raise BadRequest("--fast mask is for an edit of the picture's own shape: leave --aspect-ratio out.")
 
 
 def _check_words(options: argparse.Namespace) -> None:
@@ -272,6 +292,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     height, width = image.shape[1:3]
     megapixels = checkpoint.purpose.megapixels if options.megapixels is None else options.megapixels
     canvas = prepare(image, size=pick_size(_MATCH, width, height, megapixels))
+    wishes = _wishes(options, image, (canvas.prepared.shape[2], canvas.prepared.shape[1]))
     across, down = pick_size(options.aspect_ratio, width, height, megapixels)
     edit = LatentEdit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
     loras = _read_loras(options.loras, checkpoint.size)
@@ -285,14 +306,28 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     reference = autoencoder.encode(canvas.prepared)
     transformer = mounted(checkpoint, dtype=dtype, device=device, compute=Compute(options.compute), loras=loras)
     negative = encoded[1] if len(encoded) > 1 else None
-    latent = sample(transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
-    del transformer
+    take = partial(sample, transformer, edit, encoded[0], [reference], negative=negative, on_step=_Bar())
+    latent, lines = sampled(take, wishes, autoencoder.decode if options.fast.measure else None)
+    if lines:
+        tell("\n".join(lines))
+    del transformer, take
     edited = autoencoder.decode(latent)
     at_scale = edited
     if options.aspect_ratio == _MATCH:
         edited = restore(edited, canvas)
         at_scale = at_its_scale(edited, canvas)
     _write(options, image, edited, at_scale, output_format, checkpoint.purpose.called)
+
+
+def _wishes(options: argparse.Namespace, image: torch.Tensor, size: tuple[int, int]) -> Wishes:
+    """What --fast asks for; the mask lies on its picture as that lies in what is sampled, of `size`."""
+    fast, mask = options.fast, None
+    if fast.mask is not None:
+        drawn = to_tensors([_decoded(Path(fast.mask))]).image
+        if drawn.shape[1:3] != image.shape[1:3]:
+            raise BadRequest(f"The mask {shown(fast.mask)} must be as large as the picture.")
+        mask = prepare(drawn, size=size).prepared.mean(-1)
+    return Wishes(fast.cache, fast.settled if mask is not None else 0.0, mask, fast.reference)
 
 
 def _write(
@@ -378,13 +413,17 @@ class _Bar:
     """A progress bar on stderr: steps done, seconds a step."""
 
     def __init__(self) -> None:
-        self._started = time.monotonic()
+        self._started = self._ended = time.monotonic()
 
     def __call__(self, step: Step) -> None:
+        if step.number == 1:
+            # A second run of the same edit, where two are compared, begins where the first one ended.
+            self._started = self._ended
         done = 30 * step.number // step.steps
         pace = (time.monotonic() - self._started) / step.number
         end = "\n" if step.number == step.steps or not is_terminal(sys.stderr) else ""
         bar = "#" * done + "." * (30 - done)
+        self._ended = time.monotonic()
         say(f"\r[{bar}] {step.number}/{step.steps}, {pace:.2f} s a step", sys.stderr, end)
 
 

@@ -29,35 +29,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_bench import GUIDANCE, TEXT, Edit, say, wait
 from kontext_bridge.kontext.checkpoint.layers import KONTEXT
 from kontext_bridge.kontext.checkpoint.reading import Checkpoint, read_checkpoint
 from kontext_bridge.kontext.edit import LatentEdit
+from kontext_bridge.kontext.fast.tally import apart
 from kontext_bridge.kontext.fp8 import devices, quantising
 from kontext_bridge.kontext.fp8.branches import Branch
 from kontext_bridge.kontext.fp8.compute import Compute, Linear
 from kontext_bridge.kontext.fp8.devices import ability
 from kontext_bridge.kontext.fp8.formats import E4M3, Product, dequantise, quantise_input
 from kontext_bridge.kontext.fp8.products import scaled_mm, widened
-from kontext_bridge.kontext.latents import noise, pack
-from kontext_bridge.kontext.schedule import schedule
-from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
+from kontext_bridge.kontext.standalone.denoiser import Denoiser
 from kontext_bridge.kontext.standalone.mount import mount
 from kontext_bridge.kontext.standalone.sampler import sample
 from local_fullsize import write_full_size
 
 SHAPES = ((9216, 3072), (12288, 3072), (21504, 3072), (3072, 12288), (3072, 15360))
 STEPS_TAKEN = 4
-
-
-def say(*words: object) -> None:
-    print(*words, flush=True)
-
-
-def wait(device: torch.device) -> float:
-    """The time once the device has done all that it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def seconds(device: torch.device, run: Callable[[], object], rounds: int) -> float:
@@ -68,10 +57,6 @@ def seconds(device: torch.device, run: Callable[[], object], rounds: int) -> flo
     for _ in range(rounds):
         run()
     return (wait(device) - began) / rounds
-
-
-def apart(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one.float() - other.float()).norm() / other.float().norm())
 
 
 @torch.inference_mode()
@@ -158,22 +143,15 @@ def _by_row(out: torch.Tensor, truth: torch.Tensor) -> float:
     return float(strayed.max())
 
 
-class Edit:
-    """One edit's inputs."""
+class FileEdit(Edit):
+    """One edit with the model of a file."""
 
     def __init__(self, options: argparse.Namespace, checkpoint: Checkpoint) -> None:
-        g = torch.Generator().manual_seed(1)
-        size = checkpoint.size
-        self.prompt = Conditioning(
-            torch.randn(1, 512, size.context, generator=g), torch.randn(1, size.pooled, generator=g)
-        )
-        self.side, self.latent, self.device = options.side, options.side // 8, options.device
-        self.reference = torch.randn(1, 16, self.latent, self.latent, generator=g)
-        self.sigmas = schedule(options.steps, self.latent**2 // 4)
-        self.tokens = pack(noise(0, 1, self.latent, self.latent)).to(self.device)
+        super().__init__(checkpoint.size, options.side, options.steps, TEXT, options.device)
 
     def denoiser(self, model: Any, **more: Any) -> Denoiser:
-        return Denoiser(model, self.prompt, [self.reference], self.latent, self.latent, self.sigmas, 2.5, **more)
+        given = (model, self.prompt, [self.reference], self.latent, self.latent, self.sigmas, GUIDANCE)
+        return Denoiser(*given, **more)
 
     def final(self, model: Any, batch: int = 1, seed: int = 0) -> torch.Tensor:
         edit = LatentEdit(self.side, self.side, STEPS_TAKEN, batch=batch, seed=seed)
@@ -186,7 +164,7 @@ def compute_by(layers: list[Linear], compute: Compute) -> None:
 
 
 @torch.inference_mode()
-def timed(title: str, options: argparse.Namespace, edit: Edit, model: Any, *, compiled: bool = False) -> Denoiser:
+def timed(title: str, options: argparse.Namespace, edit: FileEdit, model: Any, *, compiled: bool = False) -> Denoiser:
     device = options.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -226,7 +204,7 @@ def add_lora(layers: list[Linear], rank: int = 16) -> None:
         layer.branches["style"] = [Branch(down, up, 0)]
 
 
-def profiled(title: str, options: argparse.Namespace, edit: Edit, denoiser: Denoiser) -> None:
+def profiled(title: str, options: argparse.Namespace, edit: FileEdit, denoiser: Denoiser) -> None:
     """Kernels of one step, and what of its time is whose."""
     if options.device.type != "cuda":
         return
@@ -244,7 +222,7 @@ def profiled(title: str, options: argparse.Namespace, edit: Edit, denoiser: Deno
 
 def steps(options: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(options.model)
-    edit = Edit(options, checkpoint)
+    edit = FileEdit(options, checkpoint)
     model, fast = loaded(options, checkpoint)
     say(ability(options.device).why)
     finals = {}
@@ -270,7 +248,7 @@ def steps(options: argparse.Namespace) -> None:
 
 def compiled(options: argparse.Namespace) -> None:
     checkpoint = read_checkpoint(options.model)
-    edit = Edit(options, checkpoint)
+    edit = FileEdit(options, checkpoint)
     model, fast = loaded(options, checkpoint)
     for title, compute in (("FP8", Compute.AUTO), ("stored", Compute.STORAGE)):
         compute_by(fast, compute)

@@ -6,6 +6,7 @@ latents.py    noise from a seed, tokens, and where each token lies
 edit.py       what an edit asks for: size, steps, guidance, batch
 checkpoint/   files into named layers with their scales; LoRA files into checked changes
 fp8/          the formats, the products, and how a linear layer multiplies
+fast/         approximations that save work, all off by default, for both mounts
 demo/         the demo model that comes with the pack
 comfyui/      a checkpoint as a MODEL of ComfyUI; imports ComfyUI
 standalone/   the same edit without ComfyUI, on diffusers; imports diffusers when first needed

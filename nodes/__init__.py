@@ -17,6 +17,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .. import host
 from .local.demo_model import KontextLoadDemo
+from .local.fast_node import KontextFast
 from .local.model import KontextEditLocal, KontextLoadFP8, KontextLoRA, KontextSample
 from .pictures.conversions import KontextDecodeImage, KontextEncodeImage, KontextImageToURI, KontextURIToImage
 from .pictures.keep import KontextKeep
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     OxenEdit,
     OxenSubmit,
     OxenModels,
+    KontextFast,
 ]
 
 

@@ -36,9 +36,10 @@ WINGS = {
     "kontext": {
         "fp8": set(),
         "checkpoint": {"fp8"},
+        "fast": set(),
         "demo": {"checkpoint"},
-        "comfyui": {"checkpoint", "fp8", "demo"},
-        "standalone": {"checkpoint", "fp8", "demo"},
+        "comfyui": {"checkpoint", "fp8", "fast", "demo"},
+        "standalone": {"checkpoint", "fp8", "fast", "demo"},
     },
     "imaging": {"keep": set()},
 }

@@ -9,6 +9,8 @@ lora.py      a LoRA file put on a MODEL
 numbers.py   the numbers that FP8 bytes stand for, for merging and other nodes that read weights
 saving.py    what leaves the MODEL when ComfyUI saves it
 steps.py     what is computed once an edit instead of once a step
+uncompiled.py ComfyUI's own compiler kept away from steps that differ
+fast_model.py the approximations of fast/ on a MODEL
 carried.py   what a MODEL knows of its file: which pictures it edits best
 sampler.py   an edit by ComfyUI's own sampler
 companions.py the demo model's text encoder and VAE as ComfyUI's CLIP and VAE

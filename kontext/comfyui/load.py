@@ -38,6 +38,7 @@ from .ops import Operations, Plan, fp8_on
 from .patches import follow_patches, layers_of
 from .saving import save_as_fp8
 from .steps import foresee_steps
+from .uncompiled import sample_uncompiled
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
         layer.begin(plans[name], steps if is_foreseen else None)
     if compute is not Compute.STORAGE:
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
+    sample_uncompiled(patcher)
     follow_patches(patcher)
     answer_with_numbers(patcher)
     save_as_fp8(patcher, checkpoint.purpose)

@@ -113,6 +113,12 @@ def foresee_steps(patcher: Any, modulation: list[nn.Module]) -> Steps:
     return steps
 
 
+def steps_of(flux: Any) -> Steps | None:
+    """The tables of a model, where it was loaded by this pack."""
+    found = getattr(flux, _ATTRIBUTE, None)
+    return found if isinstance(found, Steps) else None
+
+
 def _loaded(patcher: Any, *_: Any) -> None:
     steps: Steps | None = getattr(patcher.model.diffusion_model, _ATTRIBUTE, None)
     if steps is not None:

@@ -9,6 +9,7 @@ vae.py        pictures to latents and back
 blocks.py     FLUX.1's two kinds of block
 denoiser.py   the transformer, with all that does not change computed before the first step
 sampler.py    from noise to a picture
+fast_sampler.py the same with approximations, and what there is to say of it
 workshop.py   a model loaded once for many edits
 tiny.py       a model small enough for a test
 """

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ..fast.calls import Call, Run
 from ..fp8.compilers import require_compiler
 from ..fp8.compute import Linear, multiplies_fp8_rows
 from ..latents import ReferenceMethod, pack, positions
@@ -58,7 +59,8 @@ class Denoiser:
     """The velocity of an edit at each of its steps.
 
     model: from `mount`. sigmas: the schedule, [steps + 1]. height, width: the edited latent's. references: latents
-    [B or 1, 16, h, w]. Everything is moved to `device` and computed in `dtype`, the model's own.
+    [B or 1, 16, h, w]. Everything is moved to `device` and computed in `dtype`, the model's own. fast: what may be
+    approximated in this run, shared by the denoisers of its prompts.
     """
 
     def __init__(
@@ -74,14 +76,20 @@ class Denoiser:
         method: ReferenceMethod = ReferenceMethod.OFFSET,
         exact: Exact | None = None,
         compiled: bool = False,
+        fast: Run | None = None,
     ) -> None:
         self._model = model
         self._exact = exact or Exact()
         self.device, self.dtype = placement(model)
         self._conditioning = conditioning
-        self._references = [pack(latent) for latent in references]
         sizes = [(latent.shape[2], latent.shape[3]) for latent in references]
         self._positions = positions(height, width, sizes, method)
+        self._fast = fast
+        self._source = pack(references[0]).to(self.device) if sizes[:1] == [(height, width)] else None
+        self._whole = sum(h * w for h, w in sizes) // 4
+        if fast is not None:
+            references, self._positions = fast.references(list(references), self._positions)
+        self._references = [pack(latent) for latent in references]
         self._sigmas = sigmas[:-1]
         self._guidance = guidance
         if compiled:
@@ -95,6 +103,22 @@ class Denoiser:
 
     def __call__(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
         """The velocity [B, L, 64], float32, at step `step` (from 0) of the noisy tokens [B, L, 64], float32."""
+        if self._fast is None:
+            return self._velocity(tokens, step, None)
+        call = self._fast.call(id(self), float(self._sigmas[step]), self._source)
+        velocity = call.velocity(tokens, self._velocity(call.kept(tokens), step, call))
+        text, model = self._conditioning.text.shape[1], self._model
+        call.count(
+            blocks=len(model.transformer_blocks) + len(model.single_transformer_blocks),
+            text=text,
+            picture=tokens.shape[1],
+            reference=self._whole,
+            fewer=sum(reference.shape[1] for reference in self._references),
+        )
+        return velocity
+
+    def _velocity(self, tokens: torch.Tensor, step: int, call: Call | None) -> torch.Tensor:
+        """The same for those of the tokens that are computed."""
         model = self._model
         modulation, at = (self._steps, step) if self._steps else (self._modulation(self._sigmas[step : step + 1]), 0)
         text, references = self._embedded or self._embed()
@@ -103,10 +127,16 @@ class Denoiser:
         image = _each_by_itself(model.x_embedder, tokens.to(self.device, self.dtype))
         image = torch.cat([image, *(reference.expand(batch, -1, -1) for reference in references)], dim=1)
         text = text.expand(batch, -1, -1)
-        for block, (of_text, of_image) in zip(model.transformer_blocks, modulation.doubles, strict=True):
-            text, image = self._double(block, text, image, of_text[:, at], of_image[:, at], rotary)
-        x = torch.cat([text, image], dim=1)
         first, end = text.shape[1], text.shape[1] + tokens.shape[1]
+        if call is not None:
+            rotary = _rows_of(rotary, call, first)
+            call.enter(image[:, : end - first])
+        doubles = zip(model.transformer_blocks, modulation.doubles, strict=True)
+        for number, (block, (of_text, of_image)) in enumerate(doubles):
+            text, image = self._double(block, text, image, of_text[:, at], of_image[:, at], rotary)
+            if number == 0 and call is not None and call.after_first(image[:, : end - first]):
+                return self._last_layer(call.after_last(image[:, : end - first]), modulation, at)
+        x = torch.cat([text, image], dim=1)
         singles = list(zip(model.single_transformer_blocks, modulation.singles, strict=True))
         for block, of_block in singles[:-1]:
             x = self._single(block, x, of_block[:, at], rotary)
@@ -115,8 +145,11 @@ class Denoiser:
             x = self._single(block, x, of_block[:, at], rotary, (first, end))
         else:
             x = self._single(block, x, of_block[:, at], rotary)[:, first:end]
+        return self._last_layer(x if call is None else call.after_last(x), modulation, at)
+
+    def _last_layer(self, x: torch.Tensor, modulation: _Modulation, at: int) -> torch.Tensor:
         scale, shift = modulation.final[:, at]
-        return _each_by_itself(model.proj_out, blocks.modulate(x, shift, scale)).float()
+        return _each_by_itself(self._model.proj_out, blocks.modulate(x, shift, scale)).float()
 
     def _embed(self) -> tuple[torch.Tensor, list[torch.Tensor]]:
         text = _each_by_itself(self._model.context_embedder, self._conditioning.text.to(self.device, self.dtype))
@@ -156,6 +189,14 @@ class Denoiser:
         pooled = self._conditioning.pooled.to(self.device, torch.float32)
         moment = _two_layers(embed.timestep_embedder, time) + _two_layers(embed.guidance_embedder, guidance)
         return (moment[:, None] + _two_layers(embed.text_embedder, pooled)[None]).flatten(0, 1)
+
+
+def _rows_of(rotary: torch.Tensor, call: Call, text: int) -> torch.Tensor:
+    """The rotary rows of text, of those of the picture's tokens that the call keeps, and of references."""
+    if call.rows is None:
+        return rotary
+    picture = text + call.run.height * call.run.width // 4
+    return torch.cat([rotary[:text], rotary[text + call.rows.to(rotary.device)], rotary[picture:]])
 
 
 def _each_by_itself(layer: Linear, x: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,10 @@ import torch
 from ..checkpoint.layers import LATENT_CHANNELS
 from ..edit import MULTIPLE, LatentEdit
 from ..errors import BadRequest, NonFinite, Stopped
+from ..fast.calls import Run
+from ..fast.measured import Clock
+from ..fast.tally import Tally
+from ..fast.wishes import Wishes
 from ..fp8.compute import Linear
 from ..latents import noise, pack, unpack
 from ..schedule import schedule
@@ -51,12 +56,16 @@ def sample(
     sigmas: torch.Tensor | None = None,
     exact: Exact | None = None,
     compiled: bool = False,
+    fast: Wishes | None = None,
+    tally: Tally | None = None,
+    clock: Clock | None = None,
 ) -> torch.Tensor:
     """The edited latent [batch, 16, height/8, width/8], float32, on the model's device.
 
     references: latents [1 or batch, 16, h, w], h and w even. on_step is called after each step, and may raise to
     end the edit; should_stop is asked before each. start: noise instead of the seed's. sigmas: [steps + 1] instead
-    of Kontext's schedule. Raises BadRequest, NonFinite naming the step, Stopped, OutOfMemory.
+    of Kontext's schedule. fast: what may be approximated; tally: where what is left out is
+    counted. clock: has each call's seconds. Raises BadRequest, NonFinite naming the step, Stopped, OutOfMemory.
     """
     height, width = edit.height // _PIXELS, edit.width // _PIXELS
     sigmas = schedule(edit.steps, height * width // 4) if sigmas is None else _own_schedule(sigmas, edit.steps)
@@ -67,7 +76,8 @@ def sample(
     peak = edit.batch * tokens * model.inner_dim * dtype.itemsize * _ACTIVATIONS
     with torch.inference_mode(), reported(device, peak, f"edit at {edit.width}x{edit.height}", _REMEDY):
         common = (references, height, width, sigmas, edit.guidance)
-        options: dict[str, Any] = {"method": edit.method, "exact": exact, "compiled": compiled}
+        run = Run(fast, height, width, tally or Tally()) if fast else None
+        options: dict[str, Any] = {"method": edit.method, "exact": exact, "compiled": compiled, "fast": run}
         predict = Denoiser(model, positive, *common, **options)
         against = None
         if negative is not None and edit.true_cfg != 1:
@@ -76,7 +86,8 @@ def sample(
         for number, (sigma, following) in enumerate(zip(sigmas.tolist(), sigmas[1:].tolist(), strict=False)):
             if should_stop is not None and should_stop():
                 raise Stopped(number, edit.steps)
-            velocity = _guided(predict, against, edit.true_cfg, x, number)
+            take = partial(_guided, predict, against, edit.true_cfg, x, number)
+            velocity = take() if clock is None else clock.timed(device, take)
             if not bool(torch.isfinite(velocity).all()):
                 raise NonFinite(_blame(model, predict, x, number, edit.steps))
             foreseen = x - sigma * velocity

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,18 +19,17 @@ from ...imaging.pixels import check_image
 from ...kontext.comfyui.carried import purpose_of
 from ...kontext.demo.shipped import demo_files
 from ...kontext.edit import LatentEdit
-from ...kontext.errors import BadRequest, KontextError, NonFinite
+from ...kontext.errors import BadRequest, NonFinite
 from ...kontext.fp8.compute import Compute
 from .. import checks
 from . import model_files as files
+from .inside import inside_comfyui
 from .noted import note_edits
 from .says import LOADING, Says
 
 if TYPE_CHECKING:
     from ...kontext.checkpoint.purpose import Purpose
     from ...kontext.comfyui.load import Loaded
-
-T = TypeVar("T")
 
 _COMPUTE = {"auto": Compute.AUTO, "FP8": Compute.FP8, "bf16": Compute.STORAGE}
 _PROMPTS_KEPT = 8
@@ -64,7 +63,7 @@ def load(name: str, compute: str, *, compiled: bool) -> Loaded:
             says.doing(LOADING)
             return comfyui.load(path, _COMPUTE[compute], compiled=compiled)
 
-        return _inside_comfyui(loaded)
+        return inside_comfyui(loaded)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def load_demo() -> LoadedDemo:
         told = f"Demo model, for pictures of about {side}x{side}: a demonstration, not FLUX.1 Kontext\n"
         return LoadedDemo(found.model, companions.clip(demo.text), companions.vae(demo.vae), told + found.description)
 
-    return _inside_comfyui(loaded)
+    return inside_comfyui(loaded)
 
 
 def with_lora(model: Any, name: str, strength: float) -> Any:
@@ -103,7 +102,7 @@ def with_lora(model: Any, name: str, strength: float) -> Any:
 
         return comfyui_lora.with_lora(model, path, strength)
 
-    return _inside_comfyui(patched)
+    return inside_comfyui(patched)
 
 
 def latents(references: dict[str, Any]) -> list[torch.Tensor]:
@@ -149,7 +148,7 @@ def sample(
                 model, edit, positive, references, seed=seed, negative=negative, callback=report
             )
 
-        return _inside_comfyui(sampled)
+        return inside_comfyui(sampled)
 
 
 def _refuse_other_size(purpose: Purpose, width: int, height: int) -> None:
@@ -184,7 +183,7 @@ def edit(
     with Says() as says:
         pictures = check_image(image)
         wanted = _checked(prompt, aspect_ratio, steps, guidance, seed, variations, keep)
-        return _inside_comfyui(lambda: _Run(model, clip, vae, *wanted, says).edit(pictures))
+        return inside_comfyui(lambda: _Run(model, clip, vae, *wanted, says).edit(pictures))
 
 
 def _checked(
@@ -341,15 +340,3 @@ def _progress(model: Any, steps: int, says: Says, edits: int = 1) -> Callable[[i
         return report
 
     return of_edit
-
-
-def _inside_comfyui(work: Callable[[], T]) -> T:
-    try:
-        return work()
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"comfy", "latent_preview"}:
-            raise
-        raise KontextError(
-            "The local nodes sample inside ComfyUI, and this is a run without it. Run the workflow in ComfyUI, or use "
-            "Kontext Edit (Oxen) in its place."
-        ) from error

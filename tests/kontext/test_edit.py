@@ -146,6 +146,29 @@ def test_a_lora_changes_the_picture_by_its_strength(run, tmp_path):
     assert np.array_equal(plain, off) and not np.array_equal(plain, on)
 
 
+def test_an_edit_that_leaves_work_out_says_what_and_how_far_it_strayed(run, tmp_path, capsys):
+    mask = np.zeros((48, 80), np.uint8)
+    mask[:16, :16] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    exact = pixels(run()[1])
+    options = ["--fast", "cache=0.9", "--fast", "reference", "--fast", f"mask={tmp_path / 'mask.png'}", "--fast"]
+    status, out = run(*options, "settled=0.9", "--fast", "measure", "--steps", "4")
+    told = capsys.readouterr().out
+    assert status == 0 and size_of(out) == (80, 48) and not np.array_equal(pixels(out), exact)
+    for words in ("calls ended after their first block", "tokens left out", "instead of", "measured: ", " dB"):
+        assert words in told
+    assert run("--fast", "cache=0.9")[0] == 0 and "not measured" in capsys.readouterr().out
+    assert run()[0] == 0 and capsys.readouterr().out == ""
+
+
+def test_a_mask_of_another_size_than_the_picture_is_said(run, tmp_path, capsys):
+    picture(tmp_path / "mask.png", 40, 40)
+    assert run("--fast", f"mask={tmp_path / 'mask.png'}")[0] == 1
+    assert "must be as large as the picture" in capsys.readouterr().err
+    assert run("--fast", f"mask={tmp_path / 'mask.png'}", "--aspect-ratio", "1:1")[0] == 1
+    assert "leave --aspect-ratio out" in capsys.readouterr().err
+
+
 @pytest.fixture
 def nothing_computed(monkeypatch):
     def compute(*_, **__):
@@ -165,6 +188,10 @@ def nothing_computed(monkeypatch):
         (["--lora", "my=absent.safetensors"], r"no file at my=absent\.safetensors"),
         (["--lora", "absent.safetensors=0.5"], r"no file at absent\.safetensors"),
         (["--lora", ""], "no file"),
+        (["--fast", "cash"], "does not know 'cash'"),
+        (["--fast", "cache=1"], r"cache is 1\.0"),
+        (["--fast", "reference=9"], r"reference is 9\.0"),
+        (["--fast", "mask=absent.png"], r"no file at absent\.png"),
         (["--lora", "a\0b"], "NUL"),
         (["--megapixels", "nan"], "--megapixels is nan"),
         (["--megapixels", "inf"], "--megapixels is inf"),

@@ -13,6 +13,7 @@ import pytest
 import torch
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.kontext.errors import KontextError
+from kontext_bridge.oxen.errors import OxenError
 
 ensure_comfy_api()
 
@@ -26,6 +27,7 @@ LOCAL = (
     "KontextRestore",
     "KontextSample",
     "KontextEditLocal",
+    "KontextFast",
 )
 
 
@@ -133,7 +135,9 @@ def test_another_aspect_ratio_that_does_not_come_back_at_the_pictures_own_size_i
     assert torch.equal(restored, image)
 
 
-@pytest.mark.parametrize("node_id", ["KontextSample", "KontextEditLocal", "KontextLoRA", "KontextLoadDemo"])
+@pytest.mark.parametrize(
+    "node_id", ["KontextSample", "KontextEditLocal", "KontextLoRA", "KontextLoadDemo", "KontextFast"]
+)
 def test_a_run_without_comfyui_is_told_what_to_use_instead(node_id: str, tmp_path: Path, monkeypatch: Any) -> None:
     from kontext_bridge.kontext.demo import shipped
     from kontext_bridge.nodes.local import model_files as files
@@ -150,6 +154,7 @@ def test_a_run_without_comfyui_is_told_what_to_use_instead(node_id: str, tmp_pat
         "KontextEditLocal": {"model": object(), "clip": Clip(), "vae": object(), "image": picture(64, 64), **edit},
         "KontextLoRA": {"model": object(), "file": "a.safetensors", "strength": 1.0},
         "KontextLoadDemo": {},
+        "KontextFast": {"model": object(), "cache": 0.1},
     }[node_id]
     with pytest.raises(KontextError, match=r"use Kontext Edit \(Oxen\)"):
         run(node_id, **inputs)
@@ -173,6 +178,29 @@ def test_a_widget_value_over_a_link_that_makes_no_sense_is_refused(changes: dict
     widgets = {"prompt": "snow", "aspect_ratio": "match_input_image", "steps": 4, "guidance": 2.5, "seed": 0}
     with pytest.raises(KontextError, match=words):
         run("KontextEditLocal", model=0, clip=Clip(), vae=0, image=picture(64, 64), **{**widgets, **changes})
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"cache": 1.5}, "cache is 1.5"),
+        ({"reference": 0.5}, "reference is 0.5"),
+        ({"settled": 0.1}, "give a mask"),
+        ({"settled": 0.1, "mask": torch.zeros(1, 8, 8)}, "The mask is empty"),
+        ({"settled": 0.1, "mask": "a mask"}, "Connect a mask"),
+        ({"cache": "much"}, "cache is"),
+    ],
+)
+def test_an_approximation_over_a_link_that_makes_no_sense_is_refused(inputs: dict[str, Any], words: str) -> None:
+    with pytest.raises((KontextError, OxenError), match=words):
+        run("KontextFast", model=object(), **inputs)
+
+
+def test_an_approximation_that_is_on_where_nothing_was_set_is_noticed() -> None:
+    widgets = {
+        name: options["default"] for name, (_, _, options) in declared("KontextFast").items() if "default" in options
+    }
+    assert widgets == {"cache": 0.0, "reference": 1.0, "settled": 0.0, "measure": False}
 
 
 def test_a_file_that_is_gone_is_named() -> None:

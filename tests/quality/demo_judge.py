@@ -108,7 +108,10 @@ class Editor:
 
     def edited(self, asked: Sequence[Case], steps: int, seed: int = 0, **options: Any) -> Edits:
         """The edits, and the first picture there and back."""
-        latents = self.latents(asked, steps, seed, **options)
+        return self.edits_of(asked, self.latents(asked, steps, seed, **options))
+
+    def edits_of(self, asked: Sequence[Case], latents: torch.Tensor) -> Edits:
+        """The same of latents that are there."""
         return Edits(latents, self.pictures(latents), self.pictures(self.references(asked[:1])[0]))
 
     def edited_image(self, image: torch.Tensor, said: str, steps: int) -> torch.Tensor:

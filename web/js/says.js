@@ -13,6 +13,7 @@ const SPEAK = new Set([
   "KontextLoadFP8",
   "KontextSample",
   "KontextEditLocal",
+  "KontextFast",
 ]);
 const UNCHANGED = "unchanged, not run again";
 
