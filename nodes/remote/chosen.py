@@ -90,7 +90,7 @@ def _rule(own: Mapping[str, Any], *, waits: bool) -> Rule:
     id = text(own.get(MODEL_ID) or "", MODEL_ID).strip()
     if not id:
         raise InvalidParameters(
-            f"{OWN} needs the id of your fine-tune in model_id; Kontext Models lists them. Nothing was sent."
+            f"{OWN} needs the id of your fine-tune in model_id. Copy it from Kontext Models. Nothing was sent."
         )
     asleep = member(IfAsleep, own.get(IF_ASLEEP) or IfAsleep.STOP.value, IF_ASLEEP)
     after = member(Afterwards, own.get(AFTERWARDS) or Afterwards.SLEEP.value, AFTERWARDS)

@@ -42,7 +42,9 @@ async def tend(action: str, model_id: str, node_id: str | None) -> Tended:
     """Do what is asked with a model, then list all; raises OxenError, KontextError and what stands for Cancel."""
     asked, id = member(Tend, action, "action"), text(model_id, "model_id").strip()
     if asked is not Tend.LIST and not id:
-        raise InvalidParameters(f"{asked.value}: which one? Write its id into model_id, as the list shows it.")
+        raise InvalidParameters(
+            f"{asked.value}: which one? Write its id into model_id, as the list shows it. Nothing was sent."
+        )
     progress = Progress(1)
 
     def work(session: Session) -> Tended:
@@ -85,8 +87,8 @@ def _sleep(session: Session, id: str, progress: Progress) -> str:
     why = put_to_sleep(session.client, model.id, _SLEEP_SECONDS)
     if why is not None:
         raise InvalidParameters(
-            f"{model.id} was not put to sleep: {why.rstrip('.')}. It goes on costing {model.price}. Run again, or put "
-            "it to sleep on its page at Oxen.ai."
+            f"{model.id} was not put to sleep: {why.rstrip('.')}. It goes on being billed: {model.price}. "
+            "Run again, or put it to sleep on its page at Oxen.ai."
         )
     for spelled in {id, model.id}:
         WakingNotes(home(), session.client.account.base_url, spelled).remove()

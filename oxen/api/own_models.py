@@ -151,8 +151,8 @@ def look_at(client: Client, id: str, *, within: float | None = None) -> OwnModel
         if not _is_own(told):
             name = told.get("id") if isinstance(told, Mapping) else None
             raise InvalidParameters(
-                f"{name or id} is no model of your own: it is always awake, and stands in the list by itself. Nothing "
-                "was sent."
+                f"{name or id} is no model of your own: it is always awake. Choose it from the list of Edit Picture. "
+                "Nothing was sent."
             )
         return _read(told)
     raise ModelNotFound(
@@ -210,10 +210,13 @@ def checked_id(client: Client, id: str) -> str:
     plain = id.strip()
     if not plain or not plain.strip("./") or len(plain) > _LONGEST_ID or not plain.isprintable():
         raise InvalidParameters(
-            "The id of a model of your own is missing or cannot be one. Kontext Models lists them. Nothing was sent."
+            "The id of a model of your own is missing or cannot be one. Copy it from Kontext Models. Nothing was sent."
         )
     if client.transport.redact(plain) != plain:
-        raise InvalidParameters("The API key, or a piece of it, was given for the id of a model. It was not sent.")
+        raise InvalidParameters(
+            "The API key, or a piece of it, was given for the id of a model. It was neither sent nor kept. "
+            "Write the id."
+        )
     return plain
 
 

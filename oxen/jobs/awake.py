@@ -298,7 +298,7 @@ class Awake:
             if now.state is Deployment.ERROR and (moved or settled.passed):
                 raise ModelAsleep(
                     f"{model.id} failed to wake: Oxen.ai tells its deployment as an error, and says no more. No edit "
-                    "was sent. Whether the time was billed is not known; look at its page there."
+                    "was sent. Whether the time was billed is not known. Check its page there."
                 )
             if now.state in _ASLEEP and (moved or settled.passed):
                 what = "fell asleep again before it was awake" if moved else "was asked to wake, and sleeps on"
@@ -306,7 +306,7 @@ class Awake:
             if bound.passed:
                 raise ModelAsleep(
                     f"{model.id} was not awake after {LONGEST_WAIT / 60:.0f} minutes. No edit was sent. It may cost "
-                    f"{self._price} all the same."
+                    f"{self._price} all the same. Run again to go on waiting."
                 )
 
     def _lost_sight(self, model: OwnModel, error: OxenError) -> OxenError:

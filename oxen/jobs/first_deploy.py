@@ -23,19 +23,22 @@ def deploy_first(client: Client, home: Path, settings: Settings, tune: FineTune)
     moment ago, and as `own_models.deploy`.
     """
     if not tune.is_finished:
-        raise InvalidParameters(f"{tune.name} is {tune.status or 'not finished'}: only a finished one can be deployed.")
+        raise InvalidParameters(
+            f"{tune.name} is {tune.status or 'not finished'}: only a finished one can be deployed. Nothing was "
+            "started. Wait until it is."
+        )
     if not tune.repository:
         raise InvalidParameters(
             f"Oxen.ai does not say in which repository {tune.name} was trained, and it cannot be deployed from here "
-            "without. Nothing was started. Deploy it on its page at Oxen.ai."
+            "without. Nothing was started. Choose Deploy on its page at Oxen.ai."
         )
     check_limits(settings, tune.name, "at a cost per hour that is told once it is deployed")
     notes = WakingNotes(home, client.account.base_url, tune.id)
     with hold(notes.folder, notes.name, client.control, Deadline(_PATIENCE)):
         if notes.woken_lately():
             raise InvalidParameters(
-                f"{tune.name} was asked to be deployed from here less than {SETTLE_SECONDS:.0f} s ago. It was not "
-                "asked again. Look at the list in a minute."
+                f"{tune.name} was asked to be deployed from here less than {SETTLE_SECONDS:.0f} s ago. Nothing was "
+                "asked for again. Wait a minute, then look at the list."
             )
         notes.write(woken_at=time.time())
         try:

@@ -78,15 +78,18 @@ def weights_of(client: Client, id: str) -> TrainedWeights:
     tune = find_fine_tune(fine_tunes(client), plain)
     if tune is None:
         raise InvalidParameters(
-            f"No fine-tune of the account is called {plain}. {_ASKED} Copy its id from Kontext Models, or name its "
-            "weights as NAMESPACE/REPOSITORY/NAME, as they stand on its page at Oxen.ai."
+            f"No fine-tune of the account is called {plain}. Nothing was fetched. Copy its id from Kontext "
+            "Models, or name its weights as NAMESPACE/REPOSITORY/NAME, as they stand on its page at Oxen.ai."
         )
     if not tune.is_finished:
-        raise InvalidParameters(f"{tune.name} is {tune.status or 'not finished'}: it has no weights yet. {_ASKED}")
+        raise InvalidParameters(
+            f"{tune.name} is {tune.status or 'not finished'}: it has no weights yet. Nothing was fetched. "
+            "Wait until it is."
+        )
     if not tune.repository:
         raise InvalidParameters(
-            f"Oxen.ai does not say in which repository the weights of {tune.name} are. {_ASKED} Name them as "
-            f"NAMESPACE/REPOSITORY/{tune.name}, with the repository that it was trained in."
+            f"Oxen.ai does not say in which repository the weights of {tune.name} are. Nothing was fetched. "
+            f"Write them as NAMESPACE/REPOSITORY/{tune.name}, with the repository that it was trained in."
         )
     return TrainedWeights(tune.repository, tune.name)
 

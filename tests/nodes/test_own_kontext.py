@@ -118,7 +118,7 @@ def test_a_limit_refuses_and_nothing_is_woken(bench: Any, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("id", ["", "  "])
 def test_without_an_id_the_words_say_where_it_is_found(bench: Any, id: str) -> None:
-    with pytest.raises(InvalidParameters, match="Kontext Models lists them"):
+    with pytest.raises(InvalidParameters, match="Copy it from Kontext Models"):
         edit(bench, **{**OWN, "model.model_id": id})
     with pytest.raises(Exception, match="a fine-tune of your own is your own Kontext"):
         edit(bench, model="oxen:ox-asleep-fern")
