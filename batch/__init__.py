@@ -18,10 +18,12 @@ row_price.py     what a row costs
 remote_rows.py   rows at Oxen.ai
 local_rows.py    rows on this machine
 workflow_rows.py rows through a workflow
+row_maker.py     what makes rows, whichever way it does
 makers.py        who makes the rows, by the command line
 flags.py         rows marked by their measures
 meter.py         rate, time left, dollars
 page.py          report.html
+running.py       a batch carried out in its folder, by the command or by a node
 arguments.py     the command line
 __main__.py      the command
 """

@@ -25,7 +25,7 @@ from ..kontext.standalone.workshop import Workshop, usable_device
 from ..oxen.api.models import DEFAULT
 from .columns import KEEP, keeps
 from .made import PlannedRow, RowResult
-from .pictures import as_file, facts_of_keep, health, laid_back, measured, read_picture, size_of, tensor_of
+from .pictures import as_file, facts_of_keep, health, laid_back, measured, noted, read_picture, size_of, tensor_of
 
 _MATCH = "match_input_image"
 # Prompts whose encodings are kept at once, 8 MB each: the text encoders are loaded once for so many rows.
@@ -85,10 +85,10 @@ class LocalRows:
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises KontextError, ImageError, OSError."""
         asked = DEFAULT.read({name: value for name, value in row.values.items() if name != KEEP.name})
-        before = read_picture(row.path)
+        before, notes = read_picture(row.path)
         edited, at_scale = self._edited(tensor_of(before), asked)
         facts: dict[str, Any] = {"seed": asked["seed"], "size_before": size_of(before), "how": "new"}
-        image = edited
+        image, told = edited, None
         if keeps(row.values):
             image, told = laid_back(before, at_scale, edited)
             facts |= facts_of_keep(told)
@@ -98,7 +98,7 @@ class LocalRows:
         if (called := self._checkpoint.purpose.called) is not None:
             data = with_text(data, "Software", f"Kontext Bridge, {called}")
         facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", "health": _health(before, image) or None}
-        return RowResult(data, facts)
+        return RowResult(noted(data, notes, image, told), facts)
 
     def _edited(self, image: torch.Tensor, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """The edit [1,h,w,3] as it is handed on, and as it is compared with its picture."""

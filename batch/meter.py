@@ -35,8 +35,13 @@ class Meter:
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
         self._shown = self._since if not self._live else float("-inf")
         self._is_drawn = False
-        self.done = self.failed = self.flagged = 0
+        self.done = self.failed = 0
         self.spent = spent
+
+    def more(self, rows: int) -> None:
+        """So many rows are made once more."""
+        with self._guard:
+            self._left += rows
 
     def begins(self) -> None:
         """The first row is begun now; until then a model was loaded."""
@@ -51,7 +56,6 @@ class Meter:
                 self.failed += 1
                 if self.failed <= _TOLD:
                     self._say(f"{entry['where']}: {entry['error']}")
-            self.flagged += bool(entry.get("flags"))
             if entry.get("paid"):
                 self.spent += Decimal(str(entry.get("cost_usd") or 0))
             now = time.monotonic()
@@ -66,6 +70,11 @@ class Meter:
                 self._draw()
             if self._is_drawn:
                 say("", self._stream)
+
+    @property
+    def fraction(self) -> float:
+        """0 to 1."""
+        return (self.done + self.failed) / max(1, self._left)
 
     @property
     def text(self) -> str:

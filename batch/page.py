@@ -107,6 +107,7 @@ def _facts(entry: Mapping[str, Any]) -> str:
     parts = [
         str(entry.get("where", "")),
         f"seed {entry['seed']}" if "seed" in entry else "",
+        f"other seed no. {entry['other']}, before it {entry.get('aside')}" if entry.get("other") else "",
         f"{entry['size_before']} to {entry['size']}" if "size" in entry and "size_before" in entry else "",
         f"{entry.get('seconds')} s",
         f"${cost}" if cost is not None else "",

@@ -14,7 +14,9 @@ from ..imaging.errors import ImageError
 from ..imaging.formats import ImageFormat
 from ..imaging.keep.engine import keep
 from ..imaging.keep.switch import keep_edits
+from ..imaging.keep.verdict import Verdict
 from ..imaging.limits import Limits
+from ..imaging.metadata import Notes, read_notes, with_notes
 from ..imaging.pixels import to_uint8
 
 _FORMATS = {"png": ImageFormat.PNG, "webp": ImageFormat.WEBP_LOSSLESS, "jpg": ImageFormat.JPEG}
@@ -23,13 +25,17 @@ _MEDIA = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 _FLAT = 2
 
 
-def read_picture(path: Path) -> DecodedImage:
-    """A picture from a file; raises ImageError for what is none, and OSError. Nothing is read but a file."""
+def read_picture(path: Path) -> tuple[DecodedImage, Notes]:
+    """A picture from a file, and what the file says beside it; raises ImageError for what is none, and OSError.
+
+    Nothing is read but a file.
+    """
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise ImageError(f"{path} is no file.")
     Limits().check_bytes(about.st_size)
-    return decode(path.read_bytes())
+    data = path.read_bytes()
+    return decode(data), read_notes(data)
 
 
 def size_of(picture: DecodedImage) -> str:
@@ -41,6 +47,14 @@ def as_file(pixels: torch.Tensor, output_format: str, quality: int) -> bytes:
     if not bool(torch.isfinite(pixels).all()):
         raise ImageError("The result holds values that are no numbers.")
     return encode(to_uint8(pixels), _FORMATS[output_format], max(1, quality)).data
+
+
+def noted(data: bytes, notes: Notes, image: torch.Tensor | DecodedImage, told: dict[str, Any] | None = None) -> bytes:
+    """A result's file with what its picture's file said. told: what Keep found where it was laid back: only then are
+    its pixels in the picture's own colours, and not in the service's, which are sRGB."""
+    width, height = (image.width, image.height) if isinstance(image, DecodedImage) else (image.shape[2], image.shape[1])
+    own = told is not None and told.get("verdict") in (Verdict.NONE.value, Verdict.LOCAL.value)
+    return with_notes(data, notes.of_result(width, height, own_space=own))
 
 
 def is_as_asked(picture: DecodedImage, output_format: str) -> bool:

@@ -27,9 +27,10 @@ from ..oxen.jobs.batch import HOPELESS, Batch
 from ..oxen.jobs.given_up import Decision
 from ..oxen.jobs.order import Edit, How, Outcome, Terms
 from ..oxen.jobs.session import Session
+from ..oxen.jobs.spend import spent_by
 from ..oxen.settings import load_settings
 from .columns import keeps, parameters_of
-from .made import PlannedRow, RowFailed, RowResult, RunStopped
+from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
 from .pictures import (
     as_file,
     facts_of_keep,
@@ -37,6 +38,7 @@ from .pictures import (
     is_as_asked,
     laid_back,
     measured,
+    noted,
     read_picture,
     size_of,
     tensor_of,
@@ -48,7 +50,8 @@ from .row_price import private_folder, published_price
 class RemoteTerms:
     """How the rows are made. usd: what may be spent from here on, None for no limit but the settings'. measures:
     whether every edit is measured as Keep does. for_lost: rows that may have been paid for and cannot be had are paid
-    for anew. began: when the batch began, in unix seconds: what was paid since is its own."""
+    for anew. began: when the batch began, in unix seconds: what was paid since is its own. run_id: names the run of the
+    whole graph, whose limit holds for all its nodes together."""
 
     seconds: float = 300.0
     wait: WaitMode = WaitMode.EVENTS
@@ -57,24 +60,28 @@ class RemoteTerms:
     measures: bool = False
     for_lost: bool = False
     began: float = 0.0
+    run_id: str | None = None
 
 
 class RemoteRows:
     """Makes rows at the service; a context manager, whose parts are shared by all of them. Raises OxenError."""
 
-    def __init__(self, terms: RemoteTerms) -> None:
+    def __init__(self, terms: RemoteTerms, control: Control | None = None) -> None:
         folder = private_folder()
         settings = load_settings(folder)
-        self.control = Control()
+        self.control = control or Control()
         self._session = Session(find_account(folder), folder, settings, self.control)
         self._terms = terms
         self._since = time.time()
         ledger = self._session.ledger
         # what a run that was killed had paid for, and its report does not tell of
         self._left = None if terms.usd is None else max(Decimal(0), terms.usd - ledger.owed_since(terms.began))
-        limits = [one for one in (settings.usd_per_run, self._left) if one is not None]
+        self._run_id = terms.run_id or uuid.uuid4().hex
+        # counted on from what other nodes of the run have spent
+        own = None if self._left is None else spent_by(self._run_id) + self._left
+        limits = [one for one in (settings.usd_per_run, own) if one is not None]
         self._session.settings = replace(settings, usd_per_run=min(limits) if limits else None)
-        self._run_id = uuid.uuid4().hex
+        self._is_own_limit = own is not None and own == min(limits)
         self._hopeless: list[OxenError] = []
         self._decision = Decision(ledger.undecided_keys())
         self.price = published_price(self._session.client)
@@ -98,7 +105,7 @@ class RemoteRows:
 
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, ImageError, OSError."""
-        before = read_picture(row.path)
+        before, notes = read_picture(row.path)
         edit = Edit(parameters_of(row.values), digest(before.rgb), lambda: self._sent_as(before))
         outcome, batch = self._edited(edit)
         picture, record = outcome.picture, outcome.record
@@ -116,12 +123,11 @@ class RemoteRows:
         if keeps(row.values):
             image, told = laid_back(before, tensor_of(picture))
             facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", **facts_of_keep(told)}
-            data: bytes | None = as_file(image[0], output_format, quality)
+            data = noted(as_file(image[0], output_format, quality), notes, image, told)
         else:
             facts |= facts_of_keep(measured(before, tensor_of(picture))) if self._terms.measures else {}
-            data = self._session.ledger.picture(record) if is_as_asked(picture, output_format) else None
-        if data is None:
-            data = as_file(tensor_of(picture)[0], output_format, quality)
+            kept = self._session.ledger.picture(record) if is_as_asked(picture, output_format) else None
+            data = noted(kept or as_file(tensor_of(picture)[0], output_format, quality), notes, picture)
         cost = record.cost if record.cost is not None else record.price if record.price is not None else self.price
         is_owed = record.collected_at is None and self._terms.began <= record.created_at < self._since
         is_paid = outcome.how in (How.NEW, How.FOUND) or is_owed
@@ -141,14 +147,14 @@ class RemoteRows:
         try:
             (outcome,) = batch.edit([edit])
         except SpendLimitReached as error:
-            raise RunStopped(self._limit_told(error)) from error
+            raise self._stopped_by(error) from error
         except HOPELESS as error:
             raise RunStopped(str(error)) from error
         failed = outcome.error
         if failed is None:
             return outcome, batch
         if isinstance(failed, SpendLimitReached):
-            raise RunStopped(self._limit_told(failed))
+            raise self._stopped_by(failed)
         if isinstance(failed, HOPELESS):
             raise RunStopped(str(failed))
         if isinstance(failed, Interrupted):
@@ -156,11 +162,10 @@ class RemoteRows:
         is_over = isinstance(failed, GenerationFailed | GenerationCancelled)
         raise RowFailed(str(failed), is_over=is_over, facts={"generation_id": failed.generation_id})
 
-    def _limit_told(self, error: SpendLimitReached) -> str:
-        own = self._left is not None and self._session.settings.usd_per_run == self._left
-        if not own or "usd_per_run)" not in error.message:
-            return str(error)
-        return (
+    def _stopped_by(self, error: SpendLimitReached) -> RunStopped:
+        if not self._is_own_limit or "usd_per_run)" not in error.message:
+            return RunStopped(str(error))
+        return LimitReached(
             "Stopped before passing --usd. Nothing was sent for the rows that are left: the same command with a higher "
             "--usd goes on with them."
         )

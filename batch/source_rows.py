@@ -14,6 +14,18 @@ class SourceError(Exception):
         super().__init__(f"{message} Nothing was sent.")
 
 
+class Clashing(SourceError):
+    """Results would be written over what is in their place, or over one another. what: which; advice: what to do."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what} {advice}")
+        self.what = what
+
+
+class Taken(Clashing):
+    """Results of other requests, or files of unknown origin, are where results would be."""
+
+
 class RowError(Exception):
     """One row cannot be used; the others can."""
 
