@@ -22,7 +22,9 @@ row_maker.py     what makes rows, whichever way it does
 makers.py        who makes the rows, by the command line
 flags.py         rows marked by their measures
 meter.py         rate, time left, dollars
+thumbnails.py    a picture's file made small
 page.py          report.html
+contact_sheet.py the same as one picture, for a node
 running.py       a batch carried out in its folder, by the command or by a node
 arguments.py     the command line
 __main__.py      the command

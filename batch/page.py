@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
-from ..imaging.limits import Limits
 from .planning import DONE
+from .thumbnails import thumbnail_of
 
 # A picture is some five kilobytes: a page of all of 100,000 rows would open in no browser.
 MOST_SHOWN = 400
@@ -118,14 +116,9 @@ def _facts(entry: Mapping[str, Any]) -> str:
 
 
 def _picture(path: Path, alt: str) -> str:
-    try:
-        with Image.open(path) as picture:
-            Limits().check_size(picture.width, picture.height, alt)
-            picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
-            small.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-            out = io.BytesIO()
-            small.save(out, "WEBP", quality=72, method=2)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError):
+    small = thumbnail_of(path, _SIDE)
+    if small is None:
         return f"{alt}: not readable"
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=72, method=2)
     return f'<img alt="{alt}" src="data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}">'
