@@ -23,11 +23,12 @@ _TOLD = 5
 class Meter:
     """One line on a terminal, drawn again in place; elsewhere a line now and then. Told from any thread.
 
-    left: rows to do. spent: US dollars of the batch so far.
+    left: rows to do. spent: US dollars of the batch so far. what: what rows are called.
     """
 
-    def __init__(self, left: int, spent: Decimal, stream: TextIO | None) -> None:
+    def __init__(self, left: int, spent: Decimal, stream: TextIO | None, what: str = "rows") -> None:
         self._left = left
+        self._what = what
         self._stream = stream
         self._live = is_terminal(stream)
         self._guard = threading.Lock()
@@ -81,9 +82,9 @@ class Meter:
         """For example "120 of 1,000 rows · 2 failed · 24.1 rows/s · 37 s left · $4.80"."""
         ended = self.done + self.failed
         rate = self._rate()
-        parts = [f"{ended:,} of {self._left:,} rows"]
+        parts = [f"{ended:,} of {self._left:,} {self._what}"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
-        parts += [f"{rate:.2f} rows/s", f"{_duration((self._left - ended) / rate)} left"] if rate else []
+        parts += [f"{rate:.2f} {self._what}/s", f"{_duration((self._left - ended) / rate)} left"] if rate else []
         parts += [f"${self.spent:.2f}"] if self.spent else []
         return " · ".join(parts)
 

@@ -16,7 +16,7 @@ from ..imaging.keep.engine import keep
 from ..imaging.keep.switch import keep_edits
 from ..imaging.keep.verdict import Verdict
 from ..imaging.limits import Limits
-from ..imaging.metadata import Notes, read_notes, with_notes
+from ..imaging.metadata import FileNotes, read_notes, with_notes
 from ..imaging.pixels import to_uint8
 
 _FORMATS = {"png": ImageFormat.PNG, "webp": ImageFormat.WEBP_LOSSLESS, "jpg": ImageFormat.JPEG}
@@ -25,7 +25,7 @@ _MEDIA = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 _FLAT = 2
 
 
-def read_picture(path: Path) -> tuple[DecodedImage, Notes]:
+def read_picture(path: Path) -> tuple[DecodedImage, FileNotes]:
     """A picture from a file, and what the file says beside it; raises ImageError for what is none, and OSError.
 
     Nothing is read but a file.
@@ -49,7 +49,9 @@ def as_file(pixels: torch.Tensor, output_format: str, quality: int) -> bytes:
     return encode(to_uint8(pixels), _FORMATS[output_format], max(1, quality)).data
 
 
-def noted(data: bytes, notes: Notes, image: torch.Tensor | DecodedImage, told: dict[str, Any] | None = None) -> bytes:
+def noted(
+    data: bytes, notes: FileNotes, image: torch.Tensor | DecodedImage, told: dict[str, Any] | None = None
+) -> bytes:
     """A result's file with what its picture's file said. told: what Keep found where it was laid back: only then are
     its pixels in the picture's own colours, and not in the service's, which are sRGB."""
     width, height = (image.width, image.height) if isinstance(image, DecodedImage) else (image.shape[2], image.shape[1])

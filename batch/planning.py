@@ -236,11 +236,11 @@ class RowPlan:
             if stands.state == DONE and stands.marked and other < tries and (results / row.output).is_file():
                 yield replace(_with_other_seed(row, other + 1), former=stands.seed)
 
-    def lines(self, state: str | None = None) -> Iterator[int]:
-        """The last line of every row in the report, as `read_report` counted them, in order."""
-        where = "" if state is None else "WHERE state = ?"
-        query = f"SELECT line FROM ended {where} ORDER BY line"
-        yield from (line for (line,) in self._database.execute(query, () if state is None else (state,)))
+    def lines(self) -> Iterator[int]:
+        """The last line of every row in the report, as `read_report` counted them, in order. What it tells of other
+        requests, or of rows that are no more, is none."""
+        query = "SELECT line FROM rows JOIN ended USING (key) WHERE mine AND rows.asked = ended.asked ORDER BY line"
+        yield from (line for (line,) in self._database.execute(query))
 
     def is_planned(self, output: str) -> bool:
         """Whether some row's result is called so."""

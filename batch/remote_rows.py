@@ -28,6 +28,7 @@ from ..oxen.jobs.given_up import Decision
 from ..oxen.jobs.order import Edit, How, Outcome, Terms
 from ..oxen.jobs.session import Session
 from ..oxen.jobs.spend import spent_by
+from ..oxen.jobs.waiting import ONCE_MORE
 from ..oxen.settings import load_settings
 from .columns import keeps, parameters_of
 from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
@@ -160,7 +161,9 @@ class RemoteRows:
         if isinstance(failed, Interrupted):
             raise failed
         is_over = isinstance(failed, GenerationFailed | GenerationCancelled)
-        raise RowFailed(str(failed), is_over=is_over, facts={"generation_id": failed.generation_id})
+        # in a batch that is --retry-failed's, or the node's retry_failed's
+        said = str(failed).replace(f" {ONCE_MORE}", "")
+        raise RowFailed(said, is_over=is_over, facts={"generation_id": failed.generation_id})
 
     def _stopped_by(self, error: SpendLimitReached) -> RunStopped:
         if not self._is_own_limit or "usd_per_run)" not in error.message:

@@ -39,7 +39,7 @@ _ALPHA = 0x10
 
 
 @dataclass(frozen=True)
-class Notes:
+class FileNotes:
     """exif: a TIFF block; xmp: a packet; profile: of ICC, for RGB; texts: a PNG's chunks, name and body."""
 
     exif: bytes = b""
@@ -47,10 +47,10 @@ class Notes:
     profile: bytes = b""
     texts: tuple[tuple[bytes, bytes], ...] = ()
 
-    def of_result(self, width: int, height: int, *, own_space: bool) -> Notes:
+    def of_result(self, width: int, height: int, *, own_space: bool) -> FileNotes:
         """What of it is true of a result of this size. own_space: whether its pixels are in the picture's own colours;
         otherwise they are in sRGB."""
-        return Notes(
+        return FileNotes(
             exif_of(self.exif, width, height, own_space=own_space),
             xmp_of(self.xmp, width, height, own_space=own_space),
             self.profile if own_space else b"",
@@ -58,7 +58,7 @@ class Notes:
         )
 
 
-def read_notes(data: bytes) -> Notes:
+def read_notes(data: bytes) -> FileNotes:
     """What a file says beside its pixels; what is broken or beyond all measure is left out."""
     try:
         kind = containers.sniff(data)
@@ -66,14 +66,14 @@ def read_notes(data: bytes) -> Notes:
             return _of_png(data)
         if kind == JPEG:
             return _of_jpeg(data)
-        return _of_webp(data) if kind == WEBP else Notes()
+        return _of_webp(data) if kind == WEBP else FileNotes()
     except ImageError:
-        return Notes()
+        return FileNotes()
 
 
-def with_notes(data: bytes, notes: Notes) -> bytes:
+def with_notes(data: bytes, notes: FileNotes) -> bytes:
     """A file with these notes in place of its own; as it is where there is nothing to note. Raises ImageError."""
-    if notes == Notes():
+    if notes == FileNotes():
         return data
     kind = containers.sniff(data)
     if kind == PNG:
@@ -83,7 +83,7 @@ def with_notes(data: bytes, notes: Notes) -> bytes:
     return _webp_with(data, notes) if kind == WEBP else data
 
 
-def _of_png(data: bytes) -> Notes:
+def _of_png(data: bytes) -> FileNotes:
     found, profile, texts = PngNotes(), b"", []
     for name, body in png_chunks(data):
         found.read(name, body)
@@ -93,7 +93,7 @@ def _of_png(data: bytes) -> Notes:
                 profile = zlib.decompressobj().decompress(body[packed:], _MOST_PROFILE)
         elif name in _TEXTS and len(body) <= _MOST and len(texts) < _MOST_TEXTS and _is_harmless(name, body):
             texts.append((name, bytes(body)))
-    return Notes(_bounded(found.exif), _bounded(found.xmp), _for_rgb(profile), tuple(texts))
+    return FileNotes(_bounded(found.exif), _bounded(found.xmp), _for_rgb(profile), tuple(texts))
 
 
 def _is_harmless(name: bytes, body: memoryview) -> bool:
@@ -103,7 +103,7 @@ def _is_harmless(name: bytes, body: memoryview) -> bool:
     return not is_workflow(containers.png_text(name, body[len(keyword) + 1 :]))
 
 
-def _of_jpeg(data: bytes) -> Notes:
+def _of_jpeg(data: bytes) -> FileNotes:
     exif, xmp, parts = b"", b"", {}
     for marker, _, body in segments(data):
         if marker == _SCAN:
@@ -114,18 +114,18 @@ def _of_jpeg(data: bytes) -> Notes:
             xmp = xmp or body.removeprefix(_XMP)
         elif marker == _APP2 and body.startswith(_PROFILE) and len(body) > len(_PROFILE) + 2:
             parts.setdefault(body[len(_PROFILE)], body[len(_PROFILE) + 2 :])
-    return Notes(_bounded(exif), _bounded(xmp), _for_rgb(b"".join(parts[number] for number in sorted(parts))))
+    return FileNotes(_bounded(exif), _bounded(xmp), _for_rgb(b"".join(parts[number] for number in sorted(parts))))
 
 
-def _of_webp(data: bytes) -> Notes:
+def _of_webp(data: bytes) -> FileNotes:
     (kind, first), *chunks = webp_chunks(data)
     if kind != b"VP8X" or not first:
-        return Notes()
+        return FileNotes()
     found: dict[bytes, bytes] = {}
     for name, body in chunks:
         if first[0] & _WEBP_FLAGS.get(name, 0):
             found.setdefault(name, bytes(body[: _MOST_PROFILE + 1]))
-    return Notes(
+    return FileNotes(
         _bounded(found.get(b"EXIF", b"")), _bounded(found.get(b"XMP ", b"")), _for_rgb(found.get(b"ICCP", b""))
     )
 
@@ -141,7 +141,7 @@ def _for_rgb(profile: bytes) -> bytes:
     return profile if whole and stated == len(profile) and profile[16:20] == b"RGB " else b""
 
 
-def _png_with(data: bytes, notes: Notes) -> Iterator[bytes | memoryview]:
+def _png_with(data: bytes, notes: FileNotes) -> Iterator[bytes | memoryview]:
     yield SIGNATURE
     own = set()
     dropped = (*((b"eXIf",) if notes.exif else ()), *(_SPACES if notes.profile else ()))
@@ -158,7 +158,7 @@ def _png_with(data: bytes, notes: Notes) -> Iterator[bytes | memoryview]:
     yield from chunk(b"IEND", b"")
 
 
-def _png_notes(notes: Notes, own: set[bytes]) -> Iterator[bytes | memoryview]:
+def _png_notes(notes: FileNotes, own: set[bytes]) -> Iterator[bytes | memoryview]:
     if notes.profile:
         yield from chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(notes.profile))
     if notes.exif:
@@ -170,7 +170,7 @@ def _png_notes(notes: Notes, own: set[bytes]) -> Iterator[bytes | memoryview]:
             yield from chunk(name, body)
 
 
-def _jpeg_with(data: bytes, notes: Notes) -> Iterator[bytes]:
+def _jpeg_with(data: bytes, notes: FileNotes) -> Iterator[bytes]:
     mine = list(_jpeg_notes(notes))
     dropped = ((notes.exif, _EXIF), (notes.xmp, _XMP), (notes.xmp, _EXTENDED_XMP), (notes.profile, _PROFILE))
     starts = tuple(start for note, start in dropped if note)
@@ -189,7 +189,7 @@ def _jpeg_with(data: bytes, notes: Notes) -> Iterator[bytes]:
         is_first = False
 
 
-def _jpeg_notes(notes: Notes) -> Iterator[bytes]:
+def _jpeg_notes(notes: FileNotes) -> Iterator[bytes]:
     for start, note in ((_EXIF, notes.exif), (_XMP, notes.xmp)):
         if note and len(start) + len(note) <= _SEGMENT:
             yield from _segment(_APP1, start + note)
@@ -204,7 +204,7 @@ def _segment(marker: int, body: bytes) -> tuple[bytes, bytes, bytes]:
     return bytes((0xFF, marker)), struct.pack(">H", len(body) + 2), body
 
 
-def _webp_with(data: bytes, notes: Notes) -> bytes:
+def _webp_with(data: bytes, notes: FileNotes) -> bytes:
     chunks = webp_chunks(data)
     given = {b"ICCP": notes.profile, b"EXIF": notes.exif, b"XMP ": notes.xmp}
     mine = {name: memoryview(note) for name, note in given.items() if note}

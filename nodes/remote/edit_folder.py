@@ -7,11 +7,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...editing.words import SEED
+from ...editing.words import SEED, USD_LIMIT
 from ...oxen.api.models import DEFAULT
 from .. import inputs
 
-USD = (0.0, 100_000.0)
 _USD = 10.0
 
 
@@ -61,8 +60,8 @@ def _run() -> list[io.Input]:
         io.Float.Input(
             "usd_limit",
             default=_USD,
-            min=USD[0],
-            max=USD[1],
+            min=USD_LIMIT[0],
+            max=USD_LIMIT[1],
             step=0.5,
             round=0.01,
             tooltip="US dollars that this folder may cost in all, earlier runs included. It stops before passing them, "

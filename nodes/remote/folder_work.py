@@ -25,7 +25,7 @@ from ...batch.remote_rows import RemoteRows, RemoteTerms
 from ...batch.running import BatchRun, Places, Wishes
 from ...batch.source_rows import Clashing, SourceError, SourceRow, Taken
 from ...batch.walking import PATTERNS, walk
-from ...editing.words import SEED, SEEDS, VARIATIONS
+from ...editing.words import SEED, SEEDS, USD_LIMIT, VARIATIONS
 from ...host.turns import EACH
 from ...imaging.codec import DecodedImage, to_tensors
 from ...oxen.choices import SendAs, WaitMode
@@ -34,7 +34,6 @@ from ...oxen.errors import InvalidParameters, LocalTrouble, OxenError, SomeFaile
 from ...oxen.jobs.trouble import in_words
 from ..checks import member, number, switch, text, whole, within
 from ..media import folder_to_read, folder_to_write, found_folders
-from .edit_folder import USD
 
 _GOES_ON = "Run again to go on where it was: nothing is paid again."
 # For a run that was cancelled to end in its thread.
@@ -83,6 +82,8 @@ class FolderOrder:
         checked(columns.check, values)
         source = folder_to_read(folder, "folder")
         results = folder_to_write(output if text(output, "output").strip() else folder, "output")
+        if results == found_folders().output:
+            raise InvalidParameters("Nothing was sent. Name a folder for the results in output.")
         if source.resolve().is_relative_to(results.resolve()):
             raise InvalidParameters(
                 f"The results would lie among the pictures of {source}. Nothing was sent. Name another output."
@@ -99,7 +100,7 @@ class FolderOrder:
                 for_lost=switch(pay_for_lost, "pay_for_lost"),
                 run_id=host.run_id(),
             ),
-            within(usd_limit, "usd_limit", USD),
+            within(usd_limit, "usd_limit", USD_LIMIT),
             tuple(one.strip() for one in text(pattern, "pattern").split(";") if one.strip()) or PATTERNS,
             switch(subfolders, "subfolders"),
             switch(whole_names, "whole_names"),
@@ -229,7 +230,7 @@ def _made(
     """Make what is left; gives what stopped it."""
     if not before.left:
         return None
-    how_far.meter = Meter(before.left, plan.spent, None)
+    how_far.meter = Meter(before.left, plan.spent, None, "pictures")
     try:
         run.make(
             lambda spending: RemoteRows(replace(order.terms, usd=spending.usd, began=spending.began), control),
@@ -250,8 +251,8 @@ def _told(
     lines = [f"{after.done:,} of {after.mine:,} pictures are done{paid}"]
     if isinstance(stopped, LimitReached):
         lines.append(
-            f"Stopped before passing usd_limit, ${order.usd:.2f}: {after.left:,} are left. With a higher limit the "
-            "next run goes on with them, and pays for nothing again."
+            f"Stopped before passing usd_limit, ${order.usd:.2f}: {_left(after, failed):,} are left. With a higher "
+            "limit the next run goes on with them, and pays for nothing again."
         )
     if not after.done or (stopped is not None and not isinstance(stopped, LimitReached)):
         raise _error(order, after, failed, stopped)
@@ -291,13 +292,14 @@ class _Failures:
         more = self.count - len(self._named)
         lines = [f"{self.count:,} failed:", *self._named]
         lines += [f"and {more:,} more, all in report.html"] if more else []
-        if self.may_have_been_billed:
+        billed = self.may_have_been_billed
+        if billed:
+            those = "They" if billed == self.count else f"{billed:,} of them"
             lines.append(
-                f"{self.may_have_been_billed:,} of them failed at Oxen.ai, where each try may be billed: switch "
-                "retry_failed on to try them again. The others are tried again by the next run."
+                f"{those} failed at Oxen.ai, where each try may be billed: switch retry_failed on to try them again."
             )
-        else:
-            lines.append("The next run tries them again.")
+        if billed < self.count:
+            lines.append(f"{'The others' if billed else 'They'} are tried again by the next run.")
         return lines
 
 
@@ -318,13 +320,19 @@ def _error(order: FolderOrder, after: Counts, failed: _Failures, stopped: RunSto
     return LocalTrouble(f"{stopped}{kept}")
 
 
+def _left(after: Counts, failed: _Failures) -> int:
+    """How many were not tried yet."""
+    return after.mine - after.done - failed.count
+
+
 def _line(after: Counts, failed: _Failures, plan: RowPlan, how_far: _HowFar) -> str:
     """What became of the run, in the one line on the node."""
     new = 0 if how_far.meter is None else how_far.meter.done
     done = f"{after.done:,} of {after.mine:,} done"
     parts = [done if new else f"{done}, nothing new"]
     parts += [f"{failed.count:,} failed"] if failed.count else []
-    parts += [f"{after.left:,} left"] if after.left > failed.count else []
+    left = _left(after, failed)
+    parts += [f"{left:,} left"] if left else []
     parts += [f"${plan.spent:.2f}"] if plan.spent else []
     return " · ".join(parts)
 

@@ -99,30 +99,29 @@ def said(tab: Tab, pattern: str, name: str, request: pytest.FixtureRequest) -> N
 
 
 def test_how_far_it_is_and_the_contact_sheet_stand_on_the_node(
-    tab: Tab, comfy_service: StandIn, request: pytest.FixtureRequest
+    tab: Tab, fresh_server: ComfyServer, comfy_service: StandIn, request: pytest.FixtureRequest
 ) -> None:
     output = request.node.callspec.id.replace(" ", "_").replace(".", "_")
-    tab.value(f"{WIDGET % 'output'}.value = {json.dumps(output)}")
     tab.wait(f"{NODE}.badges.map((one) => (typeof one === 'function' ? one() : one).text).includes('$0.04 a picture')")
-    before = len(comfy_service.jobs)
     comfy_service.hold()
-    tab.value("window.app.queuePrompt(0)")
-    comfy_service.wait_for(lambda s: len(s.jobs) >= before)
-    said(tab, r"0 of 3 rows|looking at the folder.*", "runs", request)
+    run(tab, output=output, prompt=f"Make it {output}")
+    said(tab, r"0 of 3 pictures|looking at the folder.*", "runs", request)
     comfy_service.release()
-    said(tab, r"3 of 3 done · \$0\.12|3 of 3 done · \$0\.00|3 of 3 done", "done", request)
+    said(tab, r"3 of 3 done · \$0\.12", "done", request)
     tab.wait(
         f"{NODE}.imgs?.[0]?.naturalWidth > 500 || document.querySelector('[data-node-id] img')?.naturalWidth > 500"
     )
-    tab.value("window.app.queuePrompt(0)")
-    said(tab, r"3 of 3 done, nothing new.*", "again", request)
+    run(tab)
+    said(tab, r"3 of 3 done, nothing new · \$0\.12", "again", request)
     comfy_service.set(run_fails=Fault("the worker died", times=1))
-    tab.value(f"{WIDGET % 'output'}.value = {json.dumps(output + '_failed')}")
-    tab.value(f"{WIDGET % 'prompt'}.value = {json.dumps('Make it ' + output)}")
-    tab.value("window.app.queuePrompt(0)")
+    run(tab, output=f"{output}_failed", prompt=f"Make it fail, {output}")
     said(tab, r"2 of 3 done · 1 failed · \$0\.08", "failed", request)
-    tab.value(f"{WIDGET % 'folder'}.value = '../models'")
+    status, reply = fresh_server.post("/prompt", {"prompt": workflow(folder="../models")})
+    assert status == 400 and "leads out" in json.dumps(reply)
+
+
+def run(tab: Tab, **values: str) -> None:
+    """Run what is open, with these values of the node's widgets."""
+    for name, value in values.items():
+        tab.value(f"{WIDGET % name}.value = {json.dumps(value)}")
     tab.value("window.app.queuePrompt(0)")
-    tab.wait("document.body.innerText.includes('leads out')")
-    if PICTURES:
-        tab.picture(Path(PICTURES) / f"{request.node.callspec.id}-refused.png")

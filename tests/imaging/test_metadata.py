@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kontext_bridge.imaging.codec import decode
-from kontext_bridge.imaging.metadata import Notes, read_notes, with_notes
+from kontext_bridge.imaging.metadata import FileNotes, read_notes, with_notes
 from kontext_bridge.imaging.png import chunk
 from PIL import Image, ImageCms, PngImagePlugin
 
@@ -125,7 +125,7 @@ def test_a_profile_that_is_not_whole_or_not_of_rgb_is_left_out() -> None:
         assert read_notes(a_file("PNG", icc_profile=wrong)).profile == b""
     long = PROFILE[:4] + PROFILE[4:] + bytes(200_000)
     long = len(long).to_bytes(4, "big") + long[4:]
-    assert opened(with_notes(a_file("JPEG"), Notes(profile=long))).info["icc_profile"] == long
+    assert opened(with_notes(a_file("JPEG"), FileNotes(profile=long))).info["icc_profile"] == long
 
 
 def test_notes_of_another_picture_replace_those_that_are_there() -> None:
@@ -146,12 +146,12 @@ def test_a_note_too_large_for_a_jpeg_is_left_out_of_it() -> None:
 def test_what_is_broken_or_a_bomb_is_left_out_and_quickly() -> None:
     whole = exif().tobytes().removeprefix(b"Exif\0\0")
     for cut in range(0, len(whole), 3):
-        Notes(exif=whole[:cut]).of_result(*SIZE, own_space=False)
-        Notes(exif=whole[:cut] + b"\xff" * (len(whole) - cut)).of_result(*SIZE, own_space=False)
+        FileNotes(exif=whole[:cut]).of_result(*SIZE, own_space=False)
+        FileNotes(exif=whole[:cut] + b"\xff" * (len(whole) - cut)).of_result(*SIZE, own_space=False)
     for tag in (b"<tiff:Orientation ", b"<xmp:Thumbnails", b' tiff:Orientation="', b" tiff:Orientation" + b" " * 50):
-        Notes(xmp=tag * (1_000_000 // len(tag))).of_result(*SIZE, own_space=False)
+        FileNotes(xmp=tag * (1_000_000 // len(tag))).of_result(*SIZE, own_space=False)
     bomb = zlib.compress(bytes(50 << 20))
     data = a_file("PNG")
     data = data[:33] + b"".join(chunk(b"iCCP", b"x\0\0" + bomb)) + b"".join(chunk(b"zTXt", b"x\0\0" + bomb)) + data[33:]
     assert read_notes(data).profile == b""
-    assert read_notes(b"no picture") == Notes() == read_notes(a_file("PNG")[:50])
+    assert read_notes(b"no picture") == FileNotes() == read_notes(a_file("PNG")[:50])

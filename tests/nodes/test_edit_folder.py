@@ -91,6 +91,8 @@ def test_a_folder_that_is_not_there_or_empty_is_told_with_what_there_is(bench: A
         edit(bench, folder="shot")
     with pytest.raises(InvalidParameters, match=r"folder is empty.*shoot"):
         edit(bench, folder="")
+    with pytest.raises(InvalidParameters, match="Name a folder for the results"):
+        edit(bench, folder=".")
     with pytest.raises(InvalidParameters, match=r"nothing in .* that fits \*\.webp"):
         edit(bench, pattern="*.webp")
     assert bench.server.requests == []
@@ -111,6 +113,14 @@ def test_what_fails_is_named_with_its_reason_and_the_others_are_done(bench: Any,
     assert len(bench.server.jobs) == jobs, "what may have been billed is not tried again by itself"
     _, report, _ = edit(bench, retry_failed=True)
     assert report.startswith("3 of 4") and len(bench.server.jobs) == jobs + 1
+
+
+def test_a_report_tells_of_the_pictures_that_are_there_now(bench: Any, put: Any) -> None:
+    folder = put("a.png", "b.png")
+    (folder / "text.png").write_text("no picture")
+    assert "1 failed:" in edit(bench)[1]
+    (folder / "text.png").unlink()
+    assert edit(bench)[1].startswith("2 of 2 pictures are done, $0.08 paid\nResults")
 
 
 def test_a_folder_of_which_nothing_could_be_edited_is_an_error_in_words(bench: Any, put: Any) -> None:
