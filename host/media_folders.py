@@ -55,10 +55,10 @@ def below(root: Path, name: str, what: str) -> Path:
     parts = [part for part in path.split("/") if part not in ("", ".")]
     climbs = path.startswith(("/", "~")) or re.match(r"[A-Za-z]:", path) or ".." in parts or "\0" in path
     if climbs:
-        raise Outside(f"{what} is {name[:80]!r}; it takes a name below {root}, and none that leads out of it.")
+        raise Outside(f"{what} is {name[:80]!r}, which leads out of {root}. Name a folder below it.")
     found = root.joinpath(*parts)
     if not Path(os.path.realpath(found)).is_relative_to(os.path.realpath(root)):
-        raise Outside(f"{what} is {name[:80]!r}, a link that leads out of {root}. Name a folder that lies there.")
+        raise Outside(f"{what} is {name[:80]!r}, a link that leads out of {root}. Name a folder below it.")
     return found
 
 

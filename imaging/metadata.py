@@ -84,7 +84,8 @@ def with_notes(data: bytes, notes: FileNotes) -> bytes:
 
 
 def _of_png(data: bytes) -> FileNotes:
-    found, profile, texts = PngNotes(), b"", []
+    found, profile = PngNotes(), b""
+    texts: list[tuple[bytes, bytes]] = []
     for name, body in png_chunks(data):
         found.read(name, body)
         if name == b"iCCP" and not profile:
@@ -104,7 +105,8 @@ def _is_harmless(name: bytes, body: memoryview) -> bool:
 
 
 def _of_jpeg(data: bytes) -> FileNotes:
-    exif, xmp, parts = b"", b"", {}
+    exif, xmp = b"", b""
+    parts: dict[int, bytes] = {}
     for marker, _, body in segments(data):
         if marker == _SCAN:
             break

@@ -7,7 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...editing.words import SEED, USD_LIMIT
+from ...editing.words import SEED, USD_LIMIT, Keep
 from ...oxen.api.models import DEFAULT
 from .. import inputs
 
@@ -45,8 +45,8 @@ def _run() -> list[io.Input]:
         inputs.namespace_input(),
         io.Combo.Input(
             "keep",
-            options=inputs.choice(inputs.Keep),
-            default=inputs.Keep.OFF.value,
+            options=inputs.choice(Keep),
+            default=Keep.OFF.value,
             tooltip="auto: only what was edited changes, as with Kontext Keep, and each result has its picture's own "
             "size. off: results are the edits as they came.",
         ),
