@@ -19,6 +19,10 @@ remote_rows.py   rows at Oxen.ai
 local_rows.py    rows on this machine
 workflow_rows.py rows through a workflow
 row_maker.py     what makes rows, whichever way it does
+ray_cluster.py   into a Ray cluster and out of it
+paymaster.py     the one process of a Ray run that pays
+ray_remote.py    rows at Oxen.ai, their pictures worked on all over a cluster
+ray_local.py     rows by the models of a cluster
 makers.py        who makes the rows, by the command line
 flags.py         rows marked by their measures
 meter.py         rate, time left, dollars

@@ -6,14 +6,16 @@ import argparse
 import contextlib
 import logging
 import signal
+import sqlite3
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 
-from ..commands.console import open_console, parsed, say, tell, typed
+from ..commands.console import harmless, open_console, parsed, say, tell, typed
 from ..commands.named import WrongName, in_words, path_of, shown
 from ..kontext.errors import KontextError
 from ..oxen.errors import OxenError
@@ -24,6 +26,7 @@ from .made import RunStopped
 from .makers import Choice, chosen
 from .manifest import SUFFIXES, read_manifest
 from .meter import Meter
+from .naming import folds_names
 from .planning import Asking, Counts, RowPlan
 from .row_price import asked_price
 from .running import GOES_ON, BatchRun, Places, Wishes
@@ -42,9 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
         with _terminated_as_interrupted():
             return _Command(options).run()
     except (SourceError, WrongName, OxenError, KontextError, RunStopped) as error:
-        say(str(error), sys.stderr)
+        say(harmless(str(error)), sys.stderr)
     except OSError as error:
-        say(in_words(error), sys.stderr)
+        say(harmless(in_words(error)), sys.stderr)
+    except sqlite3.Error as error:
+        say(
+            f"The plan of the rows cannot be kept in the folder for temporary files, {tempfile.gettempdir()}: {error}. "
+            f"Make room there, or name another with TMPDIR. {GOES_ON}",
+            sys.stderr,
+        )
     except KeyboardInterrupt:
         say(f"\nStopped. {GOES_ON}", sys.stderr)
         return STOPPED
@@ -76,7 +85,15 @@ class _Command:
     def _alone(self, began: float) -> int:
         plan, options = self._planned(), self._options
         run = BatchRun(
-            self._places, plan, Wishes(self._flags, options.usd, options.retry_failed, options.rerun_flagged)
+            self._places,
+            plan,
+            Wishes(
+                self._flags,
+                options.usd,
+                options.retry_failed,
+                options.rerun_flagged,
+                replaces=options.replace,
+            ),
         )
         before = run.counts()
         say(_plan_told(plan, before, None), sys.stderr)
@@ -100,7 +117,10 @@ class _Command:
 
     def _planned(self) -> RowPlan:
         choice, options = self._choice, self._options
-        asking = Asking(self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard)
+        folds = folds_names(self._places.work)
+        asking = Asking(
+            self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard, folds
+        )
         plan = RowPlan(asking, lambda entry: marked(self._flags, entry))
         plan.read(self._rows(asking))
         plan.read_report(read_journal(self._places.report))
@@ -182,7 +202,7 @@ def _plan_told(plan: RowPlan, counts: Counts, choice: Choice | None, tries: int 
     lines += [f"{counts.left:,} to do"]
     lines[-1] += f", {counts.gone:,} of them made before and gone from their place" if counts.gone else ""
     lines += [f"{counts.wrong:,} cannot be done, and cost nothing:"] if counts.wrong else []
-    lines += [f"  {problem}" for problem in plan.first_problems()] if counts.wrong else []
+    lines += [f"  {harmless(problem)}" for problem in plan.first_problems()] if counts.wrong else []
     if choice is not None:
         rows = counts.left - counts.wrong
         lines.append(_price_told(rows + counts.tries, rows * tries, choice) + " Nothing was sent.")

@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
         prog=PROG,
         description="Edits a folder of pictures, or a list of edits. Stop it at any moment: the same command goes on "
         "where it was, and pays for nothing again.",
-        epilog="Exit status: 0 all rows have their result, 3 some, 1 none; 130 stopped by Ctrl-C.",
+        epilog="Exit status: 0 all rows have their result, 3 some, 1 none; 2 a mistake in the command line; 130 "
+        "stopped by Ctrl-C.",
     )
     made.add_argument("source", metavar="SOURCE", help="a folder of pictures; or a list, .csv or .jsonl, a row an edit")
     made.add_argument("--output", "-o", required=True, metavar="DIR", help="folder for the results and the report")
@@ -64,6 +65,18 @@ def _of_makers(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="with --local")
     group.add_argument("--device", help="with --local or --demo: cuda, cuda:1, cpu ...")
     group.add_argument("--demo", action="store_true", help="the small demo model that comes with the pack; no Kontext")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over the Ray cluster at this address, or, with local, over one of this machine's own",
+    )
+    group.add_argument(
+        "--workers",
+        type=_workers,
+        metavar="N",
+        help="with --ray and --local or --demo: how many models work at once (default: one a GPU; without GPUs one a "
+        "machine)",
+    )
     group.add_argument("--workflow", metavar="FILE.json", help="any workflow of this pack, exported in API format")
     group.add_argument(
         "--map",
@@ -71,7 +84,8 @@ def _of_makers(group: argparse._ArgumentGroup) -> None:
         default=[],
         dest="mapping",
         metavar="COLUMN=NODE.INPUT",
-        help="with --workflow: which input gets a column's value, as image=1.image. May be repeated",
+        help="with --workflow: which input gets a column's value, as image=1.image. May be repeated, for one column, "
+        "too",
     )
 
 
@@ -125,6 +139,12 @@ def _tries(text: str) -> int:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no number of seeds to try, from 1 to {_MOST_TRIES}; as --rerun-flagged 2"
         )
+    return int(text)
+
+
+def _workers(text: str) -> int:
+    if re.fullmatch(r"\d{1,5}", text) is None or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of workers, from 1")
     return int(text)
 
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from .planning import DONE, FAILED
 
 _LONGEST = 1 << 20
 
 
 class Journal:
-    """The report of one folder of results, opened to be written on; a torn last line is cut off first.
+    """The report of one folder of results, opened to be written on; a torn last line is cut off first, and one that
+    an editor took the line break from gets it again.
 
     Nothing is lost by that: a result is put in its place after its line.
     """
@@ -27,11 +32,13 @@ class Journal:
         self._file.close()
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Add a line; it is with the system when this returns. Raises OSError."""
+        """Add a line; it is on the disk when this returns, so that no result stands without its line after the plug
+        was pulled. Raises OSError."""
         text = json.dumps({name: value for name, value in entry.items() if value is not None})
         with self._guard:
             self._file.write(text + "\n")
             self._file.flush()
+        os.fsync(self._file.fileno())
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:
@@ -42,12 +49,25 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
         return
     with file:
         while line := file.readline(_LONGEST):
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("output"), str):
+            if (entry := _entry_in(line)) is not None:
                 yield entry
+
+
+def _entry_in(line: bytes) -> dict[str, Any] | None:
+    """A line's entry, with what all that read one need; None for anything else, as reports are edited by hand, too."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or entry.get("state") not in (DONE, FAILED):
+        return None
+    output = entry.get("output")
+    return entry if isinstance(output, str) and _is_name(output) else None
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text can be a result's: such a one has no half of a character and no control character in it."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def _cut_torn(path: Path) -> None:
@@ -60,5 +80,10 @@ def _cut_torn(path: Path) -> None:
         start = max(0, end - _LONGEST)
         file.seek(start)
         tail = file.read()
-        if tail and not tail.endswith(b"\n"):
-            file.truncate(start + tail.rfind(b"\n") + 1)
+        if not tail or tail.endswith(b"\n"):
+            return
+        begins = tail.rfind(b"\n") + 1
+        if _entry_in(tail[begins:]) is None:
+            file.truncate(start + begins)
+        else:
+            file.write(b"\n")

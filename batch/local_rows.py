@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,22 @@ from ..kontext.standalone.workshop import Workshop, usable_device
 from ..oxen.api.models import DEFAULT
 from .columns import KEEP, keeps
 from .made import PlannedRow, RowResult
-from .pictures import as_file, facts_of_keep, health, laid_back, measured, noted, read_picture, size_of, tensor_of
+from .pictures import (
+    RowPicture,
+    as_file,
+    facts_of_keep,
+    health,
+    laid_back,
+    measured,
+    noted,
+    read_picture,
+    size_of,
+    tensor_of,
+)
 
 _MATCH = "match_input_image"
 # Prompts whose encodings are kept at once, 8 MB each: the text encoders are loaded once for so many rows.
-_AHEAD = 64
+AHEAD = 64
 
 
 @dataclass(frozen=True)
@@ -77,19 +88,30 @@ class LocalRows:
 
     def arrange(self, rows: Iterator[PlannedRow]) -> Iterator[PlannedRow]:
         """The rows in their order, each some of them ahead with all their prompts encoded at once."""
-        while some := list(itertools.islice(rows, _AHEAD)):
-            with contextlib.suppress(BadRequest):  # told again by the row whose prompt it is
-                self._workshop.learn([str(row.values["prompt"]) for row in some if row.problem is None])
+        while some := list(itertools.islice(rows, AHEAD)):
+            self.learn([str(row.values["prompt"]) for row in some if row.problem is None])
             yield from some
+
+    def learn(self, prompts: Sequence[str]) -> None:
+        """Encode these prompts together, and forget those before."""
+        with contextlib.suppress(BadRequest):  # told again by the row whose prompt it is
+            self._workshop.learn(prompts)
+
+    def knows(self, prompt: str) -> bool:
+        return self._workshop.knows(prompt)
 
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises KontextError, ImageError, OSError."""
-        asked = DEFAULT.read({name: value for name, value in row.values.items() if name != KEEP.name})
-        before, notes = read_picture(row.path)
+        return RowResult(*self.made(read_picture(row.path), row.values))
+
+    def made(self, given: RowPicture, values: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+        """The file of a picture's edit with these values, and what the report says; raises KontextError, ImageError."""
+        before = given.picture
+        asked = DEFAULT.read({name: value for name, value in values.items() if name != KEEP.name})
         edited, at_scale = self._edited(tensor_of(before), asked)
         facts: dict[str, Any] = {"seed": asked["seed"], "size_before": size_of(before), "how": "new"}
         image, told = edited, None
-        if keeps(row.values):
+        if keeps(values):
             image, told = laid_back(before, at_scale, edited)
             facts |= facts_of_keep(told)
         elif self._measures:
@@ -98,7 +120,7 @@ class LocalRows:
         if (called := self._checkpoint.purpose.called) is not None:
             data = with_text(data, "Software", f"Kontext Bridge, {called}")
         facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", "health": _health(before, image) or None}
-        return RowResult(noted(data, notes, image, told), facts)
+        return noted(data, given.notes, image, told), facts
 
     def _edited(self, image: torch.Tensor, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """The edit [1,h,w,3] as it is handed on, and as it is compared with its picture."""

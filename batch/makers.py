@@ -58,17 +58,20 @@ class Remote(Choice):
         from .remote_rows import RemoteRows, RemoteTerms
 
         options = self._options
-        return RemoteRows(
-            RemoteTerms(
-                seconds=options.timeout,
-                wait=WaitMode(options.wait),
-                send_as=SendAs(options.send_as),
-                usd=spending.usd,
-                measures=bool(options.flags),
-                for_lost=options.pay_for_lost,
-                began=spending.began,
-            )
+        terms = RemoteTerms(
+            seconds=options.timeout,
+            wait=WaitMode(options.wait),
+            send_as=SendAs(options.send_as),
+            usd=spending.usd,
+            measures=bool(options.flags),
+            for_lost=options.pay_for_lost,
+            began=spending.began,
         )
+        if options.ray is None:
+            return RemoteRows(terms)
+        from .ray_remote import RayRemoteRows
+
+        return RayRemoteRows(options.ray, terms)
 
 
 class Local(Choice):
@@ -96,7 +99,11 @@ class Local(Choice):
             self._loras,
             options.device,
         )
-        return LocalRows(model, measures=bool(options.flags))
+        if options.ray is None:
+            return LocalRows(model, measures=bool(options.flags))
+        from .ray_local import RayLocalRows
+
+        return RayLocalRows(options.ray, model, measures=bool(options.flags), workers=options.workers)
 
 
 class Through(Choice):
@@ -133,12 +140,17 @@ def chosen(options: argparse.Namespace) -> Choice:
         "--vae": ("--local",),
         "--lora": ("--local", "--demo"),
         "--device": ("--local", "--demo"),
+        "--workers": ("--local", "--demo"),
         "--map": ("--workflow",),
     }
     given = vars(options) | {"map": options.mapping}
     for name, ways_to in needs.items():
         if given[name.strip("-").replace("-", "_")] and not set(asked) & set(ways_to):
             raise SourceError(f"{name} needs {' or '.join(ways_to)}.")
+    if options.workers and not options.ray:
+        raise SourceError("--workers needs --ray.")
+    if options.ray and options.workflow:
+        raise SourceError("--ray spreads built-in edits, not what a workflow makes: leave it out, or use --shard.")
     if options.flags and options.workflow:
         raise SourceError("--flag measures built-in edits, not what a workflow makes: leave it out.")
     if options.rerun_flagged and not options.flags:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, TextIO
 
-from ..commands.console import is_terminal, say
+from ..commands.console import harmless, is_terminal, say
 from .planning import DONE
 
 _PLAIN_SECONDS = 10.0
@@ -56,7 +56,7 @@ class Meter:
             else:
                 self.failed += 1
                 if self.failed <= _TOLD:
-                    self._say(f"{entry['where']}: {entry['error']}")
+                    self._say(harmless(f"{entry['where']}: {entry['error']}"))
             if entry.get("paid"):
                 self.spent += Decimal(str(entry.get("cost_usd") or 0))
             now = time.monotonic()

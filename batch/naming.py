@@ -18,7 +18,8 @@ _LONGEST_PART = 255
 _LONGEST = 2000
 _WINDOWS = sys.platform == "win32"
 _FOLDS = _WINDOWS or sys.platform == "darwin"
-_NO_NAME = re.compile(r'[<>:"|?*]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.IGNORECASE)
+_NO_NAME = re.compile(r'[<>:"|?*]|[. ]$|^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *(\.|$)', re.IGNORECASE)
+_DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def format_asked(row: SourceRow) -> str | None:
@@ -43,16 +44,26 @@ def result_name(row: SourceRow, output_format: str, *, whole: bool) -> str:
     else:
         image = PurePosixPath(row.image)
         # what a path begins with, such as / or C:, is no folder of the results
-        image = PurePosixPath(*[part for part in image.parts if part not in ("/", "..")])
+        image = PurePosixPath(*[part for part in image.parts if part not in ("/", "..") and not _DRIVE.fullmatch(part)])
         if not image.name:
             raise RowError("It names no image.")
         name = f"{image}{suffix}" if whole else str(image.with_suffix(suffix))
+    if row.output is not None and _DRIVE.match(name):
+        raise _outside(name, row.where)
     return _checked(name, row.where)
 
 
-def key_of(name: str) -> str:
-    """By what two names are the same file on this system."""
-    return unicodedata.normalize("NFC", name).casefold() if _FOLDS else name
+def folds_names(work: Path) -> bool:
+    """Whether names of upper and lower case are one file beside a folder of the batch's own.
+
+    They are on Windows and macOS, and on Linux where the results lie on a stick or a share of theirs.
+    """
+    return _FOLDS or work.with_name(work.name.upper()).exists()
+
+
+def key_of(name: str, *, folds: bool) -> str:
+    """By what two names are the same file."""
+    return unicodedata.normalize("NFC", name).casefold() if folds else name
 
 
 def inside(root: Path, image: str) -> Path:
@@ -72,8 +83,8 @@ def inside(root: Path, image: str) -> Path:
 
 
 def _checked(name: str, where: str) -> str:
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
-        raise SourceError(f"{where}: the result {name!r} would lie outside the folder of results. Name one inside it.")
+    if name.startswith("/") or ".." in name.split("/"):
+        raise _outside(name, where)
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or parts[-1] in FORMAT_OF or len(name.encode("utf-8", "replace")) > _LONGEST:
         raise RowError(f"The result's name {name[:80]!r} is empty or too long.")
@@ -87,3 +98,7 @@ def _checked(name: str, where: str) -> str:
     if parts[0].lower().startswith(WORK):
         raise SourceError(f"{where}: {WORK} in the folder of results is the batch's own. Name another folder.")
     return "/".join(parts)
+
+
+def _outside(name: str, where: str) -> SourceError:
+    return SourceError(f"{where}: the result {name!r} would lie outside the folder of results. Name one inside it.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,31 @@ _MEDIA = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 _FLAT = 2
 
 
-def read_picture(path: Path) -> tuple[DecodedImage, FileNotes]:
-    """A picture from a file, and what the file says beside it; raises ImageError for what is none, and OSError.
+@dataclass(frozen=True)
+class RowPicture:
+    """A row's picture, and what its file says beside it."""
 
-    Nothing is read but a file.
-    """
+    picture: DecodedImage
+    notes: FileNotes
+
+
+def read_picture(path: Path) -> RowPicture:
+    """A picture from a file; raises ImageError for what is none, and OSError."""
+    return picture_in(picture_bytes(path))
+
+
+def picture_in(data: bytes) -> RowPicture:
+    """A picture from a file's bytes; raises ImageError for what is none."""
+    return RowPicture(decode(data), read_notes(data))
+
+
+def picture_bytes(path: Path) -> bytes:
+    """A picture's file, of a size that a picture may have; raises ImageError, OSError. Nothing is read but a file."""
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
         raise ImageError(f"{path} is no file.")
     Limits().check_bytes(about.st_size)
-    data = path.read_bytes()
-    return decode(data), read_notes(data)
+    return path.read_bytes()
 
 
 def size_of(picture: DecodedImage) -> str:

@@ -7,10 +7,11 @@ and the place, the same: a result that is not in its place is made, or brought, 
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,24 +19,29 @@ from .journal import Journal
 from .made import PlannedRow, RowFailed, RowResult
 from .planning import DONE, FAILED
 
+_NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
+# Too long, characters that the disk does not take, a link in a circle, a folder in the file's place.
+_OF_A_NAME = (*_NO_FOLDER, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY)
+
 
 class Placer:
     """Writes results and their lines. results: the folder; work: one of its own on the same disk, for drafts.
 
-    is_planned: whether a name is some row's, so that a further picture of another row does not take it.
+    is_taken: whether a name is some row's or somebody's, so that a row's further picture does not take it.
     """
 
-    def __init__(self, results: Path, work: Path, journal: Journal, is_planned: Callable[[str], bool]) -> None:
+    def __init__(self, results: Path, work: Path, journal: Journal, is_taken: Callable[[str], bool]) -> None:
         self._results = results
         self._work = work
         self._journal = journal
-        self._is_planned = is_planned
+        self._is_taken = is_taken
         self._numbers = itertools.count()
 
     def done(self, row: PlannedRow, made: RowResult, seconds: float, flags: Sequence[str] = ()) -> dict[str, Any]:
         """Write a row's pictures and its line; gives the line. Raises OSError, and RowFailed for a place outside."""
         more = [(self._further(row.output, place, suffix), data) for place, (suffix, data) in enumerate(made.more, 2)]
-        drafts = [(self._draft(data), self._place(name)) for name, data in ((row.output, made.data), *more)]
+        places = [(self._place(name), data) for name, data in ((row.output, made.data), *more)]
+        drafts = [(self._draft(data), place) for place, data in places]
         facts = {"more": [name for name, _ in more] or None, **made.facts}
         cost = None if made.cost is None else float(made.cost)
         aside = None if row.former is None else self._laid_aside(row.output, row.former)
@@ -49,7 +55,8 @@ class Placer:
         }
         self._journal.write(entry)
         for draft, place in drafts:
-            draft.replace(place)
+            with _of_this_name(place.relative_to(self._results)):
+                draft.replace(place)
         made.delivered()
         return entry
 
@@ -69,10 +76,10 @@ class Placer:
 
     def _place(self, name: str) -> Path:
         place = self._results / name
-        try:
+        with _of_this_name(name):
             place.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise RowFailed(f"There is no room for {name}: a file is where its folder would be.") from None
+            if place.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "a folder is there")
         if not place.parent.resolve().is_relative_to(self._results.resolve()):
             raise RowFailed(f"{name} would lie outside {self._results}, as a folder there is a link. Nothing is lost.")
         return place
@@ -96,9 +103,21 @@ class Placer:
         path = PurePosixPath(output)
         for again in itertools.count():
             name = str(path.with_name(f"{path.stem}{more}{'-' * bool(again)}{again or ''}{suffix}"))
-            if not self._is_planned(name):
+            if not self._is_taken(name):
                 return name
         raise AssertionError("a name is found")
+
+
+@contextlib.contextmanager
+def _of_this_name(name: object) -> Iterator[None]:
+    """What a disk has against one name, it may not have against the next."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _OF_A_NAME:
+            raise
+        said = "a file is where its folder would be" if error.errno in _NO_FOLDER else error.strerror
+        raise RowFailed(f"There is no room for {name}: {said}. What was paid for is in the ledger.") from None
 
 
 def _entry(row: PlannedRow, state: str, seconds: float) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import Any
 
 from ..editing.values import Unfit
 from ..editing.words import SEED
+from ..oxen.api.prices import read_amount
 from ..oxen.errors import OxenError
 from .columns import Columns
 from .made import PlannedRow
@@ -58,7 +60,8 @@ CREATE TABLE ended (
     other INTEGER,
     seed INTEGER
 ) WITHOUT ROWID;
-CREATE TABLE paid (what TEXT PRIMARY KEY, cost TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
 
 
@@ -67,7 +70,7 @@ class Asking:
     """What the command line says of every row.
 
     root: where the images' paths begin. by: who edits, as part of what is asked for: a result of another model is
-    another result. whole: as in `result_name`. shard: (this one, of how many), from 1.
+    another result. whole: as in `result_name`. shard: (this one, of how many), from 1. folds: as in `key_of`.
     """
 
     root: Path
@@ -76,6 +79,7 @@ class Asking:
     defaults: Mapping[str, Any]
     whole: bool = False
     shard: tuple[int, int] = (1, 1)
+    folds: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,18 +140,18 @@ class RowPlan:
         """Take in what a former run of the same batch reported, oldest first."""
         self._database.execute("BEGIN")
         for line, entry in enumerate(entries):
+            self._add_paid(entry, line)
             self._take_in(line, entry)
         self._database.execute("COMMIT")
         costs = self._database.execute("SELECT cost FROM paid")
         self.spent = sum((Decimal(cost) for (cost,) in costs), Decimal(0))
 
     def _take_in(self, line: int, entry: Mapping[str, Any]) -> None:
-        key, state, other = key_of(entry["output"]), str(entry.get("state")), _whole(entry.get("other"))
-        cost = entry.get("cost_usd") if entry.get("paid") else None
-        if cost is not None:
-            # by what was paid for: a line that was lost between two runs is written twice
-            what = str(entry.get("generation_id") or f"line {line}")
-            self._database.execute("INSERT OR REPLACE INTO paid VALUES (?, ?)", (what, str(cost)))
+        key, state, other = self._key(entry["output"]), str(entry.get("state")), _whole(entry.get("other"))
+        more = entry.get("more")
+        for name in (*(more if isinstance(more, list) else ()), entry.get("aside")):
+            if name is not None:
+                self._database.execute("INSERT OR IGNORE INTO further VALUES (?)", (self._key(ascii(name)),))
         if state == FAILED and other:
             # the result that another seed was to replace is still there; one that may have been billed was a try
             if entry.get("over"):
@@ -167,6 +171,15 @@ class RowPlan:
                 _whole(entry.get("seed")),
             ),
         )
+
+    def _add_paid(self, entry: Mapping[str, Any], line: int) -> None:
+        """What was paid stays paid, also where a later line says that the same result was brought back for nothing."""
+        cost = read_amount(entry.get("cost_usd")) if entry.get("paid") is True else None
+        if cost is not None:
+            id = entry.get("generation_id") or f"line {line}"
+            self._database.execute(
+                "INSERT OR REPLACE INTO paid VALUES (?, ?, ?)", (self._key(entry["output"]), str(id), str(cost))
+            )
 
     def refuse_strangers(self, results: Path) -> None:
         """Raise SourceError where a result's place is taken by what is not this row's result."""
@@ -242,10 +255,19 @@ class RowPlan:
         query = "SELECT line FROM rows JOIN ended USING (key) WHERE mine AND rows.asked = ended.asked ORDER BY line"
         yield from (line for (line,) in self._database.execute(query))
 
-    def is_planned(self, output: str) -> bool:
-        """Whether some row's result is called so."""
+    def is_taken(self, name: str, results: Path | None = None) -> bool:
+        """Whether some row's result is called so; or lies in the folder `results`, and is none of this batch's further
+        pictures."""
         with self._guard:
-            return bool(self._database.execute("SELECT 1 FROM rows WHERE key = ?", (key_of(output),)).fetchall())
+            if self._database.execute("SELECT 1 FROM rows WHERE key = ?", (self._key(name),)).fetchall():
+                return True
+            if results is None or not os.path.lexists(results / name):
+                return False
+            own = self._database.execute("SELECT 1 FROM further WHERE key = ?", (self._key(ascii(name)),)).fetchall()
+            return not own
+
+    def _key(self, output: str) -> str:
+        return key_of(output, folds=self._asking.folds)
 
     def _pages(self) -> Iterator[tuple[PlannedRow, _Stands]]:
         last = -1
@@ -290,7 +312,7 @@ class RowPlan:
     def _insert(
         self, row: SourceRow, path: Path, output: str, size: int, values: Mapping[str, Any], problem: str | None
     ) -> None:
-        key = key_of(output)
+        key = self._key(output)
         this, of = self._asking.shard
         mine = _number_of(key) % of == this - 1
         given = json.dumps(values)
@@ -343,10 +365,13 @@ def _number_of(key: str) -> int:
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        about = path.stat()
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or error
         raise RowError(f"There is no picture {path}: {said}.") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise RowError(f"There is no picture {path}: it is {'a folder' if stat.S_ISDIR(about.st_mode) else 'no file'}.")
+    return about.st_size
 
 
 def _digest(by: str, image: str, size: int, given: str) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
-from ..imaging.codec import DecodedImage, decode, encode
+from ..imaging.codec import DecodedImage, EncodedImage, decode, encode
 from ..imaging.pixels import digest
 from ..imaging.uri import to_data_uri
 from ..oxen.api.uploads import upload
 from ..oxen.choices import SendAs, WaitMode
 from ..oxen.control import Control
-from ..oxen.credentials import find_account
+from ..oxen.credentials import Account, find_account
 from ..oxen.errors import (
     GenerationCancelled,
     GenerationFailed,
@@ -26,13 +29,15 @@ from ..oxen.errors import (
 from ..oxen.jobs.batch import HOPELESS, Batch
 from ..oxen.jobs.given_up import Decision
 from ..oxen.jobs.order import Edit, How, Outcome, Terms
+from ..oxen.jobs.record import Record
 from ..oxen.jobs.session import Session
 from ..oxen.jobs.spend import spent_by
 from ..oxen.jobs.waiting import ONCE_MORE
-from ..oxen.settings import load_settings
+from ..oxen.settings import Settings, load_settings
 from .columns import keeps, parameters_of
 from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
 from .pictures import (
+    RowPicture,
     as_file,
     facts_of_keep,
     health,
@@ -45,6 +50,8 @@ from .pictures import (
     tensor_of,
 )
 from .row_price import private_folder, published_price
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,14 +71,41 @@ class RemoteTerms:
     run_id: str | None = None
 
 
+@dataclass(frozen=True)
+class Payer:
+    """Who pays, and where it is written down. folder: the ledger's."""
+
+    account: Account
+    folder: Path
+    settings: Settings
+
+    @classmethod
+    def here(cls) -> Payer:
+        """As the nodes find it on this machine; raises Misconfigured."""
+        folder = private_folder()
+        return cls(find_account(folder), folder, load_settings(folder))
+
+
+@dataclass(frozen=True)
+class Paid:
+    """A row's edit as it came. data: its file's bytes, where they are at hand. cost, is_paid: as in RowResult."""
+
+    record: Record
+    how: How | None
+    picture: DecodedImage
+    data: bytes | None
+    cost: Decimal | None
+    is_paid: bool
+
+
 class RemoteRows:
     """Makes rows at the service; a context manager, whose parts are shared by all of them. Raises OxenError."""
 
-    def __init__(self, terms: RemoteTerms, control: Control | None = None) -> None:
-        folder = private_folder()
-        settings = load_settings(folder)
+    def __init__(self, terms: RemoteTerms, payer: Payer | None = None, control: Control | None = None) -> None:
+        payer = payer or Payer.here()
+        settings = payer.settings
         self.control = control or Control()
-        self._session = Session(find_account(folder), folder, settings, self.control)
+        self._session = Session(payer.account, payer.folder, settings, self.control)
         self._terms = terms
         self._since = time.time()
         ledger = self._session.ledger
@@ -106,35 +140,41 @@ class RemoteRows:
 
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, ImageError, OSError."""
-        before, notes = read_picture(row.path)
-        edit = Edit(parameters_of(row.values), digest(before.rgb), lambda: self._sent_as(before))
-        outcome, batch = self._edited(edit)
+        before = read_picture(row.path)
+        pixels = before.picture.rgb
+        edit = Edit(parameters_of(row.values), digest(pixels), lambda: self.sent_as(encode(pixels)))
+        paid = self.pay(edit)
+        data, facts = finished(before, paid, row.values, measures=self._terms.measures)
+        return RowResult(data, facts, paid.cost, paid.is_paid, lambda: self.delivered(paid.record))
+
+    def pay(self, edit: Edit) -> Paid:
+        """An edit, made or brought from the ledger; raises as `make`."""
+        outcome = self._edited(edit)
         picture, record = outcome.picture, outcome.record
         assert picture is not None and record is not None
-        output_format = str(edit.parameters["output_format"])
-        facts: dict[str, Any] = {
-            "generation_id": record.generation_id,
-            "seed": record.parameters.get("seed"),
-            "how": None if outcome.how is None else outcome.how.value,
-            "size_before": size_of(before),
-            "size": size_of(picture),
-            "health": health(before, picture) or None,
-        }
-        quality = int(edit.parameters["output_quality"])
-        if keeps(row.values):
-            image, told = laid_back(before, tensor_of(picture))
-            facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", **facts_of_keep(told)}
-            data = noted(as_file(image[0], output_format, quality), notes, image, told)
-        else:
-            facts |= facts_of_keep(measured(before, tensor_of(picture))) if self._terms.measures else {}
-            kept = self._session.ledger.picture(record) if is_as_asked(picture, output_format) else None
-            data = noted(kept or as_file(tensor_of(picture)[0], output_format, quality), notes, picture)
+        data = None
+        if is_as_asked(picture, str(edit.parameters["output_format"])):
+            data = self._session.ledger.picture(record)
         cost = record.cost if record.cost is not None else record.price if record.price is not None else self.price
         is_owed = record.collected_at is None and self._terms.began <= record.created_at < self._since
         is_paid = outcome.how in (How.NEW, How.FOUND) or is_owed
-        return RowResult(data, facts, cost, is_paid, lambda: batch.handed_over([outcome]))
+        return Paid(record, outcome.how, picture, data, cost, is_paid)
 
-    def _edited(self, edit: Edit) -> tuple[Outcome[DecodedImage], Batch[DecodedImage]]:
+    def delivered(self, record: Record) -> None:
+        """A row's result is in its place: its picture may leave the ledger's folder some day."""
+        try:
+            self._session.ledger.collected(record)
+        except sqlite3.Error as error:  # such as a full disk, which must not cost the result
+            logger.warning("The ledger could not be written: %s", error)
+
+    def sent_as(self, encoded: EncodedImage) -> str:
+        """What a request names its picture by: the picture itself, or where it was uploaded to."""
+        if self._terms.send_as is not SendAs.UPLOAD:
+            return to_data_uri(encoded)
+        session = self._session
+        return upload(session.client, encoded.data, encoded.media_type, session.settings.upload_repository)
+
+    def _edited(self, edit: Edit) -> Outcome[DecodedImage]:
         terms = Terms(self._terms.wait, not self._terms.for_lost, self._terms.seconds)
         batch = Batch(
             self._session,
@@ -153,7 +193,7 @@ class RemoteRows:
             raise RunStopped(str(error)) from error
         failed = outcome.error
         if failed is None:
-            return outcome, batch
+            return outcome
         if isinstance(failed, SpendLimitReached):
             raise self._stopped_by(failed)
         if isinstance(failed, HOPELESS):
@@ -173,9 +213,29 @@ class RemoteRows:
             "--usd goes on with them."
         )
 
-    def _sent_as(self, before: DecodedImage) -> str:
-        encoded = encode(before.rgb)
-        if self._terms.send_as is not SendAs.UPLOAD:
-            return to_data_uri(encoded)
-        session = self._session
-        return upload(session.client, encoded.data, encoded.media_type, session.settings.upload_repository)
+
+def finished(
+    given: RowPicture, paid: Paid, values: Mapping[str, Any], *, measures: bool
+) -> tuple[bytes, dict[str, Any]]:
+    """The file of a row's result, and what the report says of it. given: the row's picture. values: the row's.
+
+    measures: as in RemoteTerms. Raises ImageError.
+    """
+    before, picture, edited = given.picture, paid.picture, tensor_of(paid.picture)
+    parameters = parameters_of(values)
+    output_format, quality = str(parameters["output_format"]), int(parameters["output_quality"])
+    facts: dict[str, Any] = {
+        "generation_id": paid.record.generation_id,
+        "seed": paid.record.parameters.get("seed"),
+        "how": None if paid.how is None else paid.how.value,
+        "size_before": size_of(before),
+        "size": size_of(picture),
+        "health": health(before, picture) or None,
+    }
+    if keeps(values):
+        image, told = laid_back(before, edited)
+        facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", **facts_of_keep(told)}
+        return noted(as_file(image[0], output_format, quality), given.notes, image, told), facts
+    facts |= facts_of_keep(measured(before, edited)) if measures else {}
+    data = as_file(edited[0], output_format, quality) if paid.data is None else paid.data
+    return noted(data, given.notes, picture), facts

@@ -13,10 +13,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from ..commands.named import in_words
+from ..commands.named import in_words, shown
 from ..kontext.errors import KontextError, Stopped
 from ..oxen.control import Control, Deadline
-from ..oxen.errors import Interrupted, TimedOut
+from ..oxen.errors import Interrupted, Misconfigured, TimedOut
 from ..oxen.jobs.locks import hold
 from .flags import Flag, flags_of
 from .journal import Journal, read_journal
@@ -59,18 +59,25 @@ class Places:
                 held.enter_context(hold(self.work, "batch", control or Control(), Deadline(seconds)))
             except TimedOut:
                 raise SourceError(f"Another batch is writing into {self.results}.") from None
+            except Misconfigured as error:
+                why = in_words(error.__cause__) if isinstance(error.__cause__, OSError) else str(error)
+                raise SourceError(
+                    f"Results cannot be written into {shown(self.results)}: {why} Name another folder for them."
+                ) from None
             yield _began(cleared(self.work))
 
 
 @dataclass(frozen=True)
 class Wishes:
     """What is wanted of a run besides the plan. again: rows that failed at the service are tried again. tries: so many
-    other seeds a row gets as long as a flag marks it. goes_on: what is said of a run that could not write."""
+    other seeds a row gets as long as a flag marks it. replaces: files in the results' folder may be
+    written over. goes_on: what is said of a run that could not write."""
 
     flags: Sequence[Flag] = ()
     usd: Decimal | None = None
     again: bool = False
     tries: int = 0
+    replaces: bool = False
     goes_on: str = GOES_ON
 
 
@@ -96,7 +103,13 @@ class BatchRun:
             with contextlib.ExitStack() as opened:
                 journal = Journal(self._places.report)
                 opened.callback(journal.close)
-                placer = Placer(self._places.results, self._places.work, journal, self._plan.is_planned)
+                strange = None if self._wishes.replaces else self._places.results
+                placer = Placer(
+                    self._places.results,
+                    self._places.work,
+                    journal,
+                    lambda name: self._plan.is_taken(name, strange),
+                )
                 maker = opened.enter_context(maker_of(spending))
                 meter.begins()
                 self._side_by_side(

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..commands.named import in_words
+from .naming import WORK
 from .source_rows import SourceError, SourceRow
 
 PATTERNS = ("*.png", "*.jpg", "*.jpeg", "*.webp", "*.gif")
@@ -19,8 +20,8 @@ def walk(
     """The pictures below a folder whose names fit one of the patterns, in the order in which the disk gives them.
 
     A pattern with a slash is held against the whole path from `root`, another against the name; upper and lower case
-    are the same. Hidden files and folders, and `skip`, are passed over, and links to folders are not followed, as they
-    may lead in a circle. Raises SourceError for a folder that cannot be read.
+    are the same. Hidden files and folders, `skip`, and the results of other batches are passed over, and links to
+    folders are not followed, as they may lead in a circle. Raises SourceError for a folder that cannot be read.
     """
     wanted = [pattern.lower() for pattern in patterns]
     number = 0
@@ -46,6 +47,8 @@ def _files(root: Path, deep: bool, skip: Path | None) -> Iterator[str]:
     while folders:
         folder = folders.pop()
         try:
+            if folder and _holds_results(root / folder):
+                continue
             with os.scandir(root / folder) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
@@ -54,7 +57,20 @@ def _files(root: Path, deep: bool, skip: Path | None) -> Iterator[str]:
                     if entry.is_dir(follow_symlinks=False):
                         if deep and os.path.realpath(entry.path) != passed:
                             folders.append(name)
-                    elif entry.is_file():
+                    elif _is_file(entry):
                         yield name
         except OSError as error:
             raise SourceError(f"A folder of the source cannot be read: {in_words(error)}") from None
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether a batch writes into a folder: its results are no pictures to edit beside the others."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.startswith(WORK) for entry in entries)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself; one that leads nowhere is no file either
+        return False

@@ -19,7 +19,7 @@ from ..editing.values import Unfit
 from ..headless.__main__ import pack_nodes
 from ..headless.changes import SettingError, apply_setting
 from ..headless.folders import RunFolders
-from ..headless.given import input_specs
+from ..headless.given import COMBO, input_specs
 from ..headless.graph import Problem, Workflow, WorkflowError, parse_workflow, read_workflow
 from ..headless.outputs import RunResult
 from ..headless.run import NodeFailed, RunInterrupted, node_table, run_workflow
@@ -60,7 +60,13 @@ class Recipe:
         except (WorkflowError, SettingError) as error:
             raise SourceError(str(error)) from None
         self.document = workflow.prompt
-        self.targets = dict(self._target(workflow, one) for one in mapping)
+        self.targets: dict[str, tuple[str, ...]] = {}
+        self._texts: set[str] = set()
+        for one in mapping:
+            column, target = self._target(workflow, one)
+            if any(target in taken for taken in self.targets.values()):
+                raise SourceError(f"--map {one}: {target} has a column already. An input takes one.")
+            self.targets[column] = (*self.targets.get(column, ()), target)
         if IMAGE not in self.targets:
             raise SourceError("Say which input takes the picture: --map image=NODE.INPUT, as image=1.image.")
 
@@ -82,12 +88,22 @@ class Recipe:
     def filled(self, row: PlannedRow) -> Workflow:
         """The workflow with a row's values in it; raises SettingError."""
         workflow = parse_workflow(self.document)
-        for column, target in self.targets.items():
+        for column, targets in self.targets.items():
             value = os.fspath(row.path.resolve()) if column == IMAGE else row.values.get(column)
-            if value is not None:
-                text = value if isinstance(value, str) else json.dumps(value)
-                apply_setting(workflow, self.table, f"{target}={text}")
+            for target in targets if value is not None else ():
+                self._fill(workflow, target, value)
         return workflow
+
+    def _fill(self, workflow: Workflow, target: str, value: Any) -> None:
+        """A cell is a value: no link to another node, and a text as it stands, with quotes and all."""
+        id, _, name = target.partition(".")
+        if isinstance(value, str) and target in self._texts:
+            workflow.nodes[id].inputs[name] = value
+            return
+        text = value if isinstance(value, str) else json.dumps(value)
+        if text.lstrip().startswith(("[", "{")):
+            raise SettingError(f"{target} takes one value, and the row has {text[:40]!r}.")
+        apply_setting(workflow, self.table, f"{target}={text}")
 
     def _target(self, workflow: Workflow, text: str) -> tuple[str, str]:
         column, equals, target = text.partition("=")
@@ -101,6 +117,8 @@ class Recipe:
         specs = input_specs(self.table[node.class_type], node.inputs) if node.class_type in self.table else {}
         if specs and name not in specs:
             raise SourceError(f"--map {text}: {node.class_type} has no input {name}. It has: {', '.join(specs)}.")
+        if specs and specs[name].type in ("STRING", COMBO):
+            self._texts.add(target)
         return column, target
 
 
@@ -157,7 +175,7 @@ class WorkflowRows:
 
     def _is_everywhere(self, problem: Problem) -> bool:
         """Whether what is wrong with the workflow is so in every row, as no value of a row went there."""
-        nodes = {target.partition(".")[0] for target in self._recipe.targets.values()}
+        nodes = {target.partition(".")[0] for targets in self._recipe.targets.values() for target in targets}
         return problem.node_id not in nodes or problem.kind not in _OF_VALUES
 
     def _made(self, result: RunResult, folders: RunFolders) -> RowResult:

@@ -63,6 +63,11 @@ def tell(text: str) -> bool:
     return False
 
 
+def harmless(text: str) -> str:
+    """A text as a terminal may have it: what would move its cursor, or turn its writing round, stands as an escape."""
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """Whether a person watches the stream, so that a line may be drawn again in place."""
     try:

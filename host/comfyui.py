@@ -133,6 +133,13 @@ def _place_of_user_folder() -> Path:
     return (Path(data) if data else Path.home() / ".local" / "share") / "kontext-bridge"
 
 
+def model_folder(kind: str) -> Path | None:
+    """Where new model files of a kind, for example "loras", belong; None off ComfyUI."""
+    folders = sys.modules.get("folder_paths")
+    found = [] if folders is None else folders.get_folder_paths(kind)
+    return Path(found[0]) if found else None
+
+
 def run_id() -> str:
     """A name for the run of the whole graph: ComfyUI's prompt id, else one name for this process."""
     context = _context()

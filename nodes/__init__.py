@@ -27,6 +27,7 @@ from .remote.edit_folder import KontextEditFolder
 from .remote.edit_picture import OxenEdit, OxenSubmit
 from .remote.history import KontextHistory
 from .remote.queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
+from .remote.your_models import OxenModels
 
 NODES: list[type[io.ComfyNode]] = [
     KontextEdit,
@@ -50,6 +51,7 @@ NODES: list[type[io.ComfyNode]] = [
     KontextLoadDemo,
     OxenEdit,
     OxenSubmit,
+    OxenModels,
     KontextEditFolder,
 ]
 

@@ -28,6 +28,29 @@ class Result(str, Enum):
     NEW = "always new"
 
 
+class IfAsleep(str, Enum):
+    """What to do where a model of one's own is not awake: being awake is billed by the hour."""
+
+    STOP = "stop and say its cost per hour"
+    WAKE = "wake it: billed by the hour"
+
+
+class Afterwards(str, Enum):
+    """What becomes of a model that was woken for an edit."""
+
+    SLEEP = "put it to sleep"
+    LEAVE = "leave it awake: billed on"
+
+
+class Tend(str, Enum):
+    """What Kontext Models does with one of the account's own models."""
+
+    LIST = "list"
+    WAKE = "wake it: billed by the hour"
+    SLEEP = "put it to sleep"
+    BRING = "bring its LoRA to models/loras"
+
+
 class IfSomeFail(str, Enum):
     """What a batch does where some of its edits fail."""
 

@@ -18,6 +18,7 @@ OxenError
  │         └── ResultUnreadable it came, and is no picture that can be read here
  ├── SomeFailed                 some edits of a batch; the others are kept
  ├── SpendLimitReached          refused here, before sending
+ ├── ModelAsleep                a model of the account's own that is not awake: not allowed to wake it, or it failed to
  ├── UrlRefused                 a URL that must not be fetched
  └── ReplyError                 the service answered, and not with what was asked for
       ├── Unauthenticated       401, 403
@@ -173,6 +174,10 @@ class SomeFailed(OxenError):
 
 
 class SpendLimitReached(OxenError):
+    pass
+
+
+class ModelAsleep(OxenError):
     pass
 
 

@@ -13,6 +13,7 @@ picture.py       its edit
 painter.py       its edit by the demo model
 sent.py          fetching pictures and masks
 samples.py       the pictures that the service's own examples edit
+own_models.py    the account's own models: asleep, awake, billed by the hour
 storage.py       repositories and the files in them
 signing.py       presigned addresses
 events.py        the event streams
@@ -28,6 +29,7 @@ rows.py          how a job looks from outside
 generating.py    the paid routes
 history.py       what was made, and what it cost
 models.py        the list of models
+fine_tuning.py   waking, sleeping and deploying the account's own models
 repos.py         identity, repositories, files
 outcomes.py      downloads of finished pictures
 switchboard.py   looking at it and setting it from another process

@@ -12,13 +12,14 @@ from email.utils import format_datetime
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from . import generating, history, models, repos, switchboard
+from . import fine_tuning, generating, history, models, repos, switchboard
 from . import outcomes as results
 from .call import Handler, current_call, make_record
 from .gate import pass_gate
 from .service import SERVICE, Service
 
 MAX_BODY = 256 * 2**20
+_FINE_TUNE = "/api/repos/{namespace}/{repo}/fine_tunes/{id}"
 _FILE = "/api/repos/{namespace}/{repo}/file/{branch}/{path:.+}"
 
 
@@ -45,6 +46,13 @@ def routes() -> list[web.RouteDef]:
         web.get("/api/ai/models", models.list_models, name="models"),
         web.get("/api/ai/models/search", models.list_models, name="search"),
         web.get("/api/ai/models/{id}", models.one_model, name="model"),
+        web.post("/api/ai/models/{id}/activate", fine_tuning.activate, name="activate"),
+        web.post("/api/ai/models/{id}/deactivate", fine_tuning.deactivate, name="deactivate"),
+        web.get("/api/user/fine_tunes", fine_tuning.list_fine_tunes, name="fine_tunes"),
+        web.get(_FINE_TUNE, fine_tuning.one_fine_tune, name="fine_tune"),
+        web.get(f"{_FINE_TUNE}/checkpoints", fine_tuning.checkpoints, name="checkpoints"),
+        web.post(f"{_FINE_TUNE}/deploy", fine_tuning.deploy, name="deploy"),
+        web.post(f"{_FINE_TUNE}/checkpoints/{{step}}/deploy", fine_tuning.deploy_checkpoint, name="deploy_checkpoint"),
         web.get("/api/users/me", repos.me, name="me"),
         web.get("/api/authorize", repos.me, name="authorize"),
         web.post("/api/repos", repos.new_repo, name="new_repo"),

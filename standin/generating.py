@@ -31,6 +31,8 @@ async def edit(request: web.Request) -> web.StreamResponse:
         return replies.invalid("the body must be a JSON object")
     if str(body.get("model")) not in SCHEMAS:
         return replies.model_not_found(str(body.get("model")))
+    if asleep := service.own.refuses(body["model"]):
+        return replies.invalid(asleep)
     # whether a model answers on the other route as well is not documented
     if not request.path.endswith(f"/{route_of(body['model'])}"):
         return replies.not_found()
@@ -90,8 +92,10 @@ async def enqueue(request: web.Request) -> web.StreamResponse:
     name = str(body.get("model"))
     if name == TEXT_MODEL:
         return web.json_response({"error": {"detail": ":unsupported_media_type"}}, status=400)
-    if name not in MODELS:
+    if name not in MODELS and name not in SCHEMAS:
         return replies.model_not_found(name)
+    if asleep := service.own.refuses(name):
+        return replies.invalid(asleep)
     count = body.get("num_generations", 1)
     if type(count) is not int or not 1 <= count <= MAX_GENERATIONS:
         detail = f"num_generations must be an integer between 1 and {MAX_GENERATIONS}"

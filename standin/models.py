@@ -7,6 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from . import replies
+from .call import current_call
+from .own_models import EDITING, model_object
 from .parameters import COST_PER_IMAGE, MODEL, PICTURE_MODELS
 from .service import SERVICE, Service
 
@@ -36,7 +38,11 @@ def _model(name: str, display: str, output: str, pricing: dict[str, Any] | None,
 _PER_IMAGE = {"method": "per_image", "cost_per_image": COST_PER_IMAGE}
 _PER_TOKEN = {"method": "token", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 MODELS: dict[str, dict[str, Any]] = {
-    **{name: _model(name, one.name, "image", one.pricing, one.schema) for name, one in PICTURE_MODELS.items()},
+    **{
+        name: _model(name, one.name, "image", one.pricing, one.schema)
+        for name, one in PICTURE_MODELS.items()
+        if name not in EDITING
+    },
     TEXT_MODEL: _model(TEXT_MODEL, "A text model", "text", _PER_TOKEN, None),
 }
 
@@ -59,12 +65,17 @@ async def list_models(request: web.Request) -> web.StreamResponse:
         for name, model in MODELS.items()
         if wanted in f"{name} {model['display_name']}".lower() and developer in (None, model["developer"]["name"])
     ]
+    if current_call().authorized:
+        data += [model_object(one) for one in service.own.deployed() if wanted in one.name]
     return web.json_response({"object": "list", "data": data})
 
 
 async def one_model(request: web.Request) -> web.StreamResponse:
     """GET /api/ai/models/{id}: the bare model."""
-    name = request.match_info["id"]
+    service, name = request.app[SERVICE], request.match_info["id"]
+    own = service.own.find(name) if current_call().authorized else None
+    if own is not None:
+        return web.json_response(model_object(own))
     if name not in MODELS:
         return replies.model_not_found(name)
-    return web.json_response(_shown(request.app[SERVICE], MODELS[name]))
+    return web.json_response(_shown(service, MODELS[name]))

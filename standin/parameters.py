@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from .own_models import EDITING
 from .schemas import PictureModel, picture_models
 from .sizes import Wanted, wanted
 
@@ -53,7 +54,12 @@ _KONTEXT = PictureModel(
     "FLUX.1-Kontext [dev]", SCHEMA, pricing={"method": "per_image", "cost_per_image": COST_PER_IMAGE}
 )
 # The models that the stand-in paints for, each served by every route. A new one is a file in `oxen/api/models/`.
-PICTURE_MODELS = {MODEL: _KONTEXT, **picture_models()}
+# The account's own are fine-tunes of Kontext, which are billed by the hour and not by the picture.
+PICTURE_MODELS = {
+    MODEL: _KONTEXT,
+    **picture_models(),
+    **{id: PictureModel(id, SCHEMA) for id in EDITING},
+}
 SCHEMAS: dict[str, dict[str, Any]] = {name: model.schema for name, model in PICTURE_MODELS.items()}
 _EVERY_FIELD = {field for schema in SCHEMAS.values() for field in schema["properties"]}
 # Where a model's scale of quality has names.
@@ -219,7 +225,7 @@ def edit_of(params: Mapping[str, Any]) -> AskedEdit:
         seed=random.randrange(2**31) if asked["seed"] is None else int(asked["seed"]),
         output_format=asked["output_format"],
         output_quality=_QUALITIES.get(quality, 80) if isinstance(quality, str) else quality,
-        wanted=None if model == MODEL else wanted(own, follows_last=_known(model).last),
+        wanted=None if model in (MODEL, *EDITING) else wanted(own, follows_last=_known(model).last),
         marks=_known(model).marks,
     )
 

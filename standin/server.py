@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from . import switchboard
 from .app import Site
 from .faults import Faults, Switch
+from .own_models import OwnModels
 from .picture import Paint
 from .records import Bill, Job, Request, Status, Timing
 from .service import Behaviour, Service
@@ -122,6 +123,11 @@ class StandIn:
     def billed(self) -> list[Bill]:
         """What would have been charged, in order."""
         return list(self._service.billed)
+
+    @property
+    def own(self) -> OwnModels:
+        """The account's own models, live: how they behave can be set here."""
+        return self._service.own
 
     @property
     def delivered(self) -> set[str]:

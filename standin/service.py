@@ -16,6 +16,7 @@ from aiohttp import web
 from .events import Hub, completion
 from .faults import Fault, Faults, Trip, Trips
 from .masks import BadMask
+from .own_models import OwnModels
 from .parameters import SCHEMAS, complaint, cost_of, edit_of, mask_of, pictures_of
 from .picture import BadPicture, Paint, make_edit
 from .records import Bearer, Bill, Job, Request, Status, Timing, digest
@@ -57,6 +58,7 @@ class Service:
         self.delivered: set[str] = set()
         self.shown: Counter[str] = Counter()
         self.files = Files()
+        self.own = OwnModels(self.files)
         self.signer = Signer()
         self.expired: set[str] = set()
         self.hub = Hub()

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Tab:
     def __init__(self, loop: asyncio.AbstractEventLoop, line: aiohttp.ClientWebSocketResponse) -> None:
         self.said: list[str] = []
         self.asked: list[str] = []
+        self._traced: list[dict[str, Any]] = []
         self._loop, self._line, self._number = loop, line, 0
 
     def call(self, method: str, **parameters: Any) -> Any:
@@ -68,6 +69,10 @@ class Tab:
                 return told["result"]
             if told.get("method") == "Network.requestWillBeSent":
                 self.asked.append(told["params"]["request"]["url"])
+            elif told.get("method") == "Tracing.dataCollected":
+                self._traced += told["params"]["value"]
+            elif told.get("method") == "Tracing.tracingComplete":
+                self._traced.append({"name": "complete", "ph": "M"})
             elif told.get("method") in {"Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded"}:
                 self.said.append(json.dumps(told["params"]))
 
@@ -76,6 +81,18 @@ class Tab:
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    def traced(self, script: str, categories: Sequence[str]) -> tuple[Any, list[dict[str, Any]]]:
+        """What an expression gives, and the events of these categories in the browser's trace meanwhile."""
+        self._traced.clear()
+        self.call("Tracing.start", traceConfig={"includedCategories": list(categories)})
+        value = self.value(script)
+        self.call("Tracing.end")
+        end = time.monotonic() + WAIT_S
+        while not self._traced or self._traced[-1]["name"] != "complete":
+            assert time.monotonic() < end, f"the trace did not come to its end in {WAIT_S} s"
+            self.value("0")  # events are read while an answer is waited for
+        return value, self._traced[:-1]
 
     def wait(self, script: str, seconds: float = WAIT_S) -> None:
         """Return once an expression is true; what raises is not true yet."""

@@ -12,6 +12,8 @@ from .filters import luma, scaled
 # Beyond twice a megapixel nothing is found more exactly, only later; a small source enlarged more shows nothing new.
 _MOST_PIXELS = 2.2e6
 _MOST_ENLARGED = 3.0
+# So little smaller or larger, a picture is taken as it is: that is nearer to it than anything made of it.
+_LESS, _MORE = 0.9, 1.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +52,8 @@ def bench_of(source: Tensor, edited: Tensor) -> Bench:
 
 
 def _scaled_to(planes: Tensor, share: float) -> Tensor:
-    """The planes with that share of their pixels; as they are where that is nearly all of them."""
-    if 0.9 < share < 1.02:
+    """The planes with that share of their pixels; as they are where that is not far from all of them."""
+    if _LESS < share < _MORE:
         return planes
     height, width = (max(8, round(n * math.sqrt(share))) for n in planes.shape[1:])
     return scaled(planes, height, width)

@@ -12,13 +12,12 @@ from torch import Tensor
 from ..geometry import Box, box_around
 from .bench import Bench
 from .colour import Drift
-from .filters import blur, centres, halved, pooled, sampled, scaled, shrunk
+from .filters import blur, centres, halved, sampled, scaled
 from .mapping import Mapping
 
 _TILE = 512  # pixels: memory beside the pictures stays small whatever their size, and what is not edited costs nothing
 _FAINT = 1e-3  # less of the edit than that is none, and less of the source
 _FINER = 1.5  # times the source's pixels: at its own size, what it can just show would be half gone already
-_QUARTER = 4
 _MOST = 0.06  # the largest step at the rim that is carried inwards: more is no leftover drift
 
 
@@ -58,14 +57,15 @@ def sharpest(edited: Tensor, bench: Bench) -> Tensor:
     return scaled(edited, *(max(1, round(n * share)) for n in bench.edit))
 
 
-def rim_of(source: Tensor, corrected: Tensor, mask: Tensor, covered: Tensor) -> Tensor:
-    """[3,h,w] on a quarter grid: what source and edit still differ by around the mask, carried smoothly into it.
+def rim_of(source: Tensor, corrected: Tensor, free: Tensor) -> Tensor:
+    """[3,h,w] on a grid twice as coarse: what source and edit still differ by around a change, carried smoothly into
+    it.
 
-    source, corrected [3,H,W]; mask, covered [H,W] bool. Near before far; where nothing is known, nothing.
+    source, corrected [3,H,W]; free [H,W] bool: where nothing was edited. Near before far; where nothing is known,
+    nothing.
     """
-    height, width = (max(1, n // _QUARTER) for n in mask.shape)
-    known = shrunk(~mask & covered, 1).float()[None]
-    small = pooled(halved(torch.cat([(source - corrected).mul_(known), known])), height, width)
+    known = free.float()[None]
+    small = halved(torch.cat([(source - corrected).mul_(known), known]))
     value, sure = torch.zeros_like(small[:3]), torch.zeros_like(small[:1])
     for sigma in (1.0, 2.5, 6.0):
         near = blur(small, sigma)
@@ -89,11 +89,14 @@ def blended(source: Tensor, patch: LaidPart, alpha: Tensor) -> tuple[Tensor, Ten
     top, low = box.top * height // alpha.shape[0], -(-(box.top + box.height) * height // alpha.shape[0])
     left, right = box.left * width // alpha.shape[1], -(-(box.left + box.width) * width // alpha.shape[1])
     for tile in _tiles(top, low, left, right):
-        rows, columns = down[tile.rows], across[tile.columns]
-        share = _spread(alpha[None], rows, columns)[0]
+        share = _spread(alpha[None], down[tile.rows], across[tile.columns])[0]
         share = torch.where(share < _FAINT, 0.0, torch.where(share > 1 - _FAINT, 1.0, share))
         if not share.any():
             continue
+        within = box_around(share[None], 0)
+        share = share[within.rows, within.columns]
+        tile = Box(tile.left + within.left, tile.top + within.top, within.width, within.height)
+        rows, columns = down[tile.rows], across[tile.columns]
         part = picture[tile.rows, tile.columns, :3]
         mixed = torch.lerp(part.float(), patch.at(rows, columns).permute(1, 2, 0), share[..., None])
         part.copy_(torch.where(share[..., None] > 0, mixed.to(part.dtype), part))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .components import parts_of, with_filled_holes
-from .filters import blur, enlarged, grown, halved, highest, in_bands, lowest, shrunk, slopes
+from .filters import blur, enlarged, grown, halved, highest, lowest, shrunk, slopes
 
 _NEAR = 2  # pixels that an edge may wander
 _FINE = 0.010, 0.10  # the differences expected: flat, and for each unit of slope
@@ -22,10 +22,11 @@ _COARSE = 0.012, 0.20
 _LOUD = 2.5  # how far above the quietest nine tenths a difference must lie
 _WEAK, _STRONG = 1.0, 2.2
 _LIKELY, _SPECK = 0.4, 6  # what is weaker, or smaller in pixels, hides no change
+_MARKED = 0.8  # nor what is nowhere stronger than that
 _APART = 3  # pixels around an obvious change that say nothing of faint ones
 _SEED = 12  # this many strong pixels make a part certain
 _TAIL, _TAIL_REACH = 0.2, 6  # less than that share of the largest nearby is a blur's tail
-_FINE_REACH = 20  # rows: three deviations of each blur, one of slopes, and the tail's
+FINE_REACH = 20  # rows: three deviations of each blur, one of slopes, and the tail's
 _GOES_ON = 40  # a faint part beside an obvious one is certain if so many of its pixels lie further off
 _HOLE = 120  # pixels: smaller holes in a changed part are changed
 _CUT = 0.012  # a channel this near to black or white was cut off
@@ -42,35 +43,37 @@ class EditedPixels:
 
 
 def find_change(
-    source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float, likely: Tensor | None = None
+    fine: Tensor, source: Tensor, difference: Tensor, judged: Tensor, likely: Tensor | None = None
 ) -> EditedPixels:
-    """Where `corrected` is not `source` for a reason. All [3,H,W]; covered [H,W] bool: where the edit reaches.
+    """What was edited, by both looks.
 
-    edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
-    far beyond these it may have been. likely [H,W] bool: where alone to look for what is obvious; None: everywhere.
+    fine [H,W]: see `fine_ratio`; judged [H,W] bool: what can be judged. source, difference [3,h,w]: at half that size.
+    likely [H,W] bool: where alone the fine look was taken; None: everywhere.
     """
-    reach = covered.float()[None]
-    difference = _difference(source, corrected, edited, reach, slack)
-    fine = in_bands(_fine, _FINE_REACH, source, difference, reach, where=likely)[0]
-    some = fine[::3, ::3], (covered if likely is None else covered & likely)[::3, ::3]
+    some = fine[::3, ::3], (judged if likely is None else judged & likely)[::3, ::3]
     noise = max(1.0, _quiet(*some) * _LOUD)
     plain = _grown(fine / noise)
-    free = reach * ~grown(plain, _APART)
-    coarse = _coarse(source, difference, free)
-    noise = max(noise, _quiet(coarse[::2, ::2], halved(reach)[0, ::2, ::2] > 0.5) * _LOUD)
-    wide = enlarged(coarse[None], *free.shape[1:]).mul_(free)[0]
+    free = judged & ~grown(plain, _APART)
+    share = halved(free.float()[None])
+    coarse = _coarse(source, difference, share)
+    noise = max(noise, _quiet(coarse, halved(judged.float()[None])[0] > 0.5) * _LOUD)
+    wide = enlarged(coarse[None], *free.shape)[0].mul_(free)
     mask = torch.from_numpy(with_filled_holes(_with_faint(plain, wide / noise).numpy(), _HOLE))
     return EditedPixels(mask, _suspects(torch.maximum(fine, wide) / noise) if likely is None else likely, noise)
 
 
-def _difference(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Tensor:
-    """[3,H,W]: source minus corrected, as far as that does not come of the edit's being cut off. covered [1,H,W]."""
+def left_over(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Tensor:
+    """[3,H,W]: source minus corrected, as far as that does not come of the edit's being cut off. covered [1,H,W].
+
+    edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
+    far beyond these it may have been.
+    """
     difference = (source - corrected).mul_(covered)
     cut = (edited - 0.5).abs_() > 0.5 - _CUT
     return torch.where(cut, difference - difference.clamp(-slack, slack), difference)
 
 
-def _fine(source: Tensor, difference: Tensor, covered: Tensor) -> Tensor:
+def fine_ratio(source: Tensor, difference: Tensor, covered: Tensor) -> Tensor:
     """[1,H,W]: by how much the difference is more than texture. covered [1,H,W]."""
     smooth = blur(source, 1.5)
     other = smooth - blur(difference, 1.5)
@@ -92,10 +95,10 @@ def _outside(one: Tensor, other: Tensor) -> Tensor:
 
 
 def _coarse(source: Tensor, difference: Tensor, free: Tensor) -> Tensor:
-    """[h,w], at half the size: by how much the free pixels' mean difference within some four is more than texture."""
-    colour, share = (blur(halved(planes), 2.0) for planes in (difference * free, free))
-    mean = colour.square_().sum(0).sqrt_() / share[0].clamp(min=0.15)
-    return mean / (_COARSE[0] + _COARSE[1] / 2 * _texture(blur(halved(source), 0.75), 1.25)[0])
+    """[h,w]: by how much the mean difference of what is free [1,h,w] within some two is more than texture."""
+    near = blur(torch.cat([difference * free, free]), 2.0)
+    mean = near[:3].square_().sum(0).sqrt_() / near[3].clamp_(min=0.15)
+    return mean / (_COARSE[0] + _COARSE[1] / 2 * _texture(blur(source, 0.75), 1.25)[0])
 
 
 def _quiet(ratio: Tensor, covered: Tensor) -> float:
@@ -123,7 +126,8 @@ def _with_faint(plain: Tensor, ratio: Tensor) -> Tensor:
 def _suspects(ratio: Tensor) -> Tensor:
     """[H,W] bool: where a closer look may find a change."""
     parts = parts_of((ratio > _LIKELY).numpy())
-    return torch.from_numpy(parts.painted(parts.areas() >= _SPECK))
+    marked = parts.counts((ratio > _MARKED).numpy()) > 0
+    return torch.from_numpy(parts.painted(marked & (parts.areas() >= _SPECK)))
 
 
 def _closed(mask: Tensor, radius: int = 2) -> Tensor:

@@ -7,7 +7,7 @@ group of terms has a variance, found by expectation maximisation); pixels that d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ _BIAS, _GAIN = 5, 3  # the degrees of the slow changes
 # From where a pixel is no drift: wide at first. Channels leak only in the second half, once recoloured things are out.
 _CUTS = (0.3, 0.15, 0.1, 0.1, 0.06, 0.05)
 _TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
+_AGAIN = (0.12, 0.06, 0.04)  # from a first fit on
 _LEAST = 200  # pixels without which nothing can be said
 _GREY = 0.01  # channels that differ by less than that are one
 _DARK = 0.02  # keeps the logarithm of black finite
@@ -28,10 +29,12 @@ _HEADROOM = 1.3, 0.01  # a correction may be that much larger than any that was 
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """What to add to the edit's colour. weights [3,terms] fp32, limit: the largest correction allowed."""
+    """What to add to the edit's colour. weights [3,terms] fp32, limit: the largest correction allowed; variance
+    [3,groups] fp64: how much of each kind there is."""
 
     weights: Tensor
     limit: float
+    variance: Tensor = field(default_factory=lambda: torch.tensor(_START).double().square().repeat(3, 1))
 
     def corrected(self, edited: Tensor, down: Tensor, across: Tensor, strength: float = 1.0) -> Tensor:
         """[3,h,w] of an edit's colours 0..1 that lie at these shares of the source; not clamped to 0..1."""
@@ -71,10 +74,13 @@ _GROUPS[range(3), range(1, 4)] = _OWN
 _START = [1e2, 0.02, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
 
 
-def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = False) -> Drift | None:
+def fit_drift(
+    source: Tensor, edited: Tensor, weight: Tensor, known: bool = False, first: Drift | None = None
+) -> Drift | None:
     """The drift between two small pictures [3,h,w], pixel on pixel; None where too few pixels count.
 
-    weight [1,h,w]: how sure it is that nothing was edited, 0..1. known: what was edited has no weight already.
+    weight [1,h,w]: how sure it is that nothing was edited, 0..1. known: what was edited has no weight already. first:
+    what was found before that was known.
     """
     height, width = source.shape[1:]
     sure = weight.reshape(-1) > 0.05
@@ -84,12 +90,14 @@ def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = Fals
     slow = torch.stack([rows[i][:, None] * columns[j] for i, j in _SLOW_BIAS]).reshape(len(_SLOW_BIAS), -1)[:, sure]
     given, weight = source.reshape(3, -1)[:, sure].double(), weight.reshape(-1)[sure].double()
     wanted = given - edited.reshape(3, -1)[:, sure]
-    weights = torch.zeros(_GROUPS.shape, dtype=torch.float64)
-    variance = torch.tensor(_START).double().square().repeat(3, 1)
+    start = first or Drift(torch.zeros(_GROUPS.shape), 0.0)
+    weights, variance = start.weights.double(), start.variance.clone()
     # A grey picture says nothing of how channels leak, and would learn it from noise.
     colourful = float((given - given.mean(0)).square().mean()) > _GREY**2
     trusted, added = weight, torch.zeros_like(wanted)
-    for turn, cut in enumerate(_TIGHT if known else _CUTS):
+    if first is not None:
+        added = _sums(weights, [_terms(given - wanted, c, slow) for c in range(3)])
+    for turn, cut in enumerate(_CUTS if not known else _TIGHT if first is None else _AGAIN):
         leaks = colourful and (known or turn >= len(_CUTS) // 2)
         # The edit's colours without its noise. With it, taking back the noise would be learnt, too: where a picture's
         # colours hardly differ, as among leaves, that is most of what there is to learn.
@@ -102,7 +110,7 @@ def fit_drift(source: Tensor, edited: Tensor, weight: Tensor, known: bool = Fals
         added = _sums(weights, terms)
     added = added.abs()[:, trusted > 0.2]
     largest = float(added.amax(0).quantile(0.995)) if added.shape[1] else 0.1
-    return Drift(weights.float(), largest * _HEADROOM[0] + _HEADROOM[1])
+    return Drift(weights.float(), largest * _HEADROOM[0] + _HEADROOM[1], variance)
 
 
 def _sums(weights: Tensor, terms: list[Tensor]) -> Tensor:

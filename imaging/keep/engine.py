@@ -21,7 +21,7 @@ from .align import Alignment
 from .bench import Bench, bench_of
 from .blend import LaidPart, blended, rim_of, sharpest
 from .filters import highest, pooled
-from .look import Look, carried, half, look
+from .look import Look, carried, close_look, first_look, half
 from .mapping import Mapping
 from .refine import Refined
 from .report import KeepReport, report_of
@@ -29,6 +29,7 @@ from .scope import Scope
 from .verdict import Signs, Verdict, signs_of, whole
 
 _APART = 4  # pixels around a change that do not tell where the rest lies
+_TELLS = 30_000  # pixels from which on half the size shows whether the whole scene changed
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,27 @@ def keep(
     alignment = Alignment(bench)
     check()
     allowed = None if mask is None else mask > 0
-    seen, found = _second_look(bench, alignment, allowed, options, check)
+    small = half(bench)
+    first, found = first_look(small, alignment.found.mapping, alignment.found.likeness, allowed), alignment.found
     check()
-    signs = signs_of(bench.source, seen.aligned, seen.corrected, found.likeness, seen.mask, seen.covered)
-    why = signs.against(allowed is not None) if options.scope is Scope.AUTO else None
-    if options.scope is Scope.WHOLE or why is not None:
-        return _handed_on(base, sharp, bench, found, seen, signs, why or "the artist said so")
+    signs = _signs(first, found)
+    if first.mask.numel() > _TELLS and (why := _whole(signs, options, allowed)) is not None:
+        return _handed_on(base, sharp, bench, found, first, signs, why)
+    told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
+    # Where nearly all of it seems to be edited, that says nothing of where it lies.
+    free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
+    found = alignment.again(free)
+    check()
+    seen = close_look(bench, small, found.mapping, found.likeness, told, allowed, first)
+    check()
+    signs = _signs(seen, found)
+    if (why := _whole(signs, options, allowed)) is not None:
+        return _handed_on(base, sharp, bench, found, seen, signs, why)
     change = _mask_of(bench, seen, found.mapping, mask, options)
     if not (change > 0).any():
         return _untouched(base, bench, found.mapping, seen)
     check()
-    rim = rim_of(bench.source, seen.corrected, seen.mask, seen.covered)
+    rim = rim_of(seen.source, seen.corrected, seen.sure)
     patch = LaidPart(sharp, found.mapping, seen.drift, rim, options.strength)
     picture, weight = blended(base, patch, change)
     check()
@@ -113,18 +124,15 @@ def _bench(source: Tensor, edited: Tensor) -> tuple[Bench, Tensor]:
     return bench, sharpest(new, bench)
 
 
-def _second_look(
-    bench: Bench, alignment: Alignment, allowed: Tensor | None, options: Options, check: Callable[[], None]
-) -> tuple[Look, Refined]:
-    """What was edited is found twice: roughly, and again without it in the way."""
-    first = look(half(bench), alignment.found.mapping, alignment.found.likeness, None, allowed)
-    told = allowed if options.scope is Scope.MASK and allowed is not None else first.mask
-    # Where nearly all of it seems to be edited, that says nothing of where it lies.
-    free = None if told is first.mask and whole(told) else 1 - highest(_resized(told, bench), _APART)
-    check()
-    found = alignment.again(free)
-    check()
-    return look(bench, found.mapping, found.likeness, told, allowed, first.likely), found
+def _signs(seen: Look, found: Refined) -> Signs:
+    return signs_of(seen.source, seen.aligned, seen.corrected, found.likeness, seen.free, seen.covered)
+
+
+def _whole(signs: Signs, options: Options, allowed: Tensor | None) -> str | None:
+    """Why there is nothing to keep, or None."""
+    if options.scope is Scope.WHOLE:
+        return "the artist said so"
+    return signs.against(allowed is not None) if options.scope is Scope.AUTO else None
 
 
 def _resized(mask: Tensor, bench: Bench) -> Tensor:
@@ -140,7 +148,7 @@ def _mask_of(bench: Bench, seen: Look, mapping: Mapping, mask: Tensor | None, op
     if options.scope is Scope.MASK and mask is not None:
         scale = math.sqrt(mask.numel() / seen.mask.numel())
         return feathered(mask.float().clamp(0, 1)[None], round(options.feather * scale))[0]
-    return _faded(carried(seen, mapping, bench.source), options.feather)
+    return _faded(carried(seen, mapping), options.feather)
 
 
 def _faded(mask: Tensor, feather: int) -> Tensor:

@@ -7,6 +7,7 @@ passes over a large picture take half the time in bands that a cache holds.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,7 +18,7 @@ from torch import Tensor
 
 _TILE = 48
 _COARSE = 6  # times coarser, and means of means of four will do for means
-_BAND = 104  # rows: with twenty more on both sides three tiles of a blur
+_BAND = 200  # rows: with twenty more on both sides five tiles of a blur
 # The eye's weights of red, green and blue (Rec. 601).
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -61,36 +62,39 @@ def shrunk(mask: Tensor, radius: int) -> Tensor:
     return _extreme(mask.view(torch.uint8)[None], radius, torch.minimum, 1)[0].view(torch.bool)
 
 
-def in_bands(work: Callable[..., Tensor], reach: int, *planes: Tensor, where: Tensor | None = None) -> Tensor:
-    """work(*planes), band of rows by band: what it reads and writes then stays in a processor's cache.
+def in_blocks(
+    work: Callable[[slice, slice], Tensor], reach: int, height: int, width: int, where: Tensor | None = None
+) -> Tensor:
+    """[1,height,width], block by block: what `work` reads and writes then stays in a processor's cache.
 
-    All planes [C,H,W] of one height; reach: how many pixels away what `work` makes of one can come from. where [H,W]
-    bool: where alone it is asked for; elsewhere there may be zeros.
+    work: [1,h,w] of the rows and columns it is told; reach: how many pixels away what it makes of one can come from.
+    where [height,width] bool: where alone it is asked for; elsewhere there may be zeros.
     """
-    _, height, width = planes[0].shape
-    found = []
+    found = torch.zeros(1, height, width)
     for start in range(0, height, _BAND):
         stop = min(height, start + _BAND)
-        left, right = (0, width) if where is None else _span(where[start:stop].any(0))
-        first, before = max(0, start - reach), max(0, left - reach)
-        rows, columns = slice(first, min(height, stop + reach)), slice(before, min(width, right + reach))
-        made = work(*(p[:, rows, columns] for p in planes))[:, start - first :, left - before :]
-        band = made[:, : stop - start, : right - left]
-        found.append(F.pad(band, (left, width - right)))
-    return torch.cat(found, 1)
+        first = max(0, start - reach)
+        for left, right in [(0, width)] if where is None else _spans(where[start:stop].any(0), 2 * reach):
+            before = max(0, left - reach)
+            made = work(slice(first, min(height, stop + reach)), slice(before, min(width, right + reach)))
+            found[:, start:stop, left:right] = made[:, start - first :, left - before :][:, : stop - start, : right - left]
+    return found
 
 
-def _span(marked: Tensor) -> tuple[int, int]:
-    """From the first to behind the last that is marked; one column where none is."""
-    places = marked.nonzero()
-    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 1)
+def _spans(marked: Tensor, gap: int) -> list[tuple[int, int]]:
+    """From the first to behind the last that is marked, without the gaps that are wider than that."""
+    places = marked.nonzero()[:, 0].tolist()
+    if not places:
+        return []
+    wide = [(a + 1, b) for a, b in itertools.pairwise(places) if b - a > gap]
+    return list(zip([places[0], *(b for _, b in wide)], [*(a for a, _ in wide), places[-1] + 1], strict=True))
 
 
-def scaled(planes: Tensor, height: int, width: int) -> Tensor:
+def scaled(planes: Tensor, height: int, width: int, mode: str = "bicubic") -> Tensor:
     """At another size, antialiased; at the same size untouched."""
     if planes.shape[1:] == (height, width):
         return planes
-    return F.interpolate(planes[None], (height, width), mode="bicubic", antialias=True)[0]
+    return F.interpolate(planes[None], (height, width), mode=mode, antialias=True)[0]
 
 
 def pooled(planes: Tensor, height: int, width: int) -> Tensor:

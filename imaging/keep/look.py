@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from .bench import Bench
-from .change import find_change
+from .change import FINE_REACH, EditedPixels, find_change, fine_ratio, left_over
 from .colour import Drift, fit_drift
-from .filters import blur, centres, enlarged, grown, halved, pooled, sampled, shrunk
+from .filters import blur, centres, enlarged, grown, halved, in_blocks, pooled, sampled, shrunk
 from .mapping import Mapping
 
-_POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
+_POOLED = 3_000, 6_000  # pixels that the drift is learnt from, at first and then: enough, and quick
 _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
-_CLOSE = 16  # pixels around a likely change that are looked at closely, too
+_CLOSE = 8  # pixels around a likely change that are looked at closely, too
+_OBVIOUS = 1e6
+_INNER = 12  # pixels inside a change from where on there is no doubt
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _SEEN = 0.02  # a difference that is one at a border
 _GAP = 8  # pixels
@@ -29,11 +32,12 @@ _CARRIED = 0.03  # of the long side: how far beyond the edit's border a change g
 class Look:
     """What is seen of one pair.
 
-    aligned, corrected [3,h,w] fp32; covered, judged [h,w] bool: where the edit reaches, and where it is far enough from
-    any border to be judged; mask, likely [h,w] bool: what was edited, and what may have been; drift: None where too
-    little is left to learn it.
+    source, aligned, corrected [3,h,w] fp32, covered [h,w] bool: both pictures at half the bench's size, and where the
+    edit reaches; judged [H,W] bool: where it is far enough from any border to be judged; mask, likely [H,W] bool: what
+    was edited, and what may have been; drift: None where too little is left to learn it.
     """
 
+    source: Tensor
     aligned: Tensor
     corrected: Tensor
     covered: Tensor
@@ -43,50 +47,117 @@ class Look:
     drift: Drift | None
     noise: float
 
+    @cached_property
+    def free(self) -> Tensor:
+        """[h,w] bool: what is covered and was not edited."""
+        return self.covered & ~(_at(self.mask, *self.covered.shape)[0] > 0)
 
-def look(
-    bench: Bench,
-    mapping: Mapping,
-    likeness: Tensor,
-    edited: Tensor | None,
-    allowed: Tensor | None,
-    likely: Tensor | None = None,
+    @property
+    def sure(self) -> Tensor:
+        """[h,w] bool: what was certainly not edited: at a border that cannot be told."""
+        return self.free & (_at(self.judged, *self.covered.shape)[0] == 1)
+
+
+def first_look(bench: Bench, mapping: Mapping, likeness: Tensor, allowed: Tensor | None) -> Look:
+    """What half the size shows. bench: at half the size; allowed [H,W] bool: where alone the picture may be edited."""
+    seen = _seen(bench, mapping, likeness, allowed)
+    height, width = bench.source.shape[1:]
+    judged = _judged(bench, mapping, *mapping.on(height, width))
+    left, reach = left_over(*seen.pictures, judged.float()[None], seen.slack), judged.float()[None]
+
+    def fine(rows: slice, columns: slice) -> Tensor:
+        return fine_ratio(*(planes[:, rows, columns] for planes in (bench.source, left, reach)))
+
+    ratio = in_blocks(fine, FINE_REACH, height, width)[0]
+    change = find_change(ratio, halved(bench.source), halved(left), judged)
+    return _told(seen, judged, change, allowed)
+
+
+def close_look(
+    bench: Bench, small: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor, allowed: Tensor | None, first: Look
 ) -> Look:
-    """edited [H,W] bool: what is known to have been edited, or None; allowed [H,W] bool: where alone that may be;
-    likely [H,W] bool: where alone to look closely.
+    """What the full size shows where that may be more than the first look did. small: the bench at half the size.
 
-    All at any size over the source.
+    edited [H,W] bool: what is known to have been edited; allowed [H,W] bool: where alone that may be. Both at any size
+    over the source.
     """
+    seen = _seen(small, mapping, likeness, edited, first)
     height, width = bench.source.shape[1:]
     u, v = mapping.on(height, width)
-    aligned = sampled(bench.edited, *bench.on_edit(u, v), "bicubic" if edited is not None else "bilinear").clamp_(0, 1)
+    judged = _judged(bench, mapping, u, v)
+    reach, down, across = judged.float()[None], centres(height), centres(width)
+
+    def fine(rows: slice, columns: slice) -> Tensor:
+        at = bench.on_edit(u[rows, columns], v[rows, columns])
+        aligned = sampled(bench.edited, *at, "bicubic").clamp_(0, 1)
+        corrected = seen.mended(aligned, down[rows], across[columns])
+        source = bench.source[:, rows, columns]
+        left = left_over(source, corrected, aligned, reach[:, rows, columns], seen.slack)
+        return fine_ratio(source, left, reach[:, rows, columns])
+
+    inner = _at(shrunk(first.mask, _INNER), height, width)[0] > 0.5
+    around = (_at(grown(first.likely, _CLOSE), height, width)[0] > 0) & ~inner
+    ratio = in_blocks(fine, FINE_REACH, height, width, around)[0].masked_fill_(inner, _OBVIOUS)
+    beyond = halved(reach)
+    change = find_change(ratio, small.source, left_over(*seen.pictures, beyond, seen.slack), judged, around)
+    return _told(seen, judged, change, allowed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """The pictures at half the bench's size, as they lie, and the drift between them."""
+
+    pictures: tuple[Tensor, Tensor, Tensor]  # the source, the edit corrected, the edit
+    covered: Tensor
+    drift: Drift | None
+
+    @property
+    def slack(self) -> float:
+        return _SLACK if self.drift is None else max(_SLACK, self.drift.limit)
+
+    def mended(self, aligned: Tensor, down: Tensor, across: Tensor) -> Tensor:
+        """The edit's colours at these shares of the source, its drift taken back."""
+        return aligned if self.drift is None else self.drift.corrected(aligned, down, across).clamp_(0, 1)
+
+
+def _seen(
+    bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | None, first: Look | None = None
+) -> _Seen:
+    height, width = bench.source.shape[1:]
+    u, v = mapping.on(height, width)
+    aligned = sampled(bench.edited, *bench.on_edit(u, v), "bilinear" if first is None else "bicubic").clamp_(0, 1)
     covered = mapping.covered(u, v)
-    # In the edit's pixels, which at half the size are half as wide.
-    judged = mapping.covered(u, v, _BORDER * math.sqrt(math.prod(bench.edit) / (height * width)))
-    judged[:_BORDER] = judged[-_BORDER:] = judged[:, :_BORDER] = judged[:, -_BORDER:] = False
     weight = covered.float()[None]
-    known = edited if edited is not None else allowed
-    if known is not None:
-        weight *= ~grown(_at(known, height, width)[0] > 0, _APART)
-    drift = _drift(bench.source, aligned, weight, likeness, known is not None)
-    corrected = aligned
-    if drift is not None:
-        corrected = drift.corrected(aligned, centres(height), centres(width)).clamp_(0, 1)
-    slack = _SLACK if drift is None else max(_SLACK, drift.limit)
-    around = None if likely is None else _at(grown(likely, _CLOSE), height, width)[0] > 0
-    change = find_change(bench.source, corrected, aligned, judged, slack, around)
+    if edited is not None:
+        weight *= ~grown(_at(edited, height, width)[0] > 0, _APART)
+    drift = _drift(bench.source, aligned, weight, likeness, edited is not None, first and first.drift)
+    seen = _Seen((bench.source, aligned, aligned), covered, drift)
+    corrected = seen.mended(aligned, centres(height), centres(width))
+    return replace(seen, pictures=(bench.source, corrected, aligned))
+
+
+def _judged(bench: Bench, mapping: Mapping, u: Tensor, v: Tensor) -> Tensor:
+    """[h,w] bool: which of the points u, v are far enough from the borders of both."""
+    # In the edit's pixels, which at half the size are half as wide.
+    judged = mapping.covered(u, v, _BORDER * math.sqrt(math.prod(bench.edit) / u.numel()))
+    judged[:_BORDER] = judged[-_BORDER:] = judged[:, :_BORDER] = judged[:, -_BORDER:] = False
+    return judged
+
+
+def _told(seen: _Seen, judged: Tensor, change: EditedPixels, allowed: Tensor | None) -> Look:
+    source, corrected, aligned = seen.pictures
     mask = change.mask
     if allowed is not None:
-        mask &= _at(allowed, height, width)[0] > 0.5
-    return Look(aligned, corrected, covered, judged, mask, change.likely, drift, change.noise)
+        mask &= _at(allowed, *mask.shape)[0] > 0.5
+    return Look(source, aligned, corrected, seen.covered, judged, mask, change.likely, seen.drift, change.noise)
 
 
-def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
+def carried(seen: Look, mapping: Mapping) -> Tensor:
     """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near.
 
     Each pixel beyond takes the nearest judged one's, if the change is still seen at the edit's very border: a thing
     that ends there ends. Its edges go on as they ran, so that what narrows towards the border comes to its end. Where
-    the edit shows much less than the source, a change ends with the edit, unless it so closes soon. source [3,h,w].
+    the edit shows much less than the source, a change ends with the edit, unless it so closes soon.
     """
     mask = seen.mask.clone()
     height, width = mask.shape
@@ -102,12 +173,13 @@ def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
     down, across, rows, columns, far_down, far_across = (
         one[near] for one in (down, across, rows, columns, far_down, far_across)
     )
-    goes_on = seen.mask[rows, columns] & _reaches(source - seen.corrected, down, across, rows, columns)
+    # Two textures are alike here and there by chance: so short a gap is none.
+    solid = shrunk(grown(mask, _GAP), _GAP)
+    goes_on = solid[rows, columns] & _reaches(seen, down, across, rows, columns)
     if goes_on.any():
-        goes_on &= _still_wide(seen.mask, seen.judged, down, rows, columns, far_down, most)
-        goes_on &= _still_wide(seen.mask.T, seen.judged.T, across, columns, rows, far_across, most)
+        goes_on &= _still_wide(solid, seen.judged, down, rows, columns, far_down, most)
+        goes_on &= _still_wide(solid.T, seen.judged.T, across, columns, rows, far_across, most)
         mask[down, across] |= goes_on
-        # Two textures are alike here and there by chance: so short a gap is none.
         mask[down, across] |= shrunk(grown(mask, _GAP), _GAP)[down, across]
         # A mask runs over its change. Within the edit that shows nothing; beyond it, it would.
         mask[down, across] &= ~grown(~mask, _OVER)[down, across]
@@ -116,12 +188,17 @@ def carried(seen: Look, mapping: Mapping, source: Tensor) -> Tensor:
     return mask
 
 
-def _reaches(difference: Tensor, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def _reaches(seen: Look, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """[N]: whether what differs at the last pixels that can be judged (rows, columns) still does at the very border of
     the edit, towards the pixels beyond (down, across): a mask reaches further than its change."""
-    far = blur(difference.square().sum(0, keepdim=True).sqrt_(), 0.7)[0]
+    far = (seen.source - seen.corrected).square_().sum(0).sqrt_()
+
+    def at(some: Tensor, other: Tensor) -> Tensor:
+        return far[(some // 2).clamp(max=far.shape[0] - 1), (other // 2).clamp(max=far.shape[1] - 1)]
+
     last = [near + (there - near).clamp(1 - _BORDER, _BORDER - 1) for near, there in ((rows, down), (columns, across))]
-    return (far[last[0], last[1]] > _SEEN) & (far[last[0], last[1]] > 0.3 * far[rows, columns])
+    ends = at(last[0], last[1])
+    return (ends > _SEEN) & (ends > 0.3 * at(rows, columns))
 
 
 def _still_wide(
@@ -134,6 +211,7 @@ def _still_wide(
     closed within `most` rows.
     """
     left, right = _edges(mask, judged)
+    end = mask.shape[1]
 
     def beyond(way: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The middle and the square of half the width so far beyond; whether it is known how that changes."""
@@ -141,7 +219,10 @@ def _still_wide(
         middle, half, old_middle, old_half = (
             (right[at, along] + sign * left[at, along]) / 2 for at in (near, before) for sign in (1, -1)
         )
-        return 2 * middle - old_middle, 2 * half.square() - old_half.square(), mask[before, along]
+        # An edge that is seen in one of them alone is not the same one: a gap began there.
+        same = (left[near, along] < 0) == (left[before, along] < 0)
+        same &= (right[near, along] > end) == (right[before, along] > end)
+        return 2 * middle - old_middle, 2 * half.square() - old_half.square(), mask[before, along] & same
 
     way = there - near
     middle, square, known = beyond(way)
@@ -193,13 +274,15 @@ def _at(mask: Tensor, height: int, width: int) -> Tensor:
     return pooled(planes, height, width) if mask.shape[0] >= height else enlarged(planes, height, width)
 
 
-def _drift(source: Tensor, aligned: Tensor, weight: Tensor, likeness: Tensor, known: bool) -> Drift | None:
+def _drift(
+    source: Tensor, aligned: Tensor, weight: Tensor, likeness: Tensor, known: bool, first: Drift | None
+) -> Drift | None:
     height, width = source.shape[1:]
     pool = max(1, round(math.sqrt(height * width / _POOLED[known])))
     small = max(1, height // pool), max(1, width // pool)
-    share = pooled(weight, *small)
-    planes = torch.cat([pooled(picture * weight, *small) for picture in (source, aligned)]) / share.clamp(min=1e-3)
+    planes = pooled(torch.cat([source * weight, aligned * weight, weight]), *small)
+    share, planes = planes[6:], planes[:6] / planes[6:].clamp(min=1e-3)
     if not known:
         # Flat places look unlike for no reason; the fit leaves out what does not follow.
         share = share * ((enlarged(likeness, *small) - 0.3) / 0.4).clamp(0.3, 1)
-    return fit_drift(planes[:3], planes[3:], share, known)
+    return fit_drift(planes[:3], planes[3:], share, known, first)

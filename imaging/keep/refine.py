@@ -32,7 +32,7 @@ class Level:
 
 COARSE = (Level(160, 1, 8, 4.0),)
 MIDDLE = (Level(320, 1, 4, 3.0), Level(512, 3, 2, 2.0), Level(512, 5, 2, 2.0))
-FINE = (Level(512, DEGREE, 1, 1.8), Level(800, DEGREE, 2, 1.8))
+FINE = (Level(512, DEGREE, 2, 1.8), Level(800, DEGREE, 1, 1.8))
 
 _STILL = 0.02  # edit pixels: a smaller step is the last
 _BEND = 1.5  # edit pixels: the deviation of a bend of order 2 before anything is known; each further order is less
@@ -137,7 +137,7 @@ class Aligner:
         sizes = [(max(8, round(p.shape[1] * shrink)), max(8, round(p.shape[2] * shrink))) for p in whole]
         if sizes[0] not in self._features:
             small = self.smaller(long)
-            source, edited = (feature(scaled(p, *size)) for p, size in zip(small, sizes, strict=True))
+            source, edited = (feature(scaled(p, *size, "bilinear")) for p, size in zip(small, sizes, strict=True))
             self._features[sizes[0]] = _Features(source, edited, slopes(source))
         return self._features[sizes[0]]
 

@@ -89,7 +89,7 @@ def report_of(
     shift, scale, turn = mapping.motion()
     bend, most = mapping.bend()
     outside = (_smaller(weight[None], height, width) == 0)[0]
-    before = distance(bench.source, scaled(bench.edited, height, width).clamp(0, 1), outside)
+    before = distance(bench.source, bench.edited, outside)
     after = before and SAME
     if not _untouched(source, picture, weight):
         result = _smaller(picture[..., :3].permute(2, 0, 1), height, width).clamp(0, 1)
@@ -102,7 +102,7 @@ def report_of(
         turn=turn,
         bend=bend,
         most_bend=most,
-        drift=(0.0, 0.0) if seen is None else _drifts(bench.source, seen),
+        drift=(0.0, 0.0) if seen is None else _drifts(seen),
         changed=float(weight.mean()),
         covered=1.0 if seen is None else float(seen.covered.float().mean()),
         noise=1.0 if seen is None else seen.noise,
@@ -124,18 +124,16 @@ def _smaller(planes: Tensor, height: int, width: int) -> Tensor:
     return scaled(planes.float(), height, width)
 
 
-def _drifts(source: Tensor, seen: Look) -> tuple[float, float]:
+def _drifts(seen: Look) -> tuple[float, float]:
     """The mean difference of colour outside the change, texture averaged out, before and after the correction."""
-    # A quarter of the pixels says as much as all of them.
-    source, aligned, corrected = (p[:, ::2, ::2] for p in (source, seen.aligned, seen.corrected))
-    free = (seen.covered & ~seen.mask)[None, ::2, ::2].float()
+    free = seen.free.float()[None]
     height, width = (max(1, n // 4) for n in free.shape[1:])
     share = pooled(free, height, width)
     sure = share[0] > 0.9
     if not sure.any():
         return 0.0, 0.0
     wanted, *found = (
-        lab(pooled(p * free, height, width)[:, sure] / share[:, sure]) for p in (source, aligned, corrected)
+        lab(pooled(p * free, height, width)[:, sure] / share[:, sure]) for p in (seen.source, seen.aligned, seen.corrected)
     )
     before, after = (float(ciede2000(wanted, one).mean()) for one in found)
     return before, after

@@ -12,5 +12,6 @@ lora_kinds.py    the kinds of adapter, told by their tensors
 lora_config.py   PEFT's and diffusers' settings in a file's header
 lora_once.py     a layer that a file says twice, counted once
 lora_reader.py   a LoRA file as checked changes of a model's layers
+lora_file.py     a LoRA file just downloaded: whether it is one
 lora.py          a LoRA file that fits a model
 """

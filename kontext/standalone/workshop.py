@@ -107,6 +107,10 @@ class Workshop:
             encoded = encode_prompts(self._text_encoders, new, _CPU, torch.float32)
         self._encoded.update(zip(new, encoded, strict=True))
 
+    def knows(self, prompt: str) -> bool:
+        """Whether a prompt is encoded."""
+        return prompt in self._encoded
+
     def edit(
         self,
         reference: torch.Tensor,

@@ -11,7 +11,10 @@ queue.py     Submit, Collect, Queue, Cancel
 history.py   Kontext History (Oxen)
 orders.py    what the widgets ask for, checked, and the edits that it makes
 keeping.py   what came laid back onto the pictures that it was made from
+your_models.py   Kontext Models (Oxen)
+tending.py   what it does: lists, wakes, puts to sleep, brings weights
 origins.py   what the panel *Edits* is told: from which picture and graph an edit comes
+waking.py    a model of one's own kept awake for them
 runs.py      those edits run, and their outcomes as IMAGE and info
 folder_work.py  a folder edited: the batch of the command, in ComfyUI's folders
 lists.py     a list of pictures: one run, seen item by item

@@ -89,7 +89,9 @@ def _checked_mask(spec: ModelSpec, image: torch.Tensor, mask: torch.Tensor | Non
     if marked is not None and not any(not is_empty(one) for one in marked):
         marked = None  # of whatever size: LoadImage gives a small one for a file without alpha
     if marked is not None:
-        if spec.mask is None or spec.mask.marks is Marks.UNKNOWN:
+        if spec.mask is None:
+            raise InvalidParameters(f"{spec.name} takes no mask. Nothing was sent. Remove it, or choose another model.")
+        if spec.mask.marks is Marks.UNKNOWN:
             raise InvalidParameters(
                 f"Which part of a mask {spec.name} changes is not known, so that none is sent to it. Nothing was sent. "
                 "Remove the mask, or choose another model."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,15 +12,20 @@ import torch
 from ...editing.values import one_of, shown
 from ...editing.words import wrong_with_prompt
 from ...imaging.pixels import check_image
-from ...oxen.api.models import DEFAULT, ModelSpec
+from ...oxen.api.models import DEFAULT, OWN, ModelSpec, own_kontext
+from ...oxen.choices import Afterwards, IfAsleep
 from ...oxen.errors import InvalidParameters, checked
-from ..checks import text
+from ...oxen.jobs.awake import Rule
+from ..checks import member, text
 from .along import checked_along
 from .known_models import known
 from .orders import Order
-from .own_inputs import MASK, REFERENCES, shapes
+from .own_inputs import AFTERWARDS, IF_ASLEEP, MASK, MODEL_ID, REFERENCES, shapes
 
 _OWN = "model."
+_NO_FIELDS = {"model", REFERENCES, MASK}
+_OF_ONES_OWN = {MODEL_ID, IF_ASLEEP, AFTERWARDS}
+_SOCKET = re.compile(r"reference_[0-9]{1,3}")
 
 
 def order_of(
@@ -31,10 +37,12 @@ def order_of(
     id alone is that of a model which is not in the list, and comes with its inputs among `widgets`.
     """
     spec, own = chosen(model)
+    rule = _rule(own, waits=not submit_only) if own.get("model") == OWN else None
     strays = [name.removeprefix(_OWN) for name in widgets if name.startswith(_OWN)]
     # ComfyUI gives None for what a workflow leaves out below the list
     given = {name: value for name, value in own.items() if value is not None}
-    fields = {name: value for name, value in given.items() if name not in {"model", REFERENCES, MASK}}
+    no_fields = _NO_FIELDS if rule is None else _NO_FIELDS | _OF_ONES_OWN
+    fields = {name: value for name, value in given.items() if name not in no_fields}
     strays += [name for name in fields if name not in spec.named]
     if strays:
         has = ", ".join(name for name in spec.named if name != "prompt") or "none"
@@ -49,8 +57,11 @@ def order_of(
     known = {name: widgets[name] for name in _SHARED if name in widgets}
     order = Order.read(spec, submit_only=submit_only, **known, **fields)
     price = spec.price.of(order.parameters.priced)
-    told |= {"price": spec.price.told()} if price is None else {"price_usd": float(price)}
-    return replace(order, along=along, told=told)
+    if rule is not None:
+        told["price"] = "by the hour that your model is awake; of one picture it is not known"
+    else:
+        told |= {"price": spec.price.told()} if price is None else {"price_usd": float(price)}
+    return replace(order, along=along, told=told, own=rule)
 
 
 _SHARED = ("variations", "wait", "send_as", "timeout", "namespace", "result", "if_some_fail", "keep")
@@ -62,13 +73,28 @@ def chosen(model: object) -> tuple[ModelSpec, Mapping[str, Any]]:
         return DEFAULT, {}
     own = model if isinstance(model, Mapping) else {"model": model}
     name = own.get("model", DEFAULT.id)
+    if name == OWN:
+        return own_kontext(str(own.get(MODEL_ID) or OWN).strip()), own
     spec = known().get(name) if isinstance(name, str) else None
     if spec is None:
         raise InvalidParameters(
             f"There is no model {shown(name)} in the list of Edit Picture. Nothing was sent. Choose one from its list: "
-            f"{', '.join(known())}. A newer one is added by python -m kontext_bridge.models update ID."
+            f"{', '.join((*known(), OWN))}. A newer one is added by python -m kontext_bridge.models update ID; a "
+            f"fine-tune of your own is {OWN}, with its id below."
         )
     return spec, own
+
+
+def _rule(own: Mapping[str, Any], *, waits: bool) -> Rule:
+    """What was decided about waking a model of one's own; raises InvalidParameters where it has no id."""
+    id = text(own.get(MODEL_ID) or "", MODEL_ID).strip()
+    if not id:
+        raise InvalidParameters(
+            f"{OWN} needs the id of your fine-tune in model_id; Kontext Models lists them. Nothing was sent."
+        )
+    asleep = member(IfAsleep, own.get(IF_ASLEEP) or IfAsleep.STOP.value, IF_ASLEEP)
+    after = member(Afterwards, own.get(AFTERWARDS) or Afterwards.SLEEP.value, AFTERWARDS)
+    return Rule(id, wakes=asleep is IfAsleep.WAKE, sleeps=waits and after is Afterwards.SLEEP)
 
 
 def wrong_with(prompt: object, model: object) -> str | None:
@@ -84,6 +110,12 @@ def wrong_with(prompt: object, model: object) -> str | None:
 def _references(own: Mapping[str, Any]) -> list[torch.Tensor]:
     """The connected references, in the order of their sockets."""
     connected = own.get(REFERENCES) or {}
+    strange = [name for name in connected if not _SOCKET.fullmatch(name)] if isinstance(connected, Mapping) else ["it"]
+    if strange:
+        raise InvalidParameters(
+            f"{REFERENCES} has no socket {', '.join(map(shown, strange))}; they are called reference_0, reference_1 "
+            "and so on. Nothing was sent. Connect the pictures to these."
+        )
     sockets = sorted(connected, key=lambda name: int(name.rpartition("_")[2]))
     return [connected[name] for name in sockets if connected[name] is not None]
 

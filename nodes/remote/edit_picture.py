@@ -22,8 +22,8 @@ _MODEL = (
 )
 
 
-def _inputs(*more: io.Input) -> list[io.Input]:
-    """What both nodes begin with, and the list of models last."""
+def _inputs(*more: io.Input, waits: bool) -> list[io.Input]:
+    """What both nodes begin with, and the list of models last. waits: whether the node waits for its edits."""
     prompt = io.String.Input(
         "prompt",
         multiline=True,
@@ -39,7 +39,7 @@ def _inputs(*more: io.Input) -> list[io.Input]:
     return [
         pictures,
         *map(inputs.optional, (prompt, inputs.variations_input(" Every one is paid for."), *more)),
-        model_input(_MODEL),
+        model_input(_MODEL, waits=waits),
     ]
 
 
@@ -68,9 +68,19 @@ class OxenEdit(_AnyModel):
             "picture of a batch, side by side. What was paid for once is not paid again.",
             search_aliases=[
                 *inputs.edit_aliases("oxen"),
-                *("gpt image", "nano banana", "seedream", "qwen image", "flux 2", "upscale", "topaz", "erase"),
+                *(
+                    "gpt image",
+                    "nano banana",
+                    "seedream",
+                    "qwen image",
+                    "flux 2",
+                    "upscale",
+                    "topaz",
+                    "erase",
+                    "fine-tune",
+                ),
             ],
-            inputs=_inputs(*inputs.run_inputs()),
+            inputs=_inputs(*inputs.run_inputs(), waits=True),
             outputs=[
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in order."),
                 io.String.Output(
@@ -108,7 +118,8 @@ class OxenSubmit(_AnyModel):
             search_aliases=["oxen queue", "enqueue edit", "async edit"],
             is_output_node=True,
             inputs=_inputs(
-                *inputs.submit_inputs(" For several edits of the same request, use variations, or change the seed.")
+                *inputs.submit_inputs(" For several edits of the same request, use variations, or change the seed."),
+                waits=False,
             ),
             outputs=[
                 KontextJob.Output(display_name="job", tooltip="For Kontext Collect, Queue and Cancel."),

@@ -20,6 +20,7 @@ from ...batch.contact_sheet import contact_sheet
 from ...batch.journal import read_journal
 from ...batch.made import LimitReached, RunStopped
 from ...batch.meter import Meter
+from ...batch.naming import folds_names
 from ...batch.planning import FAILED, Asking, Counts, RowPlan
 from ...batch.remote_rows import RemoteRows, RemoteTerms
 from ...batch.running import BatchRun, Places, Wishes
@@ -204,7 +205,14 @@ def _edited(order: FolderOrder, how_far: _HowFar, control: Control) -> EditedFol
 
 def _alone(order: FolderOrder, places: Places, how_far: _HowFar, control: Control, began: float) -> EditedFolder:
     plan = RowPlan(
-        Asking(order.source, "remote", remote_columns(), order.values, order.whole_names and order.variations == 1)
+        Asking(
+            order.source,
+            "remote",
+            remote_columns(),
+            order.values,
+            order.whole_names and order.variations == 1,
+            folds=folds_names(places.work),
+        )
     )
     try:
         plan.read(_watched(order.rows(), how_far, control))
@@ -212,7 +220,7 @@ def _alone(order: FolderOrder, places: Places, how_far: _HowFar, control: Contro
         if not order.replaces:
             plan.refuse_strangers(places.results)
         usd = None if order.usd == 0 else _cents(order.usd)
-        run = BatchRun(places, plan, Wishes(usd=usd, again=order.again, goes_on=_GOES_ON))
+        run = BatchRun(places, plan, Wishes(usd=usd, again=order.again, replaces=order.replaces, goes_on=_GOES_ON))
         before = run.counts()
         if not before.all:
             raise InvalidParameters(
@@ -233,7 +241,7 @@ def _made(
     how_far.meter = Meter(before.left, plan.spent, None, "pictures")
     try:
         run.make(
-            lambda spending: RemoteRows(replace(order.terms, usd=spending.usd, began=spending.began), control),
+            lambda spending: RemoteRows(replace(order.terms, usd=spending.usd, began=spending.began), control=control),
             how_far.meter,
             began,
         )

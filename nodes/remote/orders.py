@@ -20,6 +20,7 @@ from ...oxen.api.request import EditParameters
 from ...oxen.api.uploads import upload
 from ...oxen.choices import IfSomeFail, Result, SendAs, WaitMode
 from ...oxen.errors import InvalidParameters
+from ...oxen.jobs.awake import Rule
 from ...oxen.jobs.order import Edit, Terms
 from ...oxen.jobs.session import Session
 from ..checks import member, number, text, whole
@@ -30,7 +31,10 @@ _MAX_EDITS = 256
 
 @dataclass(frozen=True)
 class Order:
-    """What the widgets of an edit node ask for. along: what goes with every picture. told: what info says of it."""
+    """What the widgets of an edit node ask for. along: what goes with every picture. told: what info says of it.
+
+    own: of a model of one's own, whether it may be woken.
+    """
 
     parameters: EditParameters
     variations: int
@@ -40,6 +44,7 @@ class Order:
     keep: Keep
     along: Along = NOTHING
     told: Mapping[str, Any] = field(default_factory=dict)
+    own: Rule | None = None
 
     @classmethod
     def read(

@@ -7,12 +7,16 @@ from functools import cache
 from comfy_api.latest import io
 
 from ...editing.fields import Field
+from ...oxen.api.models import DEFAULT, OWN
 from ...oxen.api.models.shape import AS_PICTURE
 from ...oxen.api.models.spec import Form, Marks, ModelSpec
+from ...oxen.choices import Afterwards, IfAsleep
 from .. import inputs
 from .known_models import known
 
 REFERENCES, MASK = "references", "mask"
+# Below a model of one's own, before its base's inputs; the last of them only where a run waits for its edits.
+MODEL_ID, IF_ASLEEP, AFTERWARDS = "model_id", "if_asleep", "afterwards"
 _MARKED = {
     Marks.WHITE: "It is sent as white on black.",
     Marks.TRANSPARENT: "It is sent as a picture that is transparent there.",
@@ -20,17 +24,47 @@ _MARKED = {
 }
 
 
-def model_input(tooltip: str) -> io.Input:
-    """The list of models, with what each of them has of its own.
+def model_input(tooltip: str, *, waits: bool) -> io.Input:
+    """The list of models, with what each of them has of its own. waits: whether the node waits for its edits.
 
     It stands last: values of widgets are saved by position, and how many it has below it differs.
     """
-    return io.DynamicCombo.Input("model", options=list(_options()), optional=True, tooltip=tooltip)
+    return io.DynamicCombo.Input("model", options=list(_options(waits)), optional=True, tooltip=tooltip)
 
 
 @cache
-def _options() -> tuple[io.DynamicCombo.Option, ...]:
-    return tuple(io.DynamicCombo.Option(id, own_inputs(spec)) for id, spec in known().items())
+def _options(waits: bool) -> tuple[io.DynamicCombo.Option, ...]:
+    first, *others = (io.DynamicCombo.Option(id, own_inputs(spec)) for id, spec in known().items())
+    return first, io.DynamicCombo.Option(OWN, _own_kontext_inputs(waits)), *others
+
+
+def _own_kontext_inputs(waits: bool) -> list[io.Input]:
+    """Which fine-tune, whether it may be woken, whether it sleeps afterwards; then Kontext's own."""
+    id = io.String.Input(
+        MODEL_ID,
+        default="",
+        optional=True,
+        placeholder="model_id: as Kontext Models shows it",
+        tooltip="The id of your fine-tune of FLUX.1 Kontext [dev], as Kontext Models shows it, for example "
+        "oxen:ox-busy-scarlet-beaver.",
+    )
+    asleep = io.Combo.Input(
+        IF_ASLEEP,
+        options=inputs.choice(IfAsleep),
+        default=IfAsleep.STOP.value,
+        optional=True,
+        tooltip="Your model is billed by the hour from waking until it sleeps. stop: it is not woken, and the error "
+        "says what an hour costs. wake it: it is woken where an edit needs it, which takes some minutes.",
+    )
+    after = io.Combo.Input(
+        AFTERWARDS,
+        options=inputs.choice(Afterwards),
+        default=Afterwards.SLEEP.value,
+        optional=True,
+        tooltip="Once the edits are done, have failed or were cancelled: put it to sleep, which ends its cost, if it "
+        "was woken from here; or leave it awake for the next edits, and go on paying. What was awake before stays so.",
+    )
+    return [id, asleep, *([after] if waits else []), *own_inputs(DEFAULT)]
 
 
 def own_inputs(spec: ModelSpec) -> list[io.Input]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -46,6 +46,7 @@ from .keeping import Keeping, checked_source, keeping_of, sizes_note
 from .lists import Failure, Item
 from .orders import Order, is_batch
 from .origins import note_origins
+from .waking import Waking
 
 T = TypeVar("T")
 
@@ -192,24 +193,32 @@ async def edit(
         progress = item.begun(Progress(count, item.progress, keeps=keeps))
         run_id = host.run_id()
         await _noted(order, image, item)
+        waking = Waking(order.own)
 
         def work(session: Session) -> Gathered:
-            batch = _batch(order, item, session, run_id)
-            edits = order.edits(session, image)
-            note_origins(session, image, edits)
-            outcomes = batch.edit(edits, progress)
-            return gather(
-                batch,
-                outcomes,
-                progress,
-                if_some_fail=order.if_some_fail,
-                size_sent=_size(image),
-                send_as=order.send_as,
-                keeping=Keeping(image, count, session.control.check) if keeps else None,
-                told=order.told,
-            )
+            with waking.during(session, progress):
+                batch = _batch(order, item, session, run_id, waking.wake)
+                edits = order.edits(session, image)
+                note_origins(session, image, edits)
+                outcomes = batch.edit(edits, progress)
+                waking.leave(progress)
+                gathered = gather(
+                    batch,
+                    outcomes,
+                    progress,
+                    if_some_fail=order.if_some_fail,
+                    size_sent=_size(image),
+                    send_as=order.send_as,
+                    keeping=Keeping(image, count, session.control.check) if keeps else None,
+                    told={**order.told, **waking.told},
+                )
+            says = "\n".join(filter(None, (waking.says, gathered.says))) or None
+            return replace(gathered, says=says)
 
-        return await _in_turn(work, item, progress, node_id)
+        try:
+            return await _in_turn(work, item, progress, node_id)
+        finally:
+            waking.dropped()
 
     name = _described(image, widgets)
     return await _of_a_list(of, _without_picture, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
@@ -238,14 +247,19 @@ async def submit(
         progress = item.begun(Progress(order.count(image), item.progress))
         run_id = host.run_id()
         await _noted(order, image, item)
+        waking = Waking(order.own)
 
         def work(session: Session) -> Submitted:
-            batch = _batch(order, item, session, run_id)
-            edits = order.edits(session, image)
-            note_origins(session, image, edits)
-            return _submitted(batch.edit(edits, progress), order)
+            with waking.during(session, progress):
+                batch = _batch(order, item, session, run_id, waking.wake)
+                edits = order.edits(session, image)
+                note_origins(session, image, edits)
+                return _submitted(batch.edit(edits, progress), order)
 
-        return await _in_turn(work, item, progress, node_id)
+        try:
+            return await _in_turn(work, item, progress, node_id)
+        finally:
+            waking.dropped()
 
     def instead(blocked: Any, name: str, error: Failure) -> Submitted:
         return Submitted(blocked, blocked, f"Item {name} was not submitted: {error}")
@@ -356,7 +370,9 @@ async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
     await item.all_here()
 
 
-def _batch(order: Order, item: Item, session: Session, run_id: str) -> Batch[DecodedImage]:
+def _batch(
+    order: Order, item: Item, session: Session, run_id: str, before_new: Callable[[], None]
+) -> Batch[DecodedImage]:
     """The batch of one item, which knows what the list as a whole asks for.
 
     Where what is new of the list would pass a spend limit, none of it is sent.
@@ -365,7 +381,16 @@ def _batch(order: Order, item: Item, session: Session, run_id: str) -> Batch[Dec
     if refusal is not None and not item.hopeless:
         item.hopeless.append(refusal)
     for_lost = for_lost and not order.terms.reuse
-    return Batch(session, decode, order.terms, run_id, item.hopeless, for_lost=for_lost, decision=decision)
+    return Batch(
+        session,
+        decode,
+        order.terms,
+        run_id,
+        item.hopeless,
+        for_lost=for_lost,
+        decision=decision,
+        before_new=before_new,
+    )
 
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:

@@ -1,4 +1,4 @@
-"""Downloading a picture: results of the service, and URLs that a workflow names.
+"""Downloading: results of the service, URLs that a workflow names, and files of the service's that are kept as files.
 
 The bytes are streamed under a size and a time limit. The key goes along only to the service's own origin, only
 after it refused a request without, and never over a redirect to another host.
@@ -11,13 +11,22 @@ import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
 
 from ..control import Control, Deadline
 from ..credentials import Account
-from ..errors import ConnectionFailed, Interrupted, OxenError, ResultUnavailable, UnexpectedReply, UrlRefused
+from ..errors import (
+    ConnectionFailed,
+    Interrupted,
+    LocalTrouble,
+    OxenError,
+    ResultUnavailable,
+    UnexpectedReply,
+    UrlRefused,
+)
 from ..loopback import is_loopback_name
 from ..secrets import Redactor, without_query
 from .address import PublicOnlyAdapter
@@ -29,8 +38,14 @@ from .plain import in_plain_words, out_of_handles
 from .transport import USER_AGENT, KeyAuth, new_session
 from .way import way_to
 
+T = TypeVar("T")
+Read: TypeAlias = Callable[[requests.Response, str, Line], T]
+
 MAX_BYTES = 64 << 20
 MAX_SECONDS = 120.0
+# Of what goes into a file: a LoRA has some hundred megabytes.
+MAX_FILE_BYTES = 8 << 30
+MAX_FILE_SECONDS = 7200.0
 READ_SECONDS = 20.0
 _MAX_REDIRECTS = 5
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -90,8 +105,23 @@ class Fetcher:
         ConnectionFailed (worth another try), ResultUnavailable (an HTTP status outside 2xx), Misconfigured (a proxy
         or certificates of the environment that cannot be used), Interrupted.
         """
-        deadline = Deadline(self._limits.max_seconds)
-        with_key = False
+        return self._follow(url, self._read, self._limits.max_seconds)
+
+    def save(self, url: str, out: BinaryIO, at: Callable[[int, int | None], None] = lambda *_: None) -> int:
+        """Write the body behind a URL to an open file, as it comes, and give its size; raises as `fetch`, and
+        LocalTrouble where the file cannot be written.
+
+        at: is told how much is there, and of how much. A file of the service's own is asked for with the key at once:
+        one that only the key may see is hidden from others, not refused.
+        """
+
+        def write(response: requests.Response, url: str, line: Line) -> int:
+            return self._write(response, url, line, out, at)
+
+        return self._follow(url, write, MAX_FILE_SECONDS, with_key=self._may_have_key(url))
+
+    def _follow(self, url: str, read: Read[T], seconds: float, *, with_key: bool = False) -> T:
+        deadline = Deadline(seconds)
         redirects = 0
         while redirects <= _MAX_REDIRECTS:
             self._control.check()
@@ -99,9 +129,9 @@ class Fetcher:
             try:
                 with self._control.on_stop(line.cut), line, self._open(url, with_key) as response:
                     line.until = None
-                    answer = self._answer(response, url, line)
-                if isinstance(answer, bytes):
-                    return answer
+                    answer = self._answer(response, url, line, read)
+                if isinstance(answer, tuple):
+                    return answer[0]
                 if answer is not None:
                     redirects += 1
                     with_key = with_key and self._is_home(answer)
@@ -118,8 +148,8 @@ class Fetcher:
                 raise self._failure(error, url, line) from None
         raise UrlRefused(f"{self._shown(url)} redirects more than {_MAX_REDIRECTS} times.")
 
-    def _answer(self, response: requests.Response, url: str, line: Line) -> bytes | str | None:
-        """The body, or the URL to go on to, or None where it is to be asked for again with the key."""
+    def _answer(self, response: requests.Response, url: str, line: Line, read: Read[T]) -> tuple[T] | str | None:
+        """What is read, or the URL to go on to, or None where it is to be asked for again with the key."""
         status = response.status_code
         if status in _REDIRECTS and "Location" in response.headers:
             return urljoin(url, _as_text(response.headers["Location"]))
@@ -127,7 +157,7 @@ class Fetcher:
             return None
         if not 200 <= status < 300:
             raise ResultUnavailable(f"{self._shown(url)} answers with HTTP {status}.", status=status)
-        return self._read(response, url, line)
+        return (read(response, url, line),)
 
     def _open(self, url: str, with_key: bool) -> requests.Response:
         parts = urlsplit(url)
@@ -188,6 +218,38 @@ class Fetcher:
         except PackedBadly as error:
             raise ConnectionFailed(f"{self._shown(url)} could not be unpacked: {error}.") from None
         return bytes(body)
+
+    def _write(
+        self,
+        response: requests.Response,
+        url: str,
+        line: Line,
+        out: BinaryIO,
+        at: Callable[[int, int | None], None],
+    ) -> int:
+        """A body to a file, as it comes; a packed one is refused, as none was asked for."""
+        length = response.headers.get("Content-Length", "").strip()
+        whole = int(length) if _LENGTH.fullmatch(length) and "Transfer-Encoding" not in response.headers else None
+        if codings(response.headers.get("Content-Encoding", "")):
+            raise ConnectionFailed(f"{self._shown(url)} came packed in a way that was not asked for.")
+        line.room = _FRAMING * MAX_FILE_BYTES + HEADER_BYTES
+        size = 0
+        for chunk in raw_chunks(response):
+            self._control.check()
+            size += len(chunk)
+            if max(size, whole or 0) > MAX_FILE_BYTES:
+                raise UrlRefused(
+                    f"{self._shown(url)} is larger than {MAX_FILE_BYTES >> 30} GB and was not downloaded.", status=413
+                )
+            try:
+                out.write(chunk)
+            except OSError as error:
+                raise LocalTrouble(f"What came could not be written: {error.strerror or error}.") from None
+            at(size, whole)
+            self._check_time(url, line)
+        if whole is not None and size < whole:
+            raise ConnectionFailed(f"{self._shown(url)} ended after {size} of {whole} bytes.")
+        return size
 
     def _check_time(self, url: str, line: Line) -> None:
         if line.overall is not None and line.overall.passed:

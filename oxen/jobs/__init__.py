@@ -9,6 +9,9 @@ lookup.py     finding a job whose answer was lost: found, perhaps, nothing
 doubt.py      what to do where lookup.py cannot tell
 given_up.py   what is gone or cannot be seen, and the way out that the artist is told
 spend.py      spend limits, checked before anything is sent
+awake.py      a model of one's own woken, once, and put to sleep; it costs by the hour
+first_deploy.py  a fine-tune deployed for the first time, once
+weights.py    a fine-tune's weights as a file, whole or not at all
 slots.py      the cap on edits under way at once, over the whole process
 unread.py     what came and is no picture that can be read here, kept
 waiting.py    waiting for a job: the row is the truth, an event only says when to look

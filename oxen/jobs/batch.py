@@ -18,6 +18,7 @@ from ..errors import (
     Interrupted,
     LocalTrouble,
     Misconfigured,
+    ModelAsleep,
     ModelNotFound,
     OutOfCredits,
     OxenError,
@@ -42,6 +43,7 @@ HOPELESS = (
     ClientRefused,
     LocalTrouble,
     Misconfigured,
+    ModelAsleep,
     ModelNotFound,
     OutOfCredits,
     SpendLimitReached,
@@ -58,7 +60,8 @@ class Batch(Generic[Picture]):
     decode: file bytes to picture; raises ValueError for damaged ones. run_id: names the run of the whole graph, for
     the spend limit. hopeless: an error found that no other edit can escape, which batches that belong together share.
     for_lost: of batches that belong together, some edit may have been paid for, and `terms` ask for it anew.
-    decision: which batches that belong together share as well.
+    decision: which batches that belong together share as well. before_new: is called once, where there is something new
+    to be sent, after all limits were held against it.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class Batch(Generic[Picture]):
         *,
         for_lost: bool = False,
         decision: Decision | None = None,
+        before_new: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session
+        self._before_new = before_new
         self._hopeless = hopeless
         self._for_lost = for_lost
         self._decision = decision
@@ -103,6 +108,8 @@ class Batch(Generic[Picture]):
                 self._session.client.account.require_key()
             for asked, count in Counter(edit.parameters.priced for edit in new).items():
                 self._guard.check(count, asked)
+            if new:
+                self._before_new()
             self._subscribe(stack, found)
             try:
                 return self._side_by_side(found, lambda i: editor.edit(i, edits[i]), progress)

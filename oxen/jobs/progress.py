@@ -60,6 +60,8 @@ class Progress:
         self._stages = [Stage.WAITING] * edits
         self._ends: dict[int, End] = {}
         self._failure: End | None = None
+        self._preparing: str | None = None
+        self._afterword = ""
         self._together = together
         self._guard = threading.Lock()
         self._since = time.monotonic()
@@ -84,6 +86,18 @@ class Progress:
                 change = Counter({stage: 1})
                 change[before] -= 1
                 self._together.moved(change)
+
+    def preparing(self, what: str | None) -> None:
+        """What is done before or after the edits, which is told in place of how far they are; None for nothing."""
+        self._preparing = what
+        if self._together is not None:
+            self._together.preparing(what)
+
+    def remark(self, text: str) -> None:
+        """What stands before the last line, where something besides the edits has to be known."""
+        self._afterword = text
+        if self._together is not None:
+            self._together.remark(text)
 
     def ended(self, index: int, end: End) -> None:
         """What became of one edit; the last word on it counts."""
@@ -124,11 +138,18 @@ class Progress:
 
     def last_text(self) -> str:
         """What became of the run, in one line."""
-        return line(self.ends(), self.seconds) if self.failure is None else line([self.failure], self.seconds)
+        return self._remarked(
+            line(self.ends(), self.seconds) if self.failure is None else line([self.failure], self.seconds)
+        )
+
+    def _remarked(self, text: str) -> str:
+        return f"{self._afterword} · {text}" if self._afterword else text
 
     def stopped_text(self, *, cancelled: bool) -> str:
         """What became of a run that was stopped, as far as it is known. cancelled: at the service, too."""
-        return stopped_line(self.ends(Fate.CANCELLING if cancelled else Fate.RUNS_ON), cancelled=cancelled)
+        return self._remarked(
+            stopped_line(self.ends(Fate.CANCELLING if cancelled else Fate.RUNS_ON), cancelled=cancelled)
+        )
 
     def at_status(self, index: int, status: JobStatus) -> None:
         stage = _BY_STATUS.get(status)
@@ -162,6 +183,8 @@ class Progress:
         counts = self.counts
         total = sum(counts.values())
         seconds = f"{self.seconds:.0f} s"
+        if self._preparing:
+            return self._preparing
         if total == 1:
             return f"{next(iter(counts)).word} · {seconds}"
         ended = Stage.SUBMITTED if counts[Stage.SUBMITTED] else Stage.DONE

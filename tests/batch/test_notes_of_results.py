@@ -28,7 +28,8 @@ def test_who_made_a_picture_is_in_its_result_and_its_profile_only_where_the_colo
         assert dict(result.getexif()) == {ORIENTATION: 1, ARTIST: "Ann"} and "icc_profile" not in result.info
     with Image.open(tmp_path / "out" / "a.jpg") as result:
         assert not result.getexif()
-    before, notes = read_picture(folder / "b.jpg")
+    given = read_picture(folder / "b.jpg")
+    before, notes = given.picture, given.notes
     assert (before.width, before.height) == (16, 24)
     data = (tmp_path / "out" / "a.jpg").read_bytes()
     kept = (tmp_path / "kept.jpg", tmp_path / "whole.jpg")

@@ -36,7 +36,7 @@ SIDE, PANEL, GAP = 560, 252, 4
 # Rows of the picture that a card shows: birds, cabin and boat.
 TOP, BOTTOM = 109, 570
 STEPS = "20"
-EDITS = {"KontextEdit", "KontextSubmit", "KontextEditLocal", "KontextEditFolder"}
+EDITS = {"KontextEdit", "KontextSubmit", "KontextEditLocal", "KontextEditFolder", "OxenEdit"}
 # The demo model has no style of an artist's own, and takes one picture.
 IN_ITS_WORDS = {"lora_edit": "Make it night, with lights.", "two_references": "Make it evening."}
 WITH_LORA = ("lora_edit", "demo_lora_edit")
@@ -174,6 +174,8 @@ def card_of(name: str, folder: Path) -> Image.Image:
     who = "the demo model" if name.startswith("demo") else "drawn by the demo model, not by Kontext"
     if name == "lora_edit":
         who = "drawn by the demo model with a LoRA of its own, not by Kontext"
+    elif name == "another_model_edit":
+        who = "drawn by the demo model, not by the model of this template"
     elif name == "two_references":
         who = "drawn by the demo model, which was told this in place of the second picture"
     said = textwrap.shorten(" ".join(told(name)), 72, placeholder=" ...")

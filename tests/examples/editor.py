@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kontext_bridge.headless.given import input_specs
+from kontext_bridge.headless.given import DYNAMIC_COMBO, input_specs
 from pack import TABLE
 
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", DYNAMIC_COMBO}
 COMMENTS = {"Note", "MarkdownNote"}
 MISSING = object()
 
@@ -35,7 +35,8 @@ def _inputs(node: Mapping[str, Any], links: Mapping[int, list[Any]]) -> dict[str
         return _by_name(node, linked)
     values = iter(node.get("widgets_values", []))
     inputs: dict[str, Any] = {}
-    for name, spec in input_specs(TABLE[node["type"]], {}).items():
+    chosen = {name: value for name, value in (node.get("widgets_values_named") or {}).items() if name == "model"}
+    for name, spec in input_specs(TABLE[node["type"]], chosen).items():
         if spec.type in WIDGETS:
             value = next(values, MISSING)
             if value is MISSING:  # a file saved before the input was appended

@@ -26,6 +26,7 @@ TITLES = {
     "uri_round_trip": "Kontext - pictures as URIs and bytes",
     "edit_and_keep": "Kontext - edit and keep the rest (Oxen)",
     "edits_in_a_row": "Kontext - edits in a row (Oxen)",
+    "another_model_edit": "Kontext - edit with another model (Oxen)",
     "masked_remote_edit": "Kontext - edit a masked part (Oxen)",
     "local_edit": "Kontext - edit a picture (local)",
     "masked_edit": "Kontext - edit a masked part (local)",
@@ -35,9 +36,10 @@ TITLES = {
     "demo_edit": "Kontext - edit a picture (demo model)",
     "demo_masked_edit": "Kontext - edit a masked part (demo model)",
     "demo_lora_edit": "Kontext - edit with a LoRA (demo model)",
+    "demo_edits_in_a_row": "Kontext - edits in a row (demo model)",
 }
 # these need ComfyUI's own nodes, which a headless run lacks
-DEMOS = ("demo_edit", "demo_masked_edit", "demo_lora_edit")
+DEMOS = ("demo_edit", "demo_masked_edit", "demo_lora_edit", "demo_edits_in_a_row")
 LOCAL = ("local_edit", "masked_edit", "two_references", "lora_edit", "draft_local_finish_remote", *DEMOS)
 NAMES = tuple(name for name in TITLES if name not in LOCAL)
 

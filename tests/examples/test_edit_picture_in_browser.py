@@ -32,6 +32,7 @@ BADGES = f"{NODE}.badges.map((badge) => (typeof badge === 'function' ? badge() :
 SENT = f"window.app.graphToPrompt().then((made) => made.output[{NODE}.id].inputs)"
 SET = {"model.resolution": "1K", "model.seed": 77, "model.negative_prompt": "blurry", "model.enable_thinking": False}
 SET |= {"variations": 3}
+PROMPT = 100  # the least height of the box: six lines
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,20 @@ def test_inputs_of_another_model_that_remain_after_a_switch_are_noticed(tab: Tab
         assert {name for name in sent if name.startswith("model.")} == own(model)
         assert sent["prompt"].startswith("a hat") and sent["variations"] == 2
     tab.value(f"void ({WIDGET % 'variations'}.value = 1)")
+
+
+def test_a_prompt_box_of_two_lines_is_noticed_on_a_new_node_and_after_a_model_is_chosen(tab: Tab) -> None:
+    box = "window.made.widgets.find((widget) => widget.name === 'prompt').computedHeight"
+    for kind in ("KontextEdit", "OxenEdit", "OxenSubmit"):
+        tab.value(f"window.app.graph.add(window.made = window.LiteGraph.createNode('{kind}')), void 0")
+        try:
+            tab.wait(f"{box} >= {PROMPT}")
+            for model in MODELS if kind != "KontextEdit" else ():
+                tab.value(f"void (window.made.widgets.find((one) => one.name === 'model').value = '{model}')")
+                tab.value("new Promise((end) => requestAnimationFrame(() => requestAnimationFrame(end))).then(() => 0)")
+                assert tab.value(box) >= PROMPT, f"{kind}, {model}"
+        finally:
+            tab.value("window.app.graph.remove(window.made)")
 
 
 @pytest.mark.parametrize("model", PRICES)

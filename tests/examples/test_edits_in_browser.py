@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
 import os
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 import pytest
 from browser import Tab, chromium
 from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
+from frames import CATEGORIES, frames_of
 from front_end import page_of
+from kontext_bridge.oxen.jobs.ledger import FILE_NAME
 from kontext_bridge.standin import StandIn
 from pack import REPOSITORY, TWINS, WORKFLOWS, read, template
 
@@ -24,7 +28,30 @@ pytestmark = pytest.mark.comfyui
 PICTURES = os.environ.get("EDITS_PICTURES")
 PANEL = "document.querySelector('[data-kontext-edits]')"
 TILES = f"[...{PANEL}.querySelectorAll('[data-edit]')].filter((one) => !one.hidden)"
-SHOWN = f"{TILES}.filter((one) => one.firstChild.complete && one.firstChild.naturalWidth)"
+SHOWN = (
+    f"{TILES}.filter((one) => one.firstChild.complete && one.firstChild.naturalWidth"
+    " && one.firstChild.style.visibility !== 'hidden')"
+)
+GRID = f"{PANEL}.querySelector('[role=group]')"
+# 5 s of scrolling, at first as a wheel does it and then as who drags the bar: the longest frame by the clock.
+SCROLL = (
+    f"(async () => {{ const list = {GRID};"
+    " let worst = 0, at = performance.now(), end = at + 5000, frames = 0, step = list.scrollHeight / 300;"
+    " while (at < end) { await new Promise(requestAnimationFrame); const now = performance.now();"
+    " worst = Math.max(worst, now - at); at = now; frames++;"
+    " list.scrollTop = frames < 200 ? list.scrollTop + 40 : list.scrollTop + step;"
+    " if (list.scrollTop + list.clientHeight >= list.scrollHeight - 1) list.scrollTop = 0; }"
+    " return worst; })()"
+)
+# In the grid's place an empty list that is as long, to tell what the page itself does when something is scrolled.
+EMPTY = (
+    f"(() => {{ const list = {GRID}, empty = list.cloneNode(true); empty.firstChild.replaceChildren();"
+    " list.before(empty); list.style.display = 'none'; })()"
+)
+FULL = f"(() => {{ const empty = {GRID}; empty.nextSibling.style.display = ''; empty.remove(); }})()"
+LONGEST_MS = 50
+SHOWS_S = 2
+LOOKS = "performance.getEntriesByType('resource').filter((one) => one.name.endsWith('/edits/now'))"
 JS = "/extensions/kontext-bridge/js"
 MANY = 10_000
 NODES = "window.app.graph.nodes"
@@ -136,42 +163,86 @@ def test_it_opens_at_once_with_ten_thousand_edits_and_scrolls_without_a_gap(
     )
     tab.wait(f"{SHOWN}.length >= {TILES}.length / 2")
     look_at(tab, request)
-    gap = tab.value(
-        "(async () => { const list = " + f"{PANEL}.querySelector('[role=group]');"
-        " let worst = 0, at = performance.now(), end = at + 5000, frames = 0, step = list.scrollHeight / 300;"
-        " while (at < end) { await new Promise(requestAnimationFrame); const now = performance.now();"
-        " worst = Math.max(worst, now - at); at = now; frames++;"
-        " list.scrollTop = frames < 200 ? list.scrollTop + 40 : list.scrollTop + step;"
-        " if (list.scrollTop + list.clientHeight >= list.scrollHeight - 1) list.scrollTop = 0; }"
-        " return [worst, frames]; })()"
-    )
+    worst, events = tab.traced(SCROLL, CATEGORIES)
+    ours = frames_of(events)
     elements = tab.value(f"{PANEL}.querySelectorAll('[data-edit]').length")
-    note(f"opened in {opened:.0f} ms; longest frame while scrolling {gap[0]:.0f} ms of {gap[1]}")
-    # what was measured stands in benchmarks/RESULTS.md; here only that nothing is made for all of them at once
-    assert opened < 2000 and gap[0] < 500 and elements < 200
+    tab.value(EMPTY)
+    worst_empty, events = tab.traced(SCROLL, CATEGORIES)
+    tab.value(FULL)
+    note(f"opened in {opened:.0f} ms; scrolled: {ours}, longest by the clock {worst:.0f} ms")
+    note(f"an empty list: {frames_of(events)}, longest by the clock {worst_empty:.0f} ms")
+    # what was measured stands in benchmarks/RESULTS.md; here, that nothing is made for all of them at once, that no
+    # frame's work is long, and that none is laid out more than once
+    assert opened < 2000 and elements < 200
+    assert ours.long < LONGEST_MS and ours.layouts <= 1.25 * len(ours.work), str(ours)
     tab.value(f"{PANEL}.querySelector('[role=group]').scrollTop = 1e9")
     tab.wait(f"{TILES}.some((one) => one.dataset.edit.startsWith('r1-'))")
     tab.wait(f"{SHOWN}.length > 5")
     tab.value(f"{PANEL}.querySelector('[role=group]').scrollTop = 0")
 
 
+def showed_after(tab: Tab, server: ComfyServer, home: Path, service: StandIn) -> tuple[float, str]:
+    """Seconds from when an edit that another page starts was written down to when its prompt stood in the panel."""
+    before, words = len(service.jobs), json.dumps(f"shows {next(seeds)}")
+    tab.value(
+        f"void (window.showed = new Promise((end) => {{ const look = () => {PANEL}.textContent.includes({words})"
+        " && (watch.disconnect(), end(Date.now() / 1000)); const watch = new MutationObserver(look);"
+        f" watch.observe({PANEL}, {{ subtree: true, childList: true, characterData: true }}); }}))"
+    )
+    prompt = run(server, json.loads(words))
+    service.wait_for(lambda s: len(s.jobs) == before + 1)
+    showed = tab.value("window.showed")
+    with contextlib.closing(sqlite3.connect(f"{(home / FILE_NAME).as_uri()}?mode=ro", uri=True)) as ledger:
+        (began,) = ledger.execute("SELECT created_at FROM jobs ORDER BY id DESC LIMIT 1").fetchone()
+    return showed - began, prompt
+
+
 def test_a_job_of_another_page_shows_within_two_seconds_and_can_be_cancelled(
-    tab: Tab, server: ComfyServer, comfy_service: StandIn, request: pytest.FixtureRequest
+    tab: Tab, server: ComfyServer, home: Path, comfy_service: StandIn, request: pytest.FixtureRequest
 ) -> None:
     comfy_service.hold()
+    tab.value("performance.clearResourceTimings()")
     try:
-        before = len(comfy_service.jobs)
-        prompt = run(server)
-        comfy_service.wait_for(lambda s: len(s.jobs) == before + 1)
-        since = time.monotonic()
-        tab.wait(f"{PANEL}.textContent.includes({json.dumps(prompt)})", 10)
-        note(f"a job showed after {time.monotonic() - since:.1f} s")
+        took, prompt = showed_after(tab, server, home, comfy_service)
+        note(f"a job showed after {took:.1f} s")
+        # where the machine is busy with something else one may be late, and not three in a row
+        for _ in range(2):
+            if took >= SHOWS_S:
+                press(tab, "Cancel", f"!{PANEL}.textContent.includes({json.dumps(prompt)})")
+                took, prompt = showed_after(tab, server, home, comfy_service)
+        assert took < SHOWS_S
         tab.wait(f"{PANEL}.textContent.includes('at Oxen.ai ·')")
+        tab.wait(f"{LOOKS}.length > 4")
+        looks = tab.value(f"{LOOKS}.map((one) => [one.startTime, one.responseEnd])")
+        pauses = [later[0] - earlier[1] for earlier, later in itertools.pairwise(looks)]
+        assert min(pauses) < 1000 * SHOWS_S - 250, pauses  # a busy machine makes some longer, and none shorter
         tab.wait(f"{PANEL}.querySelector('[data-job] img').naturalWidth")
         look_at(tab, request)
         press(tab, "Cancel", f"!{PANEL}.textContent.includes({json.dumps(prompt)})")
         assert list(comfy_service.jobs.values())[-1].status.value == "cancelled"
     finally:
+        comfy_service.release()
+
+
+def test_a_page_in_the_background_asks_for_nothing_and_shows_a_job_at_the_first_look_after(
+    tab: Tab, server: ComfyServer, comfy_service: StandIn
+) -> None:
+    tab.value("Object.defineProperty(document, 'hidden', { value: true, configurable: true }), void 0")
+    comfy_service.hold()
+    try:
+        before = len(comfy_service.jobs)
+        time.sleep(1.5)  # for a look that was under way
+        tab.value("performance.clearResourceTimings()")
+        prompt = run(server)
+        comfy_service.wait_for(lambda s: len(s.jobs) == before + 1)
+        time.sleep(1.5)
+        assert tab.value(f"{LOOKS}.length") == 0
+        tab.value("delete document.hidden, document.dispatchEvent(new Event('visibilitychange')), void 0")
+        tab.wait(f"{PANEL}.textContent.includes({json.dumps(prompt)}) || {LOOKS}.length > 1")
+        assert prompt in tab.value(f"{PANEL}.textContent")
+        press(tab, "Cancel", f"!{PANEL}.textContent.includes({json.dumps(prompt)})")
+    finally:
+        tab.value("delete document.hidden, void 0")
         comfy_service.release()
 
 

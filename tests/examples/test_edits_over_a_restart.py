@@ -42,7 +42,7 @@ def test_a_job_that_a_restart_left_behind_is_shown_and_collected_by_the_page_tha
             first.process.kill()
         tab.wait(f"{PANEL}.textContent.includes('ComfyUI does not answer')", 10)
         port = int(first.url.rpartition(":")[2])
-        with comfy_server_with(packs, tmp_path / "second", environment, port=port):
+        with comfy_server_with(packs, tmp_path / "second", environment, port=port) as second:
             tab.wait(f"{PANEL}.textContent.includes('Not collected (1)')", 10)
             assert "does not answer" not in tab.value(f"{PANEL}.innerText")
             comfy_service.release()
@@ -51,3 +51,10 @@ def test_a_job_that_a_restart_left_behind_is_shown_and_collected_by_the_page_tha
             tab.wait(f"!{PANEL}.querySelector('[data-job]') && {PANEL}.querySelector('[data-edit]')")
             tab.wait(f"{PANEL}.querySelector('[data-edit] img').naturalWidth")
             assert len(comfy_service.billed) == 1
+            (second.base / "input" / "kontext_example.png").write_bytes(picture)
+            next(node for node in workflow.values() if node["class_type"] == "KontextEdit")["inputs"]["seed"] = 77
+            comfy_service.hold()
+            second.submit(workflow)
+            tab.wait(f"{PANEL}.textContent.includes('Running (1)')", 10)
+            comfy_service.release()
+            tab.wait(f"{PANEL}.querySelectorAll('[data-edit]:not([hidden])').length === 2")

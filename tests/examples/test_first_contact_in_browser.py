@@ -56,7 +56,9 @@ def press(tab: Tab, key: str, number: int) -> None:
 def search(tab: Tab, words: str) -> list[str]:
     """What the search box lists for some words, line by line."""
     tab.value("window.app.extensionManager.command.execute('Workspace.SearchBox.Toggle') ?? 0, void 0")
-    tab.wait("document.activeElement.placeholder?.startsWith('Add a node')")
+    # front end 1.58 gives the focus to the box around it
+    box = "[...document.querySelectorAll('input')].find((one) => one.placeholder.startsWith('Add a node'))"
+    tab.wait(f"{box}.focus() ?? document.activeElement === {box}")
     before = tab.value(FOUND)
     tab.type(words)
     tab.wait(f"({FOUND}) !== {json.dumps(before)}")

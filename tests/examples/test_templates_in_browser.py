@@ -18,7 +18,8 @@ pytestmark = pytest.mark.comfyui
 # A folder to put pictures of the page into, to be looked at.
 PICTURES = os.environ.get("TEMPLATE_PICTURES")
 LOOKED_THROUGH_S = 2  # what is missing is looked for after the graph is there
-WRONG = re.compile(r"missing|errors? found|^error$", re.IGNORECASE | re.MULTILINE)
+# front end 1.58 calls them issues
+WRONG = re.compile(r"missing|(error|issue)s? (found|detected)|^(error|issue)s?$", re.IGNORECASE | re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_what_shows_an_error_is_known_by_the_test_above(fresh_tab: Tab, fresh_se
     try:
         start(fresh_tab, fresh_server)
         open_template(fresh_tab, "local_edit")
-        fresh_tab.wait(f"{SHOWN}.includes('4 errors found')")
+        fresh_tab.wait(f"/4 (error|issue)s found/.test({SHOWN})")
         assert WRONG.findall(fresh_tab.value(SHOWN))
         details = "[...document.querySelectorAll('button')].find((one) => one.innerText.trim() === 'View details')"
         fresh_tab.value(f"{details}.click()")

@@ -10,10 +10,10 @@ from drawn import pair, scene
 from kontext_bridge.imaging.keep import blend, engine, filters
 from kontext_bridge.imaging.keep import colour as colours
 from kontext_bridge.imaging.keep.blend import LaidPart, blended
-from kontext_bridge.imaging.keep.change import find_change
+from kontext_bridge.imaging.keep.change import FINE_REACH, find_change, fine_ratio
 from kontext_bridge.imaging.keep.components import parts_of, with_filled_holes
 from kontext_bridge.imaging.keep.engine import keep
-from kontext_bridge.imaging.keep.filters import blur, centres, highest, in_bands, lowest
+from kontext_bridge.imaging.keep.filters import blur, centres, halved, highest, in_blocks, lowest
 from kontext_bridge.imaging.keep.mapping import Mapping, legendre
 from kontext_bridge.imaging.keep.measures import ciede2000, distance, lab
 from torch import Tensor
@@ -38,22 +38,48 @@ def test_the_highest_nearby_is_a_pooling(radius: int) -> None:
     assert torch.equal(lowest(planes, radius), -F.max_pool2d(-planes[None], 2 * radius + 1, 1, radius)[0])
 
 
-@pytest.mark.parametrize("height", [1, 20, 104, 105, 209, 330])
-def test_what_is_made_in_bands_is_what_is_made_at_once(height: int) -> None:
-    planes = torch.rand(3, height, 40, generator=torch.Generator().manual_seed(4))
+@pytest.mark.parametrize("height", [1, 20, 104, 200, 201, 430])
+def test_what_is_made_in_blocks_is_what_is_made_at_once(height: int) -> None:
+    planes = torch.rand(1, height, 40, generator=torch.Generator().manual_seed(4))
     wanted = highest(blur(planes, 2.5), 3)
-    assert torch.allclose(in_bands(lambda p: highest(blur(p, 2.5), 3), 11, planes), wanted, atol=1e-6)
+    made = in_blocks(lambda rows, columns: highest(blur(planes[:, rows, columns], 2.5), 3), 11, height, 40)
+    assert torch.allclose(made, wanted, atol=1e-6)
+
+
+def test_blocks_are_made_where_they_are_asked_for_and_nowhere_else() -> None:
+    planes = torch.rand(1, 450, 300, generator=torch.Generator().manual_seed(4))
+    wanted = highest(blur(planes, 2.5), 3)
+    where = torch.zeros(450, 300, dtype=torch.bool)
+    where[30:40, 20:50] = where[30:40, 200:210] = where[210:, 120] = where[449, 299] = True
+    asked = torch.zeros(450, 300, dtype=torch.bool)
+
+    def work(rows: slice, columns: slice) -> Tensor:
+        asked[rows, columns] = True
+        return highest(blur(planes[:, rows, columns], 2.5), 3)
+
+    made = in_blocks(work, 11, 450, 300, where)
+    assert torch.allclose(made[:, where], wanted[:, where], atol=1e-6)
+    assert not asked[:, 70:105].any() and not asked[:180, 230:].any()
+
+
+def changed(source: Tensor, edited: Tensor) -> Tensor:
+    everywhere, left = torch.ones(source.shape[1:], dtype=torch.bool), source - edited
+
+    def fine(rows: slice, columns: slice) -> Tensor:
+        return fine_ratio(source[:, rows, columns], left[:, rows, columns], everywhere[None, rows, columns].float())
+
+    ratio = in_blocks(fine, FINE_REACH, *everywhere.shape)[0]
+    return find_change(ratio, halved(source), halved(left), everywhere).mask
 
 
 def test_a_change_is_the_same_where_one_band_ends_and_the_next_begins(monkeypatch: pytest.MonkeyPatch) -> None:
     source = scene(260, 120).permute(2, 0, 1)
     edited = source.clone()
-    edited[:, 90:118, 30:80] = edited[[1, 2, 0], 90:118, 30:80]
-    covered = torch.ones(260, 120, dtype=torch.bool)
-    banded = find_change(source, edited, edited, covered, 0.08).mask
+    edited[:, 186:214, 30:80] = edited[[1, 2, 0], 186:214, 30:80]
+    banded = changed(source, edited)
     monkeypatch.setattr(filters, "_BAND", 1000)
-    assert np.array_equal(banded, find_change(source, edited, edited, covered, 0.08).mask)
-    assert banded[95:113, 35:75].all() and not banded[:80].any() and not banded[130:].any()
+    assert np.array_equal(banded, changed(source, edited))
+    assert banded[191:209, 35:75].all() and not banded[:176].any() and not banded[226:].any()
 
 
 def test_a_drift_is_taken_back_as_it_was_learnt() -> None:

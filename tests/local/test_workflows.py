@@ -94,10 +94,12 @@ def test_a_masked_edit_that_changes_a_pixel_outside_mask_and_feather_is_noticed(
 
 
 # The hull of the boat in the example picture, which is blue there; the mask of the masked template; the sky over the
-# lake, where a string of lanterns hangs: rows and columns.
+# lake, where a string of lanterns hangs; two of the birds; where they and a balloon fly: rows and columns.
 HULL = slice(525, 560), slice(740, 900)
 MASK = slice(296 - 16, 296 + 288 + 16), slice(664 - 16, 664 + 312 + 16)
 LANTERNS = slice(230, 340), slice(0, 1024)
+BIRDS = slice(145, 175), slice(400, 475)
+SKY = slice(0, 300), slice(250, 580)
 
 
 def demo(server: ComfyServer, name: str) -> np.ndarray:
@@ -126,6 +128,19 @@ def test_a_masked_demo_edit_that_is_not_what_was_asked_for_or_leaves_the_mask_is
     changed = (picture != source()).any(-1)
     changed[MASK] = False
     assert not changed.any()
+
+
+def test_edits_in_a_row_that_lose_one_of_them_or_drift_though_each_is_kept_are_noticed(server: ComfyServer) -> None:
+    workflow = json.loads((WORKFLOWS / "api" / "demo_edits_in_a_row.json").read_text(encoding="utf-8"))
+    outputs = done(server, workflow)
+    ends = {node["inputs"]["filename_prefix"]: id for id, node in workflow.items() if node["class_type"] == "SaveImage"}
+    (raw,) = saved(server, {"raw": outputs[ends["kontext/demo_chain_raw"]]})
+    (kept,) = saved(server, {"kept": outputs[ends["kontext/demo_chain_kept"]]})
+    assert kept.shape == raw.shape == source().shape
+    assert is_red(kept) and kept[BIRDS].min() > 100 and source()[BIRDS].min() < 60
+    red, _, blue = np.moveaxis(kept[SKY], -1, 0)
+    assert (red > blue + 60).mean() > 0.05, "a balloon in the sky"
+    assert (kept == source()).all(-1).mean() > 0.8 > 0.4 > (raw == source()).all(-1).mean()
 
 
 def test_a_lora_of_the_demo_model_that_cannot_be_chosen_or_hangs_no_lanterns_is_noticed(server: ComfyServer) -> None:

@@ -176,6 +176,19 @@ def test_a_model_that_comfyui_let_pass_is_told_by_the_node_itself() -> None:
         order_of(torch.rand(1, 8, 8, 3), prompt="x", model="gpt-9", **{"model.quality": "low"})
 
 
+def test_odd_inputs_of_an_api_file_are_told_by_the_node_itself() -> None:
+    from kontext_bridge.nodes.remote.chosen import order_of
+
+    picture = torch.rand(1, 8, 8, 3)
+    for references in ({"other": picture}, {"reference_x": picture}, {"reference_": picture}, [picture]):
+        with pytest.raises(InvalidParameters, match="references has no socket"):
+            order_of(picture, prompt="x", model={"model": "gpt-image-2", "references": references})
+    with pytest.raises(InvalidParameters, match="takes no mask"):
+        order_of(picture, prompt="x", model={"model": "nano-banana", "mask": torch.ones(1, 8, 8)})
+    with pytest.raises(ImageError):
+        order_of(picture, prompt="x", model={"model": "gpt-image-2", "references": {"reference_0": 5}})
+
+
 def test_two_variations_without_a_seed_are_two_requests_and_a_repeat_is_free(bench: Any, images: Any) -> None:
     pair = images(2)
     told = edit(bench, "nano-banana", pair[:1], variations=2)

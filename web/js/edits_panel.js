@@ -114,19 +114,16 @@ export function editsPanel(root, text) {
   };
 }
 
+// Nothing is cut off and nothing is round: each such tile would be a layer to sort in every frame of a scroll.
 function tile(text, open) {
   const style = {
     boxSizing: "border-box",
     border: "1px solid var(--border-color)",
-    borderRadius: "0.35rem",
-    overflow: "hidden",
     background: "var(--comfy-input-bg)",
     cursor: "pointer",
   };
   const picture = element("img", { alt: "", draggable: false, decoding: "async" });
   Object.assign(picture.style, { width: "100%", height: "100%", objectFit: "cover", display: "block", visibility: "hidden" });
-  picture.addEventListener("load", () => (picture.style.visibility = "visible"));
-  picture.addEventListener("error", () => picture.removeAttribute("src"));
   const here = element("span", { textContent: text("editsHere") });
   Object.assign(here.style, {
     position: "absolute",
@@ -159,13 +156,20 @@ function tile(text, open) {
 function fill(made, id) {
   made.dataset.edit = id;
   made.ariaLabel = id;
-  made.title = "";
-  made.lastChild.hidden = !id.startsWith("l");
-  const picture = made.firstChild;
-  picture.style.visibility = "hidden";
-  picture.removeAttribute("src");
+  if (made.title) made.title = "";
+  // Out of sight, not away: a picture without an address, and what is not drawn, are laid out anew.
+  made.lastChild.style.visibility = id.startsWith("l") ? "" : "hidden";
+  made.firstChild.style.visibility = "hidden";
 }
 
 function load(made, id) {
-  made.firstChild.src = pictureOf(id, "thumb");
+  const picture = made.firstChild;
+  return new Promise((end) => {
+    picture.onerror = end;
+    picture.onload = () => {
+      if (made.dataset.edit === id) picture.style.visibility = "";
+      end();
+    };
+    picture.src = pictureOf(id, "thumb");
+  });
 }

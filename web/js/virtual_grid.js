@@ -5,7 +5,8 @@ const GAP = 6;
 const SMALLEST = 80;
 const OVER = 2;
 // Pictures of what is only scrolled past are not asked for.
-const LOAD_MS = 100;
+const LOOK_MS = 100;
+const AT_ONCE = 4;
 
 // A layer of its own: what is scrolled is then drawn beside the page's own work.
 const STYLE = {
@@ -34,7 +35,10 @@ export function inSight({ columns, side }, top, height, count) {
   return { first: Math.min(first, last), last };
 }
 
-// make() gives a tile; fill(tile, id) makes it an id's; load(tile, id) brings its picture.
+// make() gives a tile; fill(tile, id) makes it an id's; load(tile, id) brings its picture, a promise that ends with it.
+//
+// To scroll is not to lay out: a tile is used again where it is, with its size and its place alone written, and what
+// only comes and goes is hidden once all is at rest.
 export function virtualGrid({ make, fill, load }) {
   const space = element("div", { style: { position: "relative" } });
   const root = element("div", { style: STYLE }, space);
@@ -47,30 +51,56 @@ export function virtualGrid({ make, fill, load }) {
   let width = 0;
   let height = 0;
   let due = false;
-  let loading;
+  let looking;
   let lastTop = 0;
 
+  // A few at a time: ComfyUI's own requests find a free line, and no frame has to take in all of them. First those in
+  // sight, as one reads, and at the end those above.
   function bring() {
-    loading = undefined;
-    const fast = Math.abs(root.scrollTop - lastTop) > height / 2;
-    lastTop = root.scrollTop;
-    if (fast) {
-      loading = setTimeout(bring, LOAD_MS);
-      return;
-    }
     const { first, last } = inSight(layout, root.scrollTop, height, ids.length);
-    for (const [at, tile] of shown) {
-      if (at < first || at >= last || tile.loaded) continue;
-      tile.loaded = true;
-      load(tile.element, ids[at]);
+    const above = Math.floor(root.scrollTop / (layout.side + GAP)) * layout.columns;
+    const wanted = [...shown].filter(([at, tile]) => at >= first && at < last && !tile.asked);
+    wanted.sort(([one], [other]) => (one < above) - (other < above) || one - other);
+    const free = AT_ONCE - [...shown.values()].filter((tile) => tile.loading).length;
+    for (const [, tile] of wanted.slice(0, Math.max(0, free))) {
+      const id = tile.id;
+      tile.asked = tile.loading = true;
+      load(tile.element, id).then(() => {
+        if (tile.id !== id) return;
+        tile.loading = false;
+        if (!looking) bring();
+      });
     }
+  }
+
+  function look() {
+    looking = undefined;
+    const moved = Math.abs(root.scrollTop - lastTop);
+    lastTop = root.scrollTop;
+    if (moved < height / 2) bring();
+    if (moved) lookSoon();
+    else for (const tile of spare) tile.element.hidden = true;
+  }
+
+  function lookSoon() {
+    looking ??= setTimeout(look, LOOK_MS);
   }
 
   function place(tile, at) {
     const { columns, side } = layout;
     const x = (at % columns) * (side + GAP);
     const y = Math.floor(at / columns) * (side + GAP);
-    Object.assign(tile.element.style, { width: `${side}px`, height: `${side}px`, transform: `translate(${x}px, ${y}px)` });
+    Object.assign(tile.element.style, { width: `${side}px`, height: `${side}px`, left: `${x}px`, top: `${y}px` });
+  }
+
+  function spareTile() {
+    const tile = spare.pop() ?? { element: make() };
+    if (!tile.element.parentNode) {
+      tile.element.style.position = "absolute";
+      space.append(tile.element);
+    }
+    tile.element.hidden = false;
+    return tile;
   }
 
   function draw() {
@@ -84,21 +114,13 @@ export function virtualGrid({ make, fill, load }) {
     }
     for (let at = first; at < last; at++) {
       if (shown.has(at)) continue;
-      let tile = spare.pop();
-      if (!tile) {
-        tile = { element: make() };
-        Object.assign(tile.element.style, { position: "absolute", left: "0", top: "0" });
-        space.append(tile.element);
-      }
-      tile.id = ids[at];
-      tile.loaded = false;
-      tile.element.hidden = false;
+      const tile = spareTile();
+      Object.assign(tile, { id: ids[at], asked: false, loading: false });
       fill(tile.element, tile.id);
       place(tile, at);
       shown.set(at, tile);
     }
-    for (const tile of spare) tile.element.hidden = true;
-    loading ??= setTimeout(bring, LOAD_MS);
+    lookSoon();
   }
 
   function drawSoon() {
@@ -116,6 +138,8 @@ export function virtualGrid({ make, fill, load }) {
     space.style.height = `${layout.height}px`;
     for (const [at, tile] of shown) place(tile, at);
     draw();
+    // those that are left over may be in sight
+    for (const tile of spare) tile.element.hidden = true;
   }
 
   const watch = new ResizeObserver(measure);
@@ -129,8 +153,9 @@ export function virtualGrid({ make, fill, load }) {
       measure();
     },
     end() {
+      ids = [];
       watch.disconnect();
-      clearTimeout(loading);
+      clearTimeout(looking);
     },
   };
 }

@@ -6,6 +6,7 @@ field_words.py        what fields do, in words
 spec_files.py         the form of the JSON files, and reading them
 from_schema.py        such a file from what the service says of a model
 flux_kontext_dev.py   FLUX.1 Kontext [dev]
+own_kontext.py        a fine-tune of it, of one's own
 
 Every JSON file here is a model; a new one is a new file. What is in them was read from the service's documents and
 its model objects between August and October 2026, prices too; what these do not tell is not in them.
@@ -19,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from .flux_kontext_dev import FLUX_KONTEXT_DEV
+from .own_kontext import OWN, own_kontext
 from .spec import ModelSpec
 from .spec_files import BadSpec, read_spec
 
@@ -53,4 +55,4 @@ def added(folder: Path) -> Mapping[str, ModelSpec]:
     return found
 
 
-__all__ = ["DEFAULT", "FLUX_KONTEXT_DEV", "FOLDER", "ModelSpec", "added", "bundled"]
+__all__ = ["DEFAULT", "FLUX_KONTEXT_DEV", "FOLDER", "OWN", "ModelSpec", "added", "bundled", "own_kontext"]

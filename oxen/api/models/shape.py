@@ -56,8 +56,9 @@ def ratio(text: str) -> float | None:
     for between in ":x":
         width, found, height = text.partition(between)
         try:
-            if found and float(width) > 0 and float(height) > 0:
-                return float(width) / float(height)
+            if found and 0 < float(width) < math.inf and 0 < float(height) < math.inf:
+                by = float(width) / float(height)
+                return by if 0 < by < math.inf else None
         except ValueError:
             continue
     return None

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ....editing.fields import Field, Kind
+from ....editing.values import ANY
 from ....editing.words import PROMPT, SEEDS
 from ..prices import UNKNOWN, Price
 from .field_words import MOST_CHARACTERS, words
@@ -39,6 +40,28 @@ _Member = TypeVar("_Member", bound=Enum)
 # what any 32-bit service takes
 _SEEDS_OF_32_BITS = 2**31
 _KINDS = {"text": Kind.TEXT, "whole": Kind.WHOLE, "number": Kind.NUMBER, "choices": Kind.CHOICE, "switch": Kind.SWITCH}
+_ROUTES = ("edit", "generate")
+# What Edit Picture calls inputs of its own, and Python its own arguments: no field can have such a name there.
+TAKEN = frozenset(
+    {
+        *(
+            "self",
+            "cls",
+            "model",
+            "image",
+            "mask",
+            "references",
+            "variations",
+            "wait",
+            "send_as",
+            "timeout",
+            "namespace",
+        ),
+        *("result", "if_some_fail", "keep", "submit_only"),
+    }
+)
+# What reading a file that is no model's raises.
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _OF_A_FIELD = {*_KINDS, "default", "wire", "idle", "tooltip", "advanced", "step"}
 
 
@@ -50,13 +73,13 @@ def read_spec(path: Path) -> ModelSpec:
     """The model of a file; raises BadSpec, and OSError where it cannot be read."""
     try:
         return spec_of(json.loads(path.read_text(encoding="utf-8"), parse_float=Decimal))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        told = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+    except UNREADABLE as error:
+        told = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise BadSpec(f"{path.name} is no file of a model: {told}") from None
 
 
 def spec_of(said: Mapping[str, Any]) -> ModelSpec:
-    """A model as its file has it; raises ValueError, TypeError, KeyError or AttributeError for what is none."""
+    """A model as its file has it; raises one of UNREADABLE for what is none."""
     _only(said, {"id", "name", "about", "pictures", "mask", "shape", "fields", "never", "price", "route"})
     fields = tuple(_field(name, one) for name, one in said["fields"].items())
     spec = ModelSpec(
@@ -69,14 +92,19 @@ def spec_of(said: Mapping[str, Any]) -> ModelSpec:
         shape=_shape(said["shape"], {one.name: one for one in fields}) if "shape" in said else None,
         never=tuple(map(_text, said.get("never", ()))),
         price=_price(said["price"]) if "price" in said else UNKNOWN,
-        route=said.get("route", "edit"),
+        route=said.get("route", _ROUTES[0]),
     )
     _hold_together(spec)
     return spec
 
 
 def _hold_together(spec: ModelSpec) -> None:
-    wires = ["model", *(one.wire for one in spec.fields), *spec.pictures.fields]
+    if spec.route not in _ROUTES:
+        raise ValueError(f"route is {spec.route!r}; it is one of {', '.join(_ROUTES)}.")
+    odd = [one.name for one in spec.fields if one.name in TAKEN or not one.name or "." in one.name]
+    if odd:
+        raise ValueError(f"{', '.join(odd)}: no field can be called so; give it another name, and this one as wire.")
+    wires = ["model", "target_namespace", *(one.wire for one in spec.fields), *spec.pictures.fields]
     if spec.mask is not None:
         wires.append(spec.mask.field)
     wrong = [wire for wire in dict.fromkeys(wires) if wires.count(wire) > 1 or wire in spec.never]
@@ -116,6 +144,8 @@ def _field(name: str, said: Mapping[str, Any]) -> Field:
         one = Field(name, kind=kind, **shared | {"default": what})
     else:
         bounds = (float(what[0]), float(what[1]))
+        if not all(ANY[0] <= one <= ANY[1] for one in bounds):
+            raise ValueError(f"{name}: its bounds are no numbers that a node takes.")
         if kind is Kind.WHOLE:
             one = Field(name, kind=kind, bounds=(int(what[0]), int(what[1])), **shared)
         else:
