@@ -30,7 +30,6 @@ T = TypeVar("T")
 LOCAL = "local"
 # Rows under way are all that it ever holds; what is larger goes to Ray's disk.
 _STORE_BYTES = 512 << 20
-_ERRORS = (RowFailed, RunStopped, OxenError, ImageError, OSError, MemoryError)
 
 
 @contextlib.contextmanager
@@ -64,13 +63,19 @@ def joined(address: str) -> Iterator[Any]:
 
 
 def answered(work: Callable[[], T]) -> T | Exception:
-    """What `work` gives or, for another process to raise, the error that it ends with."""
+    """What `work` gives or, for another process to raise, the error that it ends with.
+
+    Errors that speak to artists do not say which module they are of, so that another process cannot know them again:
+    what they come to is sent in their place, a row that failed or, of the service, a run that ends.
+    """
     try:
         return work()
-    except KontextError as error:  # some have more in them than their text, and could not be sent
-        return KontextError(str(error))
-    except _ERRORS as error:
+    except (RowFailed, RunStopped, OSError, MemoryError) as error:
         return error.with_traceback(None)
+    except (ImageError, KontextError) as error:
+        return RowFailed(str(error))
+    except OxenError as error:
+        return RunStopped(str(error))
 
 
 def value(answer: T | Exception) -> T:

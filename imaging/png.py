@@ -21,8 +21,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
 _FILTER_SUB, _FILTER_UP = 1, 2
-# Every 13th byte of a row tells whether its pixels are like the ones above or to the left: of each channel as many.
-_SAMPLED = 13
+# Every 37th byte of a row tells whether its pixels are like the ones above or to the left: of each channel as many.
+_SAMPLED = 37
 # One pixel in so many may differ from the one to the left.
 _FEW = 4
 # Rows are looked at in blocks that stay in a core's cache.

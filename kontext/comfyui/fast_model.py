@@ -21,7 +21,7 @@ import torch
 from comfy.patcher_extension import WrappersMP  # type: ignore[import-not-found]
 
 from ..errors import BadRequest
-from ..fast.calls import Call, Run
+from ..fast.evaluations import OneCall, Run
 from ..fast.measured import NOT_MEASURED, Clock, compared
 from ..fast.tally import Tally
 from ..fast.wishes import Wishes
@@ -39,7 +39,7 @@ METHOD = "reference: not made smaller, for its place is told in a way of another
 
 
 @dataclass(frozen=True)
-class Asking:
+class NodeWishes:
     """What a node asks for. told: what is called after each run, with a fact a line.
 
     measure: whether each run is also carried out exactly; vae: by which the two results become pictures, if any.
@@ -51,7 +51,7 @@ class Asking:
     vae: Any = None
 
 
-def with_fast(model: Any, asking: Asking) -> Any:
+def with_fast(model: Any, asking: NodeWishes) -> Any:
     """A clone of the MODEL whose runs are approximated; replaces what an earlier one asked for.
 
     Raises BadRequest for a MODEL that is no FLUX.1.
@@ -68,7 +68,7 @@ def with_fast(model: Any, asking: Asking) -> Any:
     return patched
 
 
-def _around_run(asking: Asking, executor: Any, noise: Any, *arguments: Any, **named: Any) -> Any:
+def _around_run(asking: NodeWishes, executor: Any, noise: Any, *arguments: Any, **named: Any) -> Any:
     if not isinstance(noise, torch.Tensor) or noise.ndim != 4 or any(side % 2 for side in noise.shape[2:]):
         asking.told(["nothing was left out: the latent is none of pictures in multiples of 16 pixels"])
         return executor(noise, *arguments, **named)
@@ -177,7 +177,7 @@ class _Here:
     """One call: how many rows of what there are, and the patches that are laid for it."""
 
     run: Run
-    call: Call
+    call: OneCall
     text: int
     picture: int
     whole: int

@@ -12,7 +12,7 @@ USUAL = {"cache": 0.1, "reference": 2.0, "settled": 0.1}
 
 
 @dataclass(frozen=True)
-class Asked:
+class FastOptions:
     """mask: the name of a picture file, not looked at yet."""
 
     cache: float = 0.0
@@ -22,7 +22,7 @@ class Asked:
     measure: bool = False
 
 
-def asked(words: Sequence[str]) -> Asked:
+def asked(words: Sequence[str]) -> FastOptions:
     """What is asked for; raises BadRequest for a word that is unknown or comes twice, and for what is no number."""
     given: dict[str, float | str | bool] = {}
     for word in words:
@@ -44,7 +44,7 @@ def asked(words: Sequence[str]) -> Asked:
         raise BadRequest("--fast settled is about a mask: give --fast mask=FILE with it.")
     if given.keys() == {"measure"}:
         raise BadRequest("--fast measure compares with the exact edit, and nothing else is asked for: add cache, say.")
-    return Asked(**given)  # type: ignore[arg-type]
+    return FastOptions(**given)  # type: ignore[arg-type]
 
 
 def _number(name: str, value: str) -> float:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..fast.calls import Call, Run
+from ..fast.evaluations import OneCall, Run
 from ..fp8.compilers import require_compiler
 from ..fp8.compute import Linear, multiplies_fp8_rows
 from ..latents import ReferenceMethod, pack, positions
@@ -117,7 +117,7 @@ class Denoiser:
         )
         return velocity
 
-    def _velocity(self, tokens: torch.Tensor, step: int, call: Call | None) -> torch.Tensor:
+    def _velocity(self, tokens: torch.Tensor, step: int, call: OneCall | None) -> torch.Tensor:
         """The same for those of the tokens that are computed."""
         model = self._model
         modulation, at = (self._steps, step) if self._steps else (self._modulation(self._sigmas[step : step + 1]), 0)
@@ -191,7 +191,7 @@ class Denoiser:
         return (moment[:, None] + _two_layers(embed.text_embedder, pooled)[None]).flatten(0, 1)
 
 
-def _rows_of(rotary: torch.Tensor, call: Call, text: int) -> torch.Tensor:
+def _rows_of(rotary: torch.Tensor, call: OneCall, text: int) -> torch.Tensor:
     """The rotary rows of text, of those of the picture's tokens that the call keeps, and of references."""
     if call.rows is None:
         return rotary

@@ -12,7 +12,7 @@ import torch
 from ..checkpoint.layers import LATENT_CHANNELS
 from ..edit import MULTIPLE, LatentEdit
 from ..errors import BadRequest, NonFinite, Stopped
-from ..fast.calls import Run
+from ..fast.evaluations import Run
 from ..fast.measured import Clock
 from ..fast.tally import Tally
 from ..fast.wishes import Wishes

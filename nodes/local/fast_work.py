@@ -29,9 +29,9 @@ def fast(model: Any, cache: float, reference: float, settled: float, measure: bo
     node = host.executing_node()
 
     def patched() -> Any:
-        from ...kontext.comfyui.fast_model import Asking, with_fast
+        from ...kontext.comfyui.fast_model import NodeWishes, with_fast
 
-        return with_fast(model, Asking(wishes, partial(_tell, node), measure, vae))
+        return with_fast(model, NodeWishes(wishes, partial(_tell, node), measure, vae))
 
     made = inside_comfyui(patched)
     host.Voice().say(_before(wishes))

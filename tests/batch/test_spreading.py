@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from kontext_bridge.batch import __main__ as command
-from kontext_bridge.batch.made import RowFailed
+from kontext_bridge.batch.made import RowFailed, RunStopped
 from kontext_bridge.batch.paymaster import key_pipe
 from kontext_bridge.batch.ray_cluster import answered, value
 from kontext_bridge.batch.ray_local import Share, share_of
-from kontext_bridge.kontext.errors import KontextError, OutOfMemory
+from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.kontext.errors import OutOfMemory
+from kontext_bridge.oxen.errors import Misconfigured
 
 Batch = Callable[..., int]
 Pictures = Callable[..., Path]
@@ -88,17 +90,22 @@ def test_what_a_worker_ends_with_is_raised_again_here_whatever_it_carries() -> N
         raise error
 
     sent = [
-        OutOfMemory("too little", 3, 2),
         RowFailed("no", is_over=True, facts={"generation_id": "g"}),
         OSError(28, "No space left"),
+        OutOfMemory("too little", 3, 2),
+        ImageError("too little"),
+        Misconfigured("too little", status=400),
     ]
     came = [pickle.loads(pickle.dumps(answered(lambda error=error: fail(error)))) for error in sent]
-    with pytest.raises(KontextError, match="too little"):
-        value(came[0])
     with pytest.raises(RowFailed) as told:
-        value(came[1])
+        value(came[0])
     assert told.value.is_over and told.value.facts == {"generation_id": "g"}
     with pytest.raises(OSError, match="No space"):
-        value(came[2])
+        value(came[1])
+    for error in came[2:4]:
+        with pytest.raises(RowFailed, match="too little"):
+            value(error)
+    with pytest.raises(RunStopped, match="too little"):
+        value(came[4])
     with pytest.raises(ZeroDivisionError):  # a mistake of our own is no row's
         answered(lambda: 1 // 0)

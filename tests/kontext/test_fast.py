@@ -10,9 +10,9 @@ import torch
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.errors import BadRequest
-from kontext_bridge.kontext.fast import calls
-from kontext_bridge.kontext.fast.asked import Asked, asked
-from kontext_bridge.kontext.fast.calls import OTHER_SIZE, Run
+from kontext_bridge.kontext.fast import evaluations
+from kontext_bridge.kontext.fast.asked import FastOptions, asked
+from kontext_bridge.kontext.fast.evaluations import OTHER_SIZE, Run
 from kontext_bridge.kontext.fast.measured import NOT_MEASURED
 from kontext_bridge.kontext.fast.outside import inside
 from kontext_bridge.kontext.fast.smaller import shrunk, shrunk_places
@@ -220,9 +220,9 @@ def test_a_mask_thinner_than_a_token_is_not_lost() -> None:
 
 
 def test_words_on_a_command_line_mean_what_they_say() -> None:
-    assert asked([]) == Asked()
-    assert asked(["cache", "reference=1.5"]) == Asked(cache=0.1, reference=1.5)
-    assert asked(["mask=a=b.png", "measure"]) == Asked(mask="a=b.png", measure=True)
+    assert asked([]) == FastOptions()
+    assert asked(["cache", "reference=1.5"]) == FastOptions(cache=0.1, reference=1.5)
+    assert asked(["mask=a=b.png", "measure"]) == FastOptions(mask="a=b.png", measure=True)
     for words, told in (
         (["cash"], "does not know 'cash'"),
         (["cache=many"], "which is no number"),
@@ -236,6 +236,6 @@ def test_words_on_a_command_line_mean_what_they_say() -> None:
 
 
 def test_a_file_of_this_room_that_knows_blocks_or_a_host_is_noticed() -> None:
-    for path in Path(calls.__file__).parent.glob("*.py"):
+    for path in Path(evaluations.__file__).parent.glob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert "import comfy" not in text and "diffusers" not in text, path.name

@@ -26,7 +26,7 @@ if INSIDE:
         with_stock_lora,
     )
     from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler
-    from kontext_bridge.kontext.comfyui.fast_model import Asking, with_fast
+    from kontext_bridge.kontext.comfyui.fast_model import NodeWishes, with_fast
     from kontext_bridge.kontext.comfyui.lora import with_lora
     from kontext_bridge.kontext.edit import LatentEdit
     from kontext_bridge.kontext.fast.wishes import Wishes
@@ -69,7 +69,7 @@ def by_our_sampler() -> Any:
         return comfyui_sampler.sample(model, edit, conditioning(), [REFERENCE], seed=11)
 
     def fast(wishes):
-        latent = sampled(with_fast(ours(), Asking(Wishes(**wishes), told.append)))
+        latent = sampled(with_fast(ours(), NodeWishes(Wishes(**wishes), told.append)))
         return latent.flatten().tolist(), told[-1]
 
     return {"exact": [sampled(ours()).flatten().tolist(), []], **{name: fast(one) for name, one in OPTIONS.items()}}
@@ -103,7 +103,7 @@ def in_every_setting() -> Any:
     told: list[Any] = []
 
     def fast(model, *, measure=False, vae=None, **wishes):
-        return with_fast(model, Asking(Wishes(**wishes), told.append, measure, vae))
+        return with_fast(model, NodeWishes(Wishes(**wishes), told.append, measure, vae))
 
     def lines():
         return " ".join(told[-1])
@@ -225,11 +225,11 @@ def test_a_measured_run_that_is_not_compared_with_the_exact_one_is_noticed(ask: 
 @question
 def refusals() -> Any:
     def fast(model):
-        return refusal(lambda: with_fast(model, Asking(Wishes(cache=0.1), print)))
+        return refusal(lambda: with_fast(model, NodeWishes(Wishes(cache=0.1), print)))
 
     other = SimpleNamespace(model=SimpleNamespace(diffusion_model=torch.nn.Identity()))
     told: list[Any] = []
-    model = with_fast(ours(), Asking(Wishes(settled=ANYTHING, mask=corner()), told.append))
+    model = with_fast(ours(), NodeWishes(Wishes(settled=ANYTHING, mask=corner()), told.append))
     run(model, conditioning(random(1, 16, 4, 4)))
     return [fast(other), " ".join(told[-1])]
 

@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 import torch
 from demo_judge import Editor, Judge, as_image, exam, files
-from kontext_bridge.kontext.fast.calls import Call, Run
+from kontext_bridge.kontext.fast.evaluations import OneCall, Run
 from kontext_bridge.kontext.fast.first_block import FirstBlock
 from kontext_bridge.kontext.fast.tally import Tally, apart, decibels
 from kontext_bridge.kontext.fast.wishes import Wishes
@@ -116,10 +116,10 @@ def _kept_by_all_runs() -> AbstractContextManager[Any]:
 
 
 def _wrong_order() -> AbstractContextManager[Any]:
-    def kept(self: Call, tokens: torch.Tensor) -> torch.Tensor:
+    def kept(self: OneCall, tokens: torch.Tensor) -> torch.Tensor:
         return tokens if self.rows is None else tokens[:, self.rows.flip(0)]
 
-    return mock.patch.object(Call, "kept", kept)
+    return mock.patch.object(OneCall, "kept", kept)
 
 
 def test_a_cache_that_an_earlier_run_left_is_noticed(room: Room, asked: list[Case]) -> None:

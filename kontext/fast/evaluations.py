@@ -1,6 +1,6 @@
 """One run of a sampler: what each call of the model may leave out, and what has to be put back.
 
-A mount makes a Run when its sampler begins, asks it for a Call each time that the model is evaluated, and tells the
+A mount makes a Run when its sampler begins, asks it for a call each time that the model is evaluated, and tells the
 call what passes through the blocks. Nothing here knows what a block is.
 """
 
@@ -48,7 +48,9 @@ class Run:
         moved = [shrunk_places(one, h, w, factor) for one, (h, w) in zip(others, sizes, strict=True)]
         return [shrunk(latent, factor) for latent in references], torch.cat([picture, *moved])
 
-    def call(self, condition: object, sigma: float, source: torch.Tensor | None, *, all_tokens: bool = False) -> Call:
+    def call(
+        self, condition: object, sigma: float, source: torch.Tensor | None, *, all_tokens: bool = False
+    ) -> OneCall:
         """A call begins. condition: whatever tells what is evaluated apart, as of classifier-free guidance.
 
         source: the tokens [B or 1, tokens, values] of the first reference, None where it is of another size.
@@ -56,18 +58,18 @@ class Run:
         """
         self.settling.begin(sigma)
         if not len(self.outside):
-            return Call(self, condition, sigma, None, None)
+            return OneCall(self, condition, sigma, None, None)
         if source is None:
             self.tally.note(OTHER_SIZE)
         short = source is not None and self.settling.is_over and not all_tokens and sigma > 0
-        return Call(self, condition, sigma, source, self.within if short else None)
+        return OneCall(self, condition, sigma, source, self.within if short else None)
 
     def first_block(self, condition: object) -> FirstBlock:
         return self._first_blocks.setdefault(condition, FirstBlock())
 
 
 @dataclass
-class Call:
+class OneCall:
     """rows: those of the picture's tokens that are computed; None for all."""
 
     run: Run
