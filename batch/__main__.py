@@ -8,7 +8,6 @@ import logging
 import signal
 import sqlite3
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -29,7 +28,7 @@ from .meter import Meter
 from .naming import folds_names
 from .planning import Asking, Counts, RowPlan
 from .row_price import asked_price
-from .running import GOES_ON, BatchRun, Places, Wishes
+from .running import GOES_ON, BatchRun, Places, Wishes, not_planned
 from .source_rows import SourceError, SourceRow
 from .walking import PATTERNS, walk
 
@@ -50,11 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         say(harmless(in_words(error)), sys.stderr)
     except sqlite3.Error as error:
-        say(
-            f"The plan of the rows cannot be kept in the folder for temporary files, {tempfile.gettempdir()}: {error}. "
-            f"Make room there, or name another with TMPDIR. {GOES_ON}",
-            sys.stderr,
-        )
+        say(not_planned(error), sys.stderr)
     except ModuleNotFoundError as missing:
         say(f"This needs {missing.name}, which is not installed here. Nothing was sent. {_SET_UP}", sys.stderr)
     except KeyboardInterrupt:

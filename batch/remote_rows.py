@@ -33,6 +33,7 @@ from ..oxen.jobs.order import Edit, How, Outcome, Terms
 from ..oxen.jobs.record import Record
 from ..oxen.jobs.session import Session
 from ..oxen.jobs.spend import spent_by
+from ..oxen.jobs.trouble import in_words
 from ..oxen.jobs.waiting import ONCE_MORE
 from ..oxen.settings import Settings, load_settings
 from .columns import keeps, parameters_of
@@ -114,7 +115,10 @@ class RemoteRows:
         self._since = time.time()
         ledger = self._session.ledger
         # what a run that was killed had paid for, and its report does not tell of
-        self._left = None if terms.usd is None else max(Decimal(0), terms.usd - ledger.owed_since(terms.began))
+        with in_words("The run"):
+            owed = Decimal(0) if terms.usd is None else ledger.owed_since(terms.began)
+            undecided = ledger.undecided_keys()
+        self._left = None if terms.usd is None else max(Decimal(0), terms.usd - owed)
         self._run_id = terms.run_id or uuid.uuid4().hex
         # counted on from what other nodes of the run have spent
         own = None if self._left is None else spent_by(self._run_id) + self._left
@@ -123,7 +127,7 @@ class RemoteRows:
         self._is_own_limit = own is not None and own == min(limits)
         self._hopeless: list[OxenError] = []
         self._delivered = itertools.count(1)
-        self._decision = Decision(ledger.undecided_keys())
+        self._decision = Decision(undecided)
         self.price = published_price(self._session.client)
 
     @property

@@ -6,6 +6,8 @@ The command runs it, and so does the node Kontext Edit Folder.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,15 @@ from .row_pool import RowPool
 from .source_rows import SourceError, Unwritable
 
 GOES_ON = "The same command goes on where it was, and pays for nothing again."
+
+
+def not_planned(error: sqlite3.Error, goes_on: str = GOES_ON) -> str:
+    """What became of a run whose plan SQLite could not keep."""
+    folder = tempfile.gettempdir()
+    return (
+        f"The plan of the rows cannot be kept in the folder for temporary files, {folder}: {error}. Make room there, "
+        f"or name another with TMPDIR. {goes_on}"
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from ...batch.meter import Meter
 from ...batch.naming import folds_names
 from ...batch.planning import FAILED, Asking, Counts, RowPlan
 from ...batch.remote_rows import RemoteRows, RemoteTerms
-from ...batch.running import BatchRun, Places, Wishes
+from ...batch.running import BatchRun, Places, Wishes, not_planned
 from ...batch.source_rows import Clashing, SourceError, SourceRow, Taken, Unwritable
 from ...batch.walking import PATTERNS, walk
 from ...editing.words import SEED, SEEDS, USD_LIMIT, VARIATIONS
@@ -203,6 +204,8 @@ def _edited(order: FolderOrder, how_far: _HowFar, control: Control) -> EditedFol
             raise InvalidParameters(f"{error.what} Nothing was sent. Switch whole_names on.") from None
         except SourceError as error:
             raise InvalidParameters(str(error)) from None
+        except sqlite3.Error as error:
+            raise LocalTrouble(not_planned(error, _GOES_ON)) from error
 
 
 def _alone(order: FolderOrder, places: Places, how_far: _HowFar, control: Control, began: float) -> EditedFolder:

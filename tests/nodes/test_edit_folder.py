@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from kontext_bridge import host
+from kontext_bridge.batch.planning import RowPlan
 from kontext_bridge.headless.run import RunInterrupted
 from kontext_bridge.nodes.media import wrong_with_folders
 from kontext_bridge.nodes.remote.folder_work import FolderOrder
-from kontext_bridge.oxen.errors import InvalidParameters, OxenError, SomeFailed, SpendLimitReached
+from kontext_bridge.oxen.errors import InvalidParameters, LocalTrouble, OxenError, SomeFailed, SpendLimitReached
 from kontext_bridge.standin import Fault
 from PIL import Image
 
@@ -207,3 +209,26 @@ def test_the_limit_of_a_run_holds_for_a_folder_beside_other_nodes(
     assert len(bench.server.billed) == 2
     lines = (bench.folder / "output" / "shoot" / "report.jsonl").read_text().splitlines()
     assert [json.loads(line)["state"] for line in lines] == ["done"]
+
+
+def test_a_place_that_takes_no_results_is_told_in_the_nodes_words(bench: Any, put: Any, tmp_path: Path) -> None:
+    put("a.png")
+    (tmp_path / "output" / "shoot").mkdir(parents=True)
+    (tmp_path / "output" / "shoot" / ".kontext-batch").write_text("")
+    with pytest.raises(InvalidParameters, match=r"cannot be written into .*Name another output\.$"):
+        edit(bench)
+    assert bench.server.requests == []
+
+
+@pytest.mark.parametrize("where", ["_insert", "read_report"])
+def test_a_full_folder_for_temporary_files_is_not_taken_for_the_ledger(
+    bench: Any, put: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    put("a.png")
+    monkeypatch.setattr(RowPlan, where, full)
+    with pytest.raises(LocalTrouble, match=r"folder for temporary files.*TMPDIR") as told:
+        edit(bench)
+    assert "ledger" not in str(told.value) and "command" not in str(told.value)
