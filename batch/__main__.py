@@ -28,7 +28,7 @@ from .meter import Meter
 from .naming import folds_names
 from .planning import Asking, Counts, RowPlan
 from .row_price import asked_price
-from .running import GOES_ON, BatchRun, Places, Wishes, not_planned
+from .running import GOES_ON, BatchRun, Places, RunWishes, not_planned
 from .source_rows import SourceError, SourceRow
 from .walking import PATTERNS, walk
 
@@ -85,7 +85,7 @@ class _Command:
         run = BatchRun(
             self._places,
             plan,
-            Wishes(
+            RunWishes(
                 self._flags,
                 options.usd,
                 options.retry_failed,

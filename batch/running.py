@@ -80,7 +80,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RunWishes:
     """What is wanted of a run besides the plan. again: rows that failed at the service are tried again. tries: so many
     other seeds a row gets as long as a flag marks it. replaces: files in the results' folder may be
     written over. goes_on: what is said of a run that could not write."""
@@ -96,10 +96,10 @@ class Wishes:
 class BatchRun:
     """One run of a batch, alone in its places."""
 
-    def __init__(self, places: Places, plan: RowPlan, wishes: Wishes | None = None) -> None:
+    def __init__(self, places: Places, plan: RowPlan, wishes: RunWishes | None = None) -> None:
         self._places = places
         self._plan = plan
-        self._wishes = wishes or Wishes()
+        self._wishes = wishes or RunWishes()
 
     def counts(self) -> Counts:
         return self._plan.counts(self._places.results, again=self._wishes.again, tries=self._wishes.tries)

@@ -24,7 +24,7 @@ from ...batch.meter import Meter
 from ...batch.naming import folds_names
 from ...batch.planning import FAILED, Asking, Counts, RowPlan
 from ...batch.remote_rows import RemoteRows, RemoteTerms
-from ...batch.running import BatchRun, Places, Wishes, not_planned
+from ...batch.running import BatchRun, Places, RunWishes, not_planned
 from ...batch.source_rows import Clashing, SourceError, SourceRow, Taken, Unwritable
 from ...batch.walking import PATTERNS, walk
 from ...editing.words import SEED, SEEDS, USD_LIMIT, VARIATIONS
@@ -225,7 +225,7 @@ def _alone(order: FolderOrder, places: Places, how_far: _HowFar, control: Contro
         if not order.replaces:
             plan.refuse_strangers(places.results)
         usd = None if order.usd == 0 else _cents(order.usd)
-        run = BatchRun(places, plan, Wishes(usd=usd, again=order.again, replaces=order.replaces, goes_on=_GOES_ON))
+        run = BatchRun(places, plan, RunWishes(usd=usd, again=order.again, replaces=order.replaces, goes_on=_GOES_ON))
         before = run.counts()
         if not before.all:
             raise InvalidParameters(
