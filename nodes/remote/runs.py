@@ -387,9 +387,7 @@ async def _noted(order: Order, image: torch.Tensor, item: Item) -> None:
     await item.all_here()
 
 
-def _batch(
-    order: Order, item: Item, session: Session, run_id: str, before_new: Callable[[], None]
-) -> Batch[Came]:
+def _batch(order: Order, item: Item, session: Session, run_id: str, before_new: Callable[[], None]) -> Batch[Came]:
     """The batch of one item, which knows what the list as a whole asks for.
 
     Where what is new of the list would pass a spend limit, none of it is sent.
