@@ -129,7 +129,7 @@ def _seen(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | Non
     weight = covered.float()[None]
     if edited is not None:
         weight *= ~grown(_at(edited, height, width)[0] > 0, _APART)
-    drift = _drift(bench.source, aligned, weight, likeness, edited is not None, first and first.drift)
+    drift = _drift(bench.source, aligned, weight, likeness, edited is not None, None if first is None else first.drift)
     seen = _Seen((bench.source, aligned, aligned), covered, drift)
     corrected = seen.mended(aligned, centres(height), centres(width))
     return replace(seen, pictures=(bench.source, corrected, aligned))
