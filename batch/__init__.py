@@ -18,6 +18,7 @@ row_price.py     what a row costs
 remote_rows.py   rows at Oxen.ai
 local_rows.py    rows on this machine
 workflow_rows.py rows through a workflow
+row_maker.py     what makes rows, whichever way it does
 ray_cluster.py   into a Ray cluster and out of it
 paymaster.py     the one process of a Ray run that pays
 ray_remote.py    rows at Oxen.ai, their pictures worked on all over a cluster
@@ -25,7 +26,10 @@ ray_local.py     rows by the models of a cluster
 makers.py        who makes the rows, by the command line
 flags.py         rows marked by their measures
 meter.py         rate, time left, dollars
+thumbnails.py    a picture's file made small
 page.py          report.html
+contact_sheet.py the same as one picture, for a node
+running.py       a batch carried out in its folder, by the command or by a node
 arguments.py     the command line
 __main__.py      the command
 """

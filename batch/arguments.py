@@ -11,6 +11,7 @@ from .walking import PATTERNS
 
 PROG = "python -m kontext_bridge.batch"
 _MOST_SHARDS = 100_000
+_MOST_TRIES = 100
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,6 +108,16 @@ def _of_runs(group: argparse._ArgumentGroup) -> None:
         help="mark rows in the report: changed_area, shift (pixels) or outside (the rest's difference). May be "
         "repeated",
     )
+    group.add_argument(
+        "--rerun-flagged",
+        nargs="?",
+        type=_tries,
+        const=1,
+        default=0,
+        metavar="N",
+        help="make rows that a --flag marks again with another seed, N of them at most (1), and pay for each; the "
+        "result before lies beside, called by its seed",
+    )
     group.add_argument("--retry-failed", action="store_true", help="try rows again that failed at the service, and pay")
     group.add_argument(
         "--pay-for-lost",
@@ -121,6 +132,14 @@ def _shard(text: str) -> tuple[int, int]:
     if found is None or not 1 <= int(found[1]) <= int(found[2]) <= _MOST_SHARDS:
         raise argparse.ArgumentTypeError(f"{text!r} is no part of several; write 3/16 for the third of sixteen")
     return int(found[1]), int(found[2])
+
+
+def _tries(text: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", text) or not 1 <= int(text) <= _MOST_TRIES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of seeds to try, from 1 to {_MOST_TRIES}; as --rerun-flagged 2"
+        )
+    return int(text)
 
 
 def _workers(text: str) -> int:

@@ -43,6 +43,11 @@ def read_flag(text: str) -> Flag:
         ) from None
 
 
+def marked(flags: Sequence[Flag], facts: Mapping[str, Any]) -> bool:
+    """Whether one of the conditions holds."""
+    return any(flag.holds(facts) for flag in flags)
+
+
 def flags_of(flags: Sequence[Flag], facts: Mapping[str, Any]) -> list[str]:
     """What marks a row: the conditions that hold, and what a look at its pixels found wrong."""
     return [*(facts.get("health") or ()), *(flag.text for flag in flags if flag.holds(facts))]

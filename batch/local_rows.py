@@ -25,7 +25,18 @@ from ..kontext.standalone.workshop import Workshop, usable_device
 from ..oxen.api.models import DEFAULT
 from .columns import KEEP, keeps
 from .made import PlannedRow, RowResult
-from .pictures import as_file, facts_of_keep, health, laid_back, measured, read_picture, size_of, tensor_of
+from .pictures import (
+    RowPicture,
+    as_file,
+    facts_of_keep,
+    health,
+    laid_back,
+    measured,
+    noted,
+    read_picture,
+    size_of,
+    tensor_of,
+)
 
 _MATCH = "match_input_image"
 # Prompts whose encodings are kept at once, 8 MB each: the text encoders are loaded once for so many rows.
@@ -93,12 +104,13 @@ class LocalRows:
         """A row's result; raises KontextError, ImageError, OSError."""
         return RowResult(*self.made(read_picture(row.path), row.values))
 
-    def made(self, before: DecodedImage, values: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
+    def made(self, given: RowPicture, values: Mapping[str, Any]) -> tuple[bytes, dict[str, Any]]:
         """The file of a picture's edit with these values, and what the report says; raises KontextError, ImageError."""
+        before = given.picture
         asked = DEFAULT.read({name: value for name, value in values.items() if name != KEEP.name})
         edited, at_scale = self._edited(tensor_of(before), asked)
         facts: dict[str, Any] = {"seed": asked["seed"], "size_before": size_of(before), "how": "new"}
-        image = edited
+        image, told = edited, None
         if keeps(values):
             image, told = laid_back(before, at_scale, edited)
             facts |= facts_of_keep(told)
@@ -108,7 +120,7 @@ class LocalRows:
         if (called := self._checkpoint.purpose.called) is not None:
             data = with_text(data, "Software", f"Kontext Bridge, {called}")
         facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", "health": _health(before, image) or None}
-        return data, facts
+        return noted(data, given.notes, image, told), facts
 
     def _edited(self, image: torch.Tensor, asked: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
         """The edit [1,h,w,3] as it is handed on, and as it is compared with its picture."""

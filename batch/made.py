@@ -14,7 +14,8 @@ class PlannedRow:
     """A row that has passed the plan: its picture's file, its result's name, and all values that it is edited with.
 
     asked: a digest of what is asked for, by which a result is known to be this row's. problem: what is known to be
-    wrong with it.
+    wrong with it. other: the how-many-eth other seed this is, 0 for its own. former: the seed of the result that is in
+    the place now, and is laid aside for this one.
     """
 
     number: int
@@ -25,6 +26,8 @@ class PlannedRow:
     asked: str
     values: Mapping[str, Any]
     problem: str | None = None
+    other: int = 0
+    former: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,3 +58,7 @@ class RowFailed(Exception):
 
 class RunStopped(Exception):
     """No further row can succeed; the text says why. What has been made is kept."""
+
+
+class LimitReached(RunStopped):
+    """The batch's own limit in dollars would be passed."""

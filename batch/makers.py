@@ -4,47 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..commands.console import typed
 from ..commands.named import path_of, shown, source
 from ..editing.values import Unfit
 from ..oxen.choices import SendAs, WaitMode
 from .columns import Columns, local_columns, remote_columns
-from .made import PlannedRow, RowResult
+from .row_maker import Maker, Spending
 from .source_rows import SourceError
-
-
-class Maker(Protocol):
-    """What makes rows, as a context manager. width: how many at once. price: US dollars of one, where it is known."""
-
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def price(self) -> Decimal | None: ...
-
-    def __enter__(self) -> Maker: ...
-
-    def __exit__(self, *raised: Any) -> None: ...
-
-    def stop(self) -> None: ...
-
-    def arrange(self, rows: Iterator[PlannedRow]) -> Iterator[PlannedRow]: ...
-
-    def make(self, row: PlannedRow) -> RowResult: ...
-
-
-@dataclass(frozen=True)
-class Spending:
-    """usd: what is left of the limit, None without one. began: when the batch began, in unix seconds."""
-
-    usd: Decimal | None
-    began: float
 
 
 class Choice:
@@ -183,6 +153,8 @@ def chosen(options: argparse.Namespace) -> Choice:
         raise SourceError("--ray spreads built-in edits, not what a workflow makes: leave it out, or use --shard.")
     if options.flags and options.workflow:
         raise SourceError("--flag measures built-in edits, not what a workflow makes: leave it out.")
+    if options.rerun_flagged and not options.flags:
+        raise SourceError("--rerun-flagged needs --flag, which says what marks a row.")
     if options.workflow:
         return Through(options)
     return Local(options) if asked else Remote(options)

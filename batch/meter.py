@@ -23,11 +23,12 @@ _TOLD = 5
 class Meter:
     """One line on a terminal, drawn again in place; elsewhere a line now and then. Told from any thread.
 
-    left: rows to do. spent: US dollars of the batch so far.
+    left: rows to do. spent: US dollars of the batch so far. what: what rows are called.
     """
 
-    def __init__(self, left: int, spent: Decimal, stream: TextIO | None) -> None:
+    def __init__(self, left: int, spent: Decimal, stream: TextIO | None, what: str = "rows") -> None:
         self._left = left
+        self._what = what
         self._stream = stream
         self._live = is_terminal(stream)
         self._guard = threading.Lock()
@@ -35,8 +36,13 @@ class Meter:
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
         self._shown = self._since if not self._live else float("-inf")
         self._is_drawn = False
-        self.done = self.failed = self.flagged = 0
+        self.done = self.failed = 0
         self.spent = spent
+
+    def more(self, rows: int) -> None:
+        """So many rows are made once more."""
+        with self._guard:
+            self._left += rows
 
     def begins(self) -> None:
         """The first row is begun now; until then a model was loaded."""
@@ -51,7 +57,6 @@ class Meter:
                 self.failed += 1
                 if self.failed <= _TOLD:
                     self._say(harmless(f"{entry['where']}: {entry['error']}"))
-            self.flagged += bool(entry.get("flags"))
             if entry.get("paid"):
                 self.spent += Decimal(str(entry.get("cost_usd") or 0))
             now = time.monotonic()
@@ -68,13 +73,18 @@ class Meter:
                 say("", self._stream)
 
     @property
+    def fraction(self) -> float:
+        """0 to 1."""
+        return (self.done + self.failed) / max(1, self._left)
+
+    @property
     def text(self) -> str:
         """For example "120 of 1,000 rows · 2 failed · 24.1 rows/s · 37 s left · $4.80"."""
         ended = self.done + self.failed
         rate = self._rate()
-        parts = [f"{ended:,} of {self._left:,} rows"]
+        parts = [f"{ended:,} of {self._left:,} {self._what}"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
-        parts += [f"{rate:.2f} rows/s", f"{_duration((self._left - ended) / rate)} left"] if rate else []
+        parts += [f"{rate:.2f} {self._what}/s", f"{_duration((self._left - ended) / rate)} left"] if rate else []
         parts += [f"${self.spent:.2f}"] if self.spent else []
         return " · ".join(parts)
 

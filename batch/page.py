@@ -6,37 +6,18 @@ import base64
 import html
 import io
 import os
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image
-
-from ..imaging.limits import Limits
-from ..imaging.orientation import orientation
 from .planning import DONE
+from .thumbnails import thumbnail_of
 
 # A picture is some five kilobytes: a page of all of 100,000 rows would open in no browser.
 MOST_SHOWN = 400
 _SIDE = 224
 _KINDS = {"failed": "Failed", "flagged": "Marked", "done": "Done"}
-# What Pillow raises of damaged files of one format or another.
-_UNREADABLE = (
-    *(OSError, ValueError, SyntaxError, EOFError, MemoryError, LookupError, TypeError, OverflowError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
 body { margin: 0 auto; max-width: 1500px; padding: 24px; }
@@ -124,6 +105,7 @@ def _facts(entry: Mapping[str, Any]) -> str:
     parts = [
         str(entry.get("where", "")),
         f"seed {entry['seed']}" if "seed" in entry else "",
+        f"other seed no. {entry['other']}, before it {entry.get('aside')}" if entry.get("other") else "",
         f"{entry['size_before']} to {entry['size']}" if "size" in entry and "size_before" in entry else "",
         f"{entry.get('seconds')} s",
         f"${cost}" if cost is not None else "",
@@ -134,29 +116,9 @@ def _facts(entry: Mapping[str, Any]) -> str:
 
 
 def _picture(path: Path, alt: str) -> str:
-    try:
-        with Image.open(path) as picture:
-            Limits().check_size(picture.width, picture.height, alt)
-            picture.draft("RGB", (2 * _SIDE, 2 * _SIDE))
-            small = _of_8_bits(picture).convert("RGBA" if picture.has_transparency_data else "RGB")
-            small.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
-            small = _upright(small)
-            out = io.BytesIO()
-            small.save(out, "WEBP", quality=72, method=2)
-    except _UNREADABLE:
+    small = thumbnail_of(path, _SIDE)
+    if small is None:
         return f"{alt}: not readable"
+    out = io.BytesIO()
+    small.save(out, "WEBP", quality=72, method=2)
     return f'<img alt="{alt}" src="data:image/webp;base64,{base64.b64encode(out.getvalue()).decode()}">'
-
-
-def _of_8_bits(picture: Image.Image) -> Image.Image:
-    """Of grey of 16 bits the high byte, as it was sent; Pillow's own way makes it white."""
-    if not picture.mode.startswith("I"):
-        return picture
-    return picture.convert("I").point(lambda level: level * (1 / 256)).convert("L")
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    """As the camera was held, which is how it was sent."""
-    exif = picture.info.get("exif")
-    turn = _TURNS.get(orientation(exif)) if isinstance(exif, bytes) else None
-    return picture if turn is None else picture.transpose(turn)

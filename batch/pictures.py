@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from ..imaging.errors import ImageError
 from ..imaging.formats import ImageFormat
 from ..imaging.keep.engine import keep
 from ..imaging.keep.switch import keep_edits
+from ..imaging.keep.verdict import Verdict
 from ..imaging.limits import Limits
+from ..imaging.metadata import FileNotes, read_notes, with_notes
 from ..imaging.pixels import to_uint8
 
 _FORMATS = {"png": ImageFormat.PNG, "webp": ImageFormat.WEBP_LOSSLESS, "jpg": ImageFormat.JPEG}
@@ -23,9 +26,22 @@ _MEDIA = {"png": "image/png", "webp": "image/webp", "jpg": "image/jpeg"}
 _FLAT = 2
 
 
-def read_picture(path: Path) -> DecodedImage:
+@dataclass(frozen=True)
+class RowPicture:
+    """A row's picture, and what its file says beside it."""
+
+    picture: DecodedImage
+    notes: FileNotes
+
+
+def read_picture(path: Path) -> RowPicture:
     """A picture from a file; raises ImageError for what is none, and OSError."""
-    return decode(picture_bytes(path))
+    return picture_in(picture_bytes(path))
+
+
+def picture_in(data: bytes) -> RowPicture:
+    """A picture from a file's bytes; raises ImageError for what is none."""
+    return RowPicture(decode(data), read_notes(data))
 
 
 def picture_bytes(path: Path) -> bytes:
@@ -46,6 +62,16 @@ def as_file(pixels: torch.Tensor, output_format: str, quality: int) -> bytes:
     if not bool(torch.isfinite(pixels).all()):
         raise ImageError("The result holds values that are no numbers.")
     return encode(to_uint8(pixels), _FORMATS[output_format], max(1, quality)).data
+
+
+def noted(
+    data: bytes, notes: FileNotes, image: torch.Tensor | DecodedImage, told: dict[str, Any] | None = None
+) -> bytes:
+    """A result's file with what its picture's file said. told: what Keep found where it was laid back: only then are
+    its pixels in the picture's own colours, and not in the service's, which are sRGB."""
+    width, height = (image.width, image.height) if isinstance(image, DecodedImage) else (image.shape[2], image.shape[1])
+    own = told is not None and told.get("verdict") in (Verdict.NONE.value, Verdict.LOCAL.value)
+    return with_notes(data, notes.of_result(width, height, own_space=own))
 
 
 def is_as_asked(picture: DecodedImage, output_format: str) -> bool:

@@ -44,12 +44,14 @@ class Placer:
         drafts = [(self._draft(data), place) for place, data in places]
         facts = {"more": [name for name, _ in more] or None, **made.facts}
         cost = None if made.cost is None else float(made.cost)
+        aside = None if row.former is None else self._laid_aside(row.output, row.former)
         entry = _entry(row, DONE, seconds) | {
             "file": row.output,
             "cost_usd": cost,
             "paid": made.is_paid,
             **facts,
             "flags": list(flags) or None,
+            "aside": aside,
         }
         self._journal.write(entry)
         # the row's own result last: by it the next run knows that all are there
@@ -83,10 +85,25 @@ class Placer:
             raise RowFailed(f"{name} would lie outside {self._results}, as a folder there is a link. Nothing is lost.")
         return place
 
+    def _laid_aside(self, output: str, seed: int) -> str:
+        """The result that is there moved to a name that says its seed; gives the name.
+
+        Before the line: killed here, the next run has it from the ledger again, and nothing in the place is taken for
+        what is not there yet.
+        """
+        name = self._beside(output, f".seed-{seed}", PurePosixPath(output).suffix)
+        with contextlib.suppress(FileNotFoundError):
+            (self._results / output).replace(self._results / name)
+        return name
+
     def _further(self, output: str, number: int, suffix: str) -> str:
+        return self._beside(output, f"_{number}", suffix)
+
+    def _beside(self, output: str, more: str, suffix: str) -> str:
+        """The result's name with something more before its ending, which is no other row's."""
         path = PurePosixPath(output)
         for again in itertools.count():
-            name = str(path.with_name(f"{path.stem}_{number}{'-' * bool(again)}{again or ''}{suffix}"))
+            name = str(path.with_name(f"{path.stem}{more}{'-' * bool(again)}{again or ''}{suffix}"))
             if not self._is_taken(name):
                 return name
         raise AssertionError("a name is found")
@@ -112,6 +129,7 @@ def _entry(row: PlannedRow, state: str, seconds: float) -> dict[str, Any]:
         "output": row.output,
         "state": state,
         "asked": row.asked,
+        "other": row.other or None,
         "seconds": round(seconds, 3),
         "time": round(time.time(), 3),
     }

@@ -12,23 +12,26 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from ..editing.values import Unfit
+from ..editing.words import SEED
 from ..oxen.api.prices import read_amount
 from ..oxen.errors import OxenError
 from .columns import Columns
 from .made import PlannedRow
 from .naming import format_asked, inside, key_of, result_name
-from .source_rows import RowError, SourceError, SourceRow
+from .source_rows import Clashing, RowError, SourceRow, Taken
 
 DONE, FAILED = "done", "failed"
 _FORMAT = "output_format"
 _TOLD = 8
+# As many as the service tells apart.
+_SEEDS = 2**31
 _PAGE = 128
 _SCHEMA = """
 CREATE TABLE rows (
@@ -46,7 +49,17 @@ CREATE TABLE rows (
 CREATE TABLE clashes (number INTEGER, other INTEGER);
 CREATE UNIQUE INDEX rows_by_key ON rows (key);
 CREATE TABLE folders (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
-CREATE TABLE ended (key TEXT PRIMARY KEY, state TEXT, asked TEXT, line INTEGER, over INTEGER) WITHOUT ROWID;
+CREATE TABLE ended (
+    key TEXT PRIMARY KEY,
+    state TEXT,
+    asked TEXT,
+    line INTEGER,
+    over INTEGER,
+    flagged INTEGER,
+    marked INTEGER,
+    other INTEGER,
+    seed INTEGER
+) WITHOUT ROWID;
 CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
@@ -72,7 +85,8 @@ class Asking:
 @dataclass(frozen=True)
 class Counts:
     """Rows of this shard, and of them: done before, over (failed before, and not tried by itself again), left to do,
-    and of these the ones whose result was made before and is gone from its place, and those known to be wrong."""
+    and of these the ones whose result was made before and is gone from its place, and those known to be wrong; of the
+    done ones those that something marks, those that are to be made again with other seeds, and how often at most."""
 
     all: int
     mine: int
@@ -81,14 +95,30 @@ class Counts:
     left: int
     gone: int
     wrong: int
+    flagged: int = 0
+    marked: int = 0
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class _Stands:
+    """What the report says of a row."""
+
+    state: str | None
+    over: int | None
+    marked: int | None
+    other: int | None
+    seed: int | None
 
 
 class RowPlan:
     """The rows of one batch, and how they stand. Safe to use from several threads. A context manager is not needed:
     what SQLite wrote is gone with the process, however it ends."""
 
-    def __init__(self, asking: Asking) -> None:
+    def __init__(self, asking: Asking, marks: Callable[[Mapping[str, Any]], bool] = lambda entry: False) -> None:
+        """marks: whether a line of the report tells of a result that is to be made again, where that is asked for."""
         self._asking = asking
+        self._marks = marks
         self._guard = threading.Lock()
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA synchronous = OFF")
@@ -111,22 +141,36 @@ class RowPlan:
         self._database.execute("BEGIN")
         for line, entry in enumerate(entries):
             self._add_paid(entry, line)
-            more = entry.get("more")
-            for name in more if isinstance(more, list) else ():
-                self._database.execute("INSERT OR IGNORE INTO further VALUES (?)", (self._key(ascii(name)),))
-            self._database.execute(
-                "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?)",
-                (
-                    self._key(entry["output"]),
-                    str(entry.get("state")),
-                    str(entry.get("asked")),
-                    line,
-                    bool(entry.get("over")),
-                ),
-            )
+            self._take_in(line, entry)
         self._database.execute("COMMIT")
         costs = self._database.execute("SELECT cost FROM paid")
         self.spent = sum((Decimal(cost) for (cost,) in costs), Decimal(0))
+
+    def _take_in(self, line: int, entry: Mapping[str, Any]) -> None:
+        key, state, other = self._key(entry["output"]), str(entry.get("state")), _whole(entry.get("other"))
+        more = entry.get("more")
+        for name in (*(more if isinstance(more, list) else ()), entry.get("aside")):
+            if name is not None:
+                self._database.execute("INSERT OR IGNORE INTO further VALUES (?)", (self._key(ascii(name)),))
+        if state == FAILED and other:
+            # the result that another seed was to replace is still there; one that may have been billed was a try
+            if entry.get("over"):
+                self._database.execute("UPDATE ended SET other = ? WHERE key = ?", (other, key))
+            return
+        self._database.execute(
+            "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                key,
+                state,
+                str(entry.get("asked")),
+                line,
+                bool(entry.get("over")),
+                bool(entry.get("flags")),
+                self._marks(entry),
+                other,
+                _whole(entry.get("seed")),
+            ),
+        )
 
     def _add_paid(self, entry: Mapping[str, Any], line: int) -> None:
         """What was paid stays paid, also where a later line says that the same result was brought back for nothing."""
@@ -154,20 +198,24 @@ class RowPlan:
                 )
         if count:
             more = f" and {count - len(found)} more" if count > len(found) else ""
-            raise SourceError(
-                f"{count} results would be written over what is in {results} already: {', '.join(found)}{more}. Name "
-                "another folder with --output, or have them written over with --replace."
+            raise Taken(
+                f"{count} results would be written over what is in {results} already: {', '.join(found)}{more}.",
+                "Name another folder with --output, or have them written over with --replace.",
             )
 
-    def counts(self, results: Path, *, again: bool) -> Counts:
-        """How the rows stand. again: rows that are over are left to do, too."""
-        done = over = left = gone = wrong = 0
-        for output, problem, state, was_over in self._database.execute(
-            "SELECT output, problem, CASE WHEN rows.asked = ended.asked THEN state END, over"
+    def counts(self, results: Path, *, again: bool, tries: int = 0) -> Counts:
+        """How the rows stand. again: rows that are over are left to do, too. tries: how many other seeds a row gets."""
+        done = over = left = gone = wrong = flagged = marked = to_try = 0
+        for output, problem, state, was_over, has_flags, is_marked, other in self._database.execute(
+            "SELECT output, problem, CASE WHEN rows.asked = ended.asked THEN state END, over, flagged, marked, other"
             " FROM rows LEFT JOIN ended USING (key) WHERE mine"
         ):
             if state == DONE and (results / output).is_file():
                 done += 1
+                flagged += has_flags
+                if is_marked and other < tries:
+                    marked += 1
+                    to_try += tries - other
             elif state == FAILED and was_over and not again:
                 over += 1
             else:
@@ -175,7 +223,7 @@ class RowPlan:
                 gone += state == DONE
                 wrong += problem is not None
         ((total, mine),) = self._database.execute("SELECT COUNT(*), COALESCE(SUM(mine), 0) FROM rows").fetchall()
-        return Counts(total, mine, done, over, left, gone, wrong)
+        return Counts(total, mine, done, over, left, gone, wrong, flagged, marked, to_try)
 
     def first_problems(self) -> list[str]:
         """Some of the rows that are known to be wrong, a line each."""
@@ -186,21 +234,26 @@ class RowPlan:
 
     def to_do(self, results: Path, *, again: bool) -> Iterator[PlannedRow]:
         """The rows that are left, in the source's order; a page at a time, so that others may write meanwhile."""
-        last = -1
-        while page := self._page(last):
-            for number, spot, image, path, output, asked, given, problem, state, over in page:
-                last = number
-                if state == DONE and (results / output).is_file():
-                    continue
-                if state == FAILED and over and not again:
-                    continue
-                yield PlannedRow(number, spot, image, Path(path), output, asked, json.loads(given), problem)
+        for row, stands in self._pages():
+            if stands.state == DONE and (results / row.output).is_file():
+                continue
+            if stands.state == FAILED and stands.over and not again:
+                continue
+            yield _with_other_seed(row, stands.other) if stands.state == DONE and stands.other else row
 
-    def lines(self, state: str | None = None) -> Iterator[int]:
-        """The last line of every row in the report, as `read_report` counted them, in order."""
-        where = "" if state is None else "WHERE state = ?"
-        query = f"SELECT line FROM ended {where} ORDER BY line"
-        yield from (line for (line,) in self._database.execute(query, () if state is None else (state,)))
+    def to_try(self, results: Path, tries: int) -> Iterator[PlannedRow]:
+        """The rows whose result is marked, each with another seed than all before, as long as there were fewer than
+        `tries`."""
+        for row, stands in self._pages():
+            other = stands.other or 0
+            if stands.state == DONE and stands.marked and other < tries and (results / row.output).is_file():
+                yield replace(_with_other_seed(row, other + 1), former=stands.seed)
+
+    def lines(self) -> Iterator[int]:
+        """The last line of every row in the report, as `read_report` counted them, in order. What it tells of other
+        requests, or of rows that are no more, is none."""
+        query = "SELECT line FROM rows JOIN ended USING (key) WHERE mine AND rows.asked = ended.asked ORDER BY line"
+        yield from (line for (line,) in self._database.execute(query))
 
     def is_taken(self, name: str, results: Path | None = None) -> bool:
         """Whether some row's result is called so; or lies in the folder `results`, and is none of this batch's further
@@ -216,11 +269,21 @@ class RowPlan:
     def _key(self, output: str) -> str:
         return key_of(output, folds=self._asking.folds)
 
+    def _pages(self) -> Iterator[tuple[PlannedRow, _Stands]]:
+        last = -1
+        while page := self._page(last):
+            for number, spot, image, path, output, asked, given, problem, *stands in page:
+                last = number
+                yield (
+                    PlannedRow(number, spot, image, Path(path), output, asked, json.loads(given), problem),
+                    _Stands(*stands),
+                )
+
     def _page(self, last: int) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(
                 "SELECT number, spot, image, path, output, rows.asked, given, problem,"
-                " CASE WHEN rows.asked = ended.asked THEN state END, over"
+                " CASE WHEN rows.asked = ended.asked THEN state END, over, marked, other, seed"
                 " FROM rows LEFT JOIN ended USING (key) WHERE mine AND number > ? ORDER BY number LIMIT ?",
                 (last, _PAGE),
             ).fetchall()
@@ -284,9 +347,9 @@ class RowPlan:
         ).fetchall()
         told = "; ".join(f"{output} of {other} and of {where}" for output, where, other in found)
         more = f"; and {count - len(found)} more" if count > len(found) else ""
-        raise SourceError(
-            f"{count} results would be written over one another: {told}{more}. Give each a name in the column output, "
-            "or keep the pictures' whole names with --whole-names."
+        raise Clashing(
+            f"{count} results would be written over one another: {told}{more}.",
+            "Give each a name in the column output, or keep the pictures' whole names with --whole-names.",
         )
 
 
@@ -314,3 +377,14 @@ def _size(path: Path) -> int:
 def _digest(by: str, image: str, size: int, given: str) -> str:
     """A picture that was exchanged is told by its size: times differ from copy to copy."""
     return hashlib.sha256("\n".join((by, image, str(size), given)).encode("utf-8", "backslashreplace")).hexdigest()[:24]
+
+
+def _with_other_seed(row: PlannedRow, other: int) -> PlannedRow:
+    """The row with its how-many-eth other seed: the same in every run, and no neighbour of another row's."""
+    number = hashlib.sha256(f"{row.asked} {other}".encode()).digest()
+    seed = int.from_bytes(number[:8], "big") % _SEEDS
+    return replace(row, values={**row.values, SEED.name: seed}, other=other)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..imaging.codec import decode
 from ..oxen.errors import Interrupted
 from .local_rows import AHEAD, LocalModel, LocalRows
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
+from .pictures import picture_in
 from .ray_cluster import answered, file_of, joined, value
 from .source_rows import SourceError
 
@@ -72,7 +72,7 @@ class LocalWorker:
             rows = self._opened()
             if not rows.knows(str(values["prompt"])):
                 rows.learn(ahead)
-            return rows.made(decode(file), values)
+            return rows.made(picture_in(file), values)
 
         return answered(work)
 

@@ -13,6 +13,7 @@ from ..imaging.pixels import digest
 from ..oxen.errors import Interrupted
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
 from .paymaster import Paymaster, Sendable, key_pipe
+from .pictures import picture_in
 from .ray_cluster import answered, file_of, joined, value
 from .remote_rows import Paid, Payer, RemoteTerms, finished
 
@@ -120,7 +121,7 @@ def finished_file(file: bytes, paid: Paid | Exception, values: Mapping[str, Any]
     came = paid
 
     def work() -> tuple[Any, ...]:
-        data, facts = finished(decode(file), came, values, measures=measures)
+        data, facts = finished(picture_in(file), came, values, measures=measures)
         return data, facts, came.record, came.cost, came.is_paid
 
     return answered(work)

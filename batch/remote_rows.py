@@ -32,16 +32,21 @@ from ..oxen.jobs.given_up import Decision
 from ..oxen.jobs.order import Edit, How, Outcome, Terms
 from ..oxen.jobs.record import Record
 from ..oxen.jobs.session import Session
+from ..oxen.jobs.spend import spent_by
+from ..oxen.jobs.trouble import in_words
+from ..oxen.jobs.waiting import ONCE_MORE
 from ..oxen.settings import Settings, load_settings
 from .columns import keeps, parameters_of
-from .made import PlannedRow, RowFailed, RowResult, RunStopped
+from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
 from .pictures import (
+    RowPicture,
     as_file,
     facts_of_keep,
     health,
     is_as_asked,
     laid_back,
     measured,
+    noted,
     read_picture,
     size_of,
     tensor_of,
@@ -58,7 +63,8 @@ _TIDIED_EVERY = 250
 class RemoteTerms:
     """How the rows are made. usd: what may be spent from here on, None for no limit but the settings'. measures:
     whether every edit is measured as Keep does. for_lost: rows that may have been paid for and cannot be had are paid
-    for anew. began: when the batch began, in unix seconds: what was paid since is its own."""
+    for anew. began: when the batch began, in unix seconds: what was paid since is its own. run_id: names the run of the
+    whole graph, whose limit holds for all its nodes together."""
 
     seconds: float = 300.0
     wait: WaitMode = WaitMode.EVENTS
@@ -67,6 +73,7 @@ class RemoteTerms:
     measures: bool = False
     for_lost: bool = False
     began: float = 0.0
+    run_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,22 +106,28 @@ class Paid:
 class RemoteRows:
     """Makes rows at the service; a context manager, whose parts are shared by all of them. Raises OxenError."""
 
-    def __init__(self, terms: RemoteTerms, payer: Payer | None = None) -> None:
+    def __init__(self, terms: RemoteTerms, payer: Payer | None = None, control: Control | None = None) -> None:
         payer = payer or Payer.here()
         settings = payer.settings
-        self.control = Control()
+        self.control = control or Control()
         self._session = Session(payer.account, payer.folder, settings, self.control)
         self._terms = terms
         self._since = time.time()
         ledger = self._session.ledger
         # what a run that was killed had paid for, and its report does not tell of
-        self._left = None if terms.usd is None else max(Decimal(0), terms.usd - ledger.owed_since(terms.began))
-        limits = [one for one in (settings.usd_per_run, self._left) if one is not None]
+        with in_words("The run"):
+            owed = Decimal(0) if terms.usd is None else ledger.owed_since(terms.began)
+            undecided = ledger.undecided_keys()
+        self._left = None if terms.usd is None else max(Decimal(0), terms.usd - owed)
+        self._run_id = terms.run_id or uuid.uuid4().hex
+        # counted on from what other nodes of the run have spent
+        own = None if self._left is None else spent_by(self._run_id) + self._left
+        limits = [one for one in (settings.usd_per_run, own) if one is not None]
         self._session.settings = replace(settings, usd_per_run=min(limits) if limits else None)
-        self._run_id = uuid.uuid4().hex
+        self._is_own_limit = own is not None and own == min(limits)
         self._hopeless: list[OxenError] = []
         self._delivered = itertools.count(1)
-        self._decision = Decision(ledger.undecided_keys())
+        self._decision = Decision(undecided)
         self.price = published_price(self._session.client)
 
     @property
@@ -137,7 +150,8 @@ class RemoteRows:
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, ImageError, OSError."""
         before = read_picture(row.path)
-        edit = Edit(parameters_of(row.values), digest(before.rgb), lambda: self.sent_as(encode(before.rgb)))
+        pixels = before.picture.rgb
+        edit = Edit(parameters_of(row.values), digest(pixels), lambda: self.sent_as(encode(pixels)))
         paid = self.pay(edit)
         data, facts = finished(before, paid, row.values, measures=self._terms.measures)
         return RowResult(data, facts, paid.cost, paid.is_paid, lambda: self.delivered(paid.record))
@@ -185,39 +199,40 @@ class RemoteRows:
         try:
             (outcome,) = batch.edit([edit])
         except SpendLimitReached as error:
-            raise RunStopped(self._limit_told(error)) from error
+            raise self._stopped_by(error) from error
         except HOPELESS as error:
             raise RunStopped(str(error)) from error
         failed = outcome.error
         if failed is None:
             return outcome
         if isinstance(failed, SpendLimitReached):
-            raise RunStopped(self._limit_told(failed))
+            raise self._stopped_by(failed)
         if isinstance(failed, HOPELESS):
             raise RunStopped(str(failed))
         if isinstance(failed, Interrupted):
             raise failed
         is_over = isinstance(failed, GenerationFailed | GenerationCancelled)
-        raise RowFailed(str(failed), is_over=is_over, facts={"generation_id": failed.generation_id})
+        # in a batch that is --retry-failed's, or the node's retry_failed's
+        said = str(failed).replace(f" {ONCE_MORE}", "")
+        raise RowFailed(said, is_over=is_over, facts={"generation_id": failed.generation_id})
 
-    def _limit_told(self, error: SpendLimitReached) -> str:
-        own = self._left is not None and self._session.settings.usd_per_run == self._left
-        if not own or "usd_per_run)" not in error.message:
-            return str(error)
-        return (
+    def _stopped_by(self, error: SpendLimitReached) -> RunStopped:
+        if not self._is_own_limit or "usd_per_run)" not in error.message:
+            return RunStopped(str(error))
+        return LimitReached(
             "Stopped before passing --usd. Nothing was sent for the rows that are left: the same command with a higher "
             "--usd goes on with them."
         )
 
 
 def finished(
-    before: DecodedImage, paid: Paid, values: Mapping[str, Any], *, measures: bool
+    given: RowPicture, paid: Paid, values: Mapping[str, Any], *, measures: bool
 ) -> tuple[bytes, dict[str, Any]]:
-    """The file of a row's result, and what the report says of it. before: the row's picture. values: the row's.
+    """The file of a row's result, and what the report says of it. given: the row's picture. values: the row's.
 
     measures: as in RemoteTerms. Raises ImageError.
     """
-    picture, edited = paid.picture, tensor_of(paid.picture)
+    before, picture, edited = given.picture, paid.picture, tensor_of(paid.picture)
     parameters = parameters_of(values)
     output_format, quality = str(parameters["output_format"]), int(parameters["output_quality"])
     facts: dict[str, Any] = {
@@ -231,6 +246,7 @@ def finished(
     if keeps(values):
         image, told = laid_back(before, edited)
         facts |= {"size": f"{image.shape[2]}x{image.shape[1]}", **facts_of_keep(told)}
-        return as_file(image[0], output_format, quality), facts
+        return noted(as_file(image[0], output_format, quality), given.notes, image, told), facts
     facts |= facts_of_keep(measured(before, edited)) if measures else {}
-    return as_file(edited[0], output_format, quality) if paid.data is None else paid.data, facts
+    data = as_file(edited[0], output_format, quality) if paid.data is None else paid.data
+    return noted(data, given.notes, picture), facts

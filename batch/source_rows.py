@@ -14,6 +14,26 @@ class SourceError(Exception):
         super().__init__(f"{message} Nothing was sent.")
 
 
+class Advised(SourceError):
+    """What each way to run a batch names by other words. what: what is wrong; advice: the command's options."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what} {advice}")
+        self.what = what
+
+
+class Clashing(Advised):
+    """Results would be written over what is in their place, or over one another."""
+
+
+class Taken(Clashing):
+    """Results of other requests, or files of unknown origin, are where results would be."""
+
+
+class Unwritable(Advised):
+    """Results cannot be written where they are to be."""
+
+
 class RowError(Exception):
     """One row cannot be used; the others can."""
 

@@ -12,6 +12,8 @@ from .values import Unfit
 
 SEEDS = 2**64
 VARIATIONS = (1, 4)
+# US dollars that a folder may cost; 0 is no limit.
+USD_LIMIT = (0.0, 100_000.0)
 
 
 class AspectRatio(str, Enum):

@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import host
+
 
 @dataclass(frozen=True)
 class RunFolders:
@@ -51,6 +53,7 @@ current: ContextVar[RunFolders] = ContextVar("current")
 def in_folders(folders: RunFolders) -> Iterator[None]:
     """Nodes read and write in `folders` while this is open."""
     token = current.set(folders)
+    host.set_local_media(host.MediaFolders(folders.source, folders.output, folders.temp))
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ comfyui.py   the run, the element of a list, the user folder, the routes; progre
 voice.py     the line of text that a node says of itself
 turns.py     whose turn it is, where a node runs once for each element of a list
 aside.py     blocking work on a thread of its own, in its turn, with its status shown, ended by Cancel
+media_folders.py  where pictures come from and go to
 input_pictures.py  the pictures that the templates open with, brought where LoadImage looks
 """
 
@@ -35,6 +36,7 @@ from .comfyui import (
     user_folder,
 )
 from .input_pictures import bring_pictures
+from .media_folders import MediaFolders, Outside, below, folders_in, media_folders, set_local_media
 from .voice import Voice
 
 __all__ = [
@@ -42,19 +44,24 @@ __all__ = [
     "HOME_VARIABLE",
     "Blocked",
     "LocalInterruption",
+    "MediaFolders",
     "NoFolder",
     "NoThread",
+    "Outside",
     "Voice",
     "bar",
+    "below",
     "blocked",
     "bring_pictures",
     "check",
     "element",
     "executing_node",
+    "folders_in",
     "graph",
     "interrupted",
     "interruption",
     "is_interruption",
+    "media_folders",
     "model_folder",
     "request_interrupt",
     "route_table",
@@ -62,6 +69,7 @@ __all__ = [
     "run_off_loop",
     "set_local",
     "set_local_element",
+    "set_local_media",
     "several_users",
     "user_folder",
 ]

@@ -15,7 +15,8 @@ _logger = logging.getLogger(__name__)
 
 
 def bring_pictures(source: Path) -> None:
-    """Copy the .png files of `source` to where LoadImage looks, those that are not there under that name.
+    """Copy the .png files of `source`, and of folders in it, to where LoadImage looks, those that are not there under
+    that name.
 
     What the artist has under such a name stays as it is. Where the folder takes no file, nothing is lost but the
     pictures of the templates; off ComfyUI there is no such folder.
@@ -23,10 +24,16 @@ def bring_pictures(source: Path) -> None:
     if "folder_paths" not in sys.modules:
         return
     target = Path(sys.modules["folder_paths"].get_input_directory())
-    for picture in sorted(source.glob("*.png")):
+    for picture in sorted((*source.glob("*.png"), *source.glob("*/*.png"))):
+        place = target / picture.relative_to(source)
         try:
-            _copy(picture, target / picture.name)
+            if place.parent != target and target.is_dir():
+                place.parent.mkdir(exist_ok=True)
+            _copy(picture, place)
         except OSError as error:
+            if place.parent != target:
+                with contextlib.suppress(OSError):  # it is not empty, or was not made
+                    place.parent.rmdir()
             _logger.warning("The example picture %s was not put into %s: %s", picture.name, target, error)
 
 

@@ -16,6 +16,8 @@ png.py           a fast PNG
 codec.py         pictures to bytes and back
 stack.py         pictures that come one by one, as one IMAGE
 uri.py           data URIs
+exif.py          Exif and XMP made true of another picture
+metadata.py      what a file says beside its pixels, carried over to another
 geometry.py      boxes, and masks that fade out
 canvas.py        the picture that an edit is cut from and put back onto
 keep/            an edit laid back onto its source so that only what was edited differs

@@ -143,8 +143,8 @@ def read_png(data: bytes, limits: Limits) -> PngParts:
     """A PNG's parts. Checksums of every part used are verified; the file must reach its IEND chunk."""
     kept: dict[bytes, bytes] = {}
     pixels: list[memoryview] = []
-    notes = _PngNotes()
-    for name, body in _png_chunks(data):
+    notes = PngNotes()
+    for name, body in png_chunks(data):
         if name == b"IHDR" and not kept:
             kept[name] = _png_header(body, limits)
         elif name == b"CgBI" and not kept:
@@ -183,17 +183,21 @@ def _png_header(body: memoryview, limits: Limits) -> bytes:
     return bytes(body)
 
 
-class _PngNotes:
+class PngNotes:
     """What chunks beside the pixels say of the orientation: eXIf, and text that editors keep Exif or XMP in."""
 
     def __init__(self) -> None:
         self._exif = b""
         self._profile = b""
-        self._xmp = b""
+        self.xmp = b""
 
     @property
     def orientation(self) -> int:
-        return orientation(self._exif or self._profile, self._xmp)
+        return orientation(self.exif, self.xmp)
+
+    @property
+    def exif(self) -> bytes:
+        return self._exif or self._profile
 
     def read(self, name: bytes, body: memoryview) -> None:
         if name == b"eXIf":
@@ -202,16 +206,16 @@ class _PngNotes:
             return
         keyword = bytes(body[:_LONGEST_KEYWORD]).partition(b"\0")[0]
         if keyword == b"XML:com.adobe.xmp":
-            self._xmp = _png_text(name, body[len(keyword) + 1 :])
+            self.xmp = png_text(name, body[len(keyword) + 1 :])
         elif keyword == b"Raw profile type exif":
-            lines = _png_text(name, body[len(keyword) + 1 :]).split(b"\n")[3:]
+            lines = png_text(name, body[len(keyword) + 1 :]).split(b"\n")[3:]
             with contextlib.suppress(ValueError):
                 self._profile = bytes.fromhex(b"".join(lines).decode("latin-1"))
         elif keyword == b"exif" and name == b"tEXt":
             self._exif = bytes(body[len(keyword) + 1 :][:_MAX_NOTE])
 
 
-def _png_text(name: bytes, body: memoryview) -> bytes:
+def png_text(name: bytes, body: memoryview) -> bytes:
     """The text behind a keyword, unpacked up to a length that serves; empty where it is broken."""
     text = bytes(body[:_MAX_NOTE])
     packed = name == b"zTXt"
@@ -226,7 +230,8 @@ def _png_text(name: bytes, body: memoryview) -> bytes:
         return b""
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+    """The chunks before IEND, each with its name; raises ImageError where they do not reach it."""
     view = memoryview(data)
     at = len(PNG_SIGNATURE)
     for _ in range(_MAX_PNG_CHUNKS):
@@ -292,7 +297,7 @@ def _gif_palette(data: bytes, at: int, flags: int) -> tuple[int, bytes]:
 
 def read_webp(data: bytes, limits: Limits) -> WebpParts:
     """A WebP's canvas; every part that its RIFF header counts must be there, but for the byte that evens the last."""
-    chunks = _webp_chunks(data)
+    chunks = webp_chunks(data)
     kind, first = chunks[0] if chunks else (b"", b"")
     if kind == b"VP8X" and len(first) >= 10:
         width = int.from_bytes(first[4:7], "little") + 1
@@ -317,7 +322,8 @@ def read_webp(data: bytes, limits: Limits) -> WebpParts:
     return WebpParts(width, height, upright, *_riffs([(kind, memoryview(plain)), *kept]))
 
 
-def _webp_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
+def webp_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
+    """The parts of a WebP, each with its name; raises ImageError where they are not all there."""
     if len(data) < 12:
         raise truncated(WEBP, "inside its header")
     view = memoryview(data)
@@ -347,11 +353,11 @@ def _riffs(chunks: Sequence[tuple[bytes, memoryview]]) -> tuple[bytes, bytes | N
     frame = next((_within_frame(body) for name, body in chunks if name == b"ANMF"), [])
     odd = {name for name, body in (*chunks, *frame) if name in _WEBP_CODED and len(body) & 1}
     if not odd:
-        return _riff(chunks, b"\0"), None, None
+        return riff(chunks, b"\0"), None, None
     shorter = None
     if odd == {b"VP8 "} and not frame:
-        shorter = _riff([(name, body[: len(body) & ~1] if name in odd else body) for name, body in chunks], b"\0")
-    return _riff(chunks, b"\xff"), _riff(chunks, b"\0"), shorter
+        shorter = riff([(name, body[: len(body) & ~1] if name in odd else body) for name, body in chunks], b"\0")
+    return riff(chunks, b"\xff"), riff(chunks, b"\0"), shorter
 
 
 def _within_frame(body: memoryview) -> list[tuple[bytes, memoryview]]:
@@ -365,7 +371,7 @@ def _within_frame(body: memoryview) -> list[tuple[bytes, memoryview]]:
     return inner
 
 
-def _riff(chunks: Sequence[tuple[bytes, memoryview]], even: bytes) -> bytes:
+def riff(chunks: Sequence[tuple[bytes, memoryview]], even: bytes) -> bytes:
     """The file of some parts. even: the byte that evens those of an odd length, in a frame as well."""
     parts: list[bytes | bytearray | memoryview] = [b"WEBP"]
     for name, part in chunks:

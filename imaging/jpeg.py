@@ -185,7 +185,7 @@ def read_jpeg(data: bytes, limits: Limits) -> JpegParts:
     frame, coding, exif, xmp, interval = b"", 0, b"", b"", 0
     kept: list[Segment] = []
     start = len(data)
-    for marker, at, body in _segments(data):
+    for marker, at, body in segments(data):
         if marker == _SCAN:
             start = at
             break
@@ -273,7 +273,7 @@ def _size(frame: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+def segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(marker, where it starts, its body) up to and with the first scan's header."""
     at = 2
     while True:

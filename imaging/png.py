@@ -36,7 +36,7 @@ def write_png(pixels: UInt8) -> bytes:
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPE[channels], 0, 0, 0)
     data = deflate.compress(_filtered(np.ascontiguousarray(pixels)))
-    return b"".join((SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
+    return b"".join((SIGNATURE, *chunk(b"IHDR", header), *chunk(b"IDAT", data), *chunk(b"IEND", b"")))
 
 
 def with_text(data: bytes, keyword: str, text: str) -> bytes:
@@ -46,8 +46,8 @@ def with_text(data: bytes, keyword: str, text: str) -> bytes:
     """
     if not data.startswith(SIGNATURE):
         return data
-    chunk = _chunk(b"tEXt", keyword.encode("ascii") + b"\0" + text.encode("latin-1", "replace"))
-    return b"".join((data[:_FIRST], *chunk, data[_FIRST:]))
+    added = chunk(b"tEXt", keyword.encode("ascii") + b"\0" + text.encode("latin-1", "replace"))
+    return b"".join((data[:_FIRST], *added, data[_FIRST:]))
 
 
 def _filtered(pixels: UInt8) -> UInt8:
@@ -79,5 +79,6 @@ def _sideways(rows: UInt8, channels: int) -> NDArray[np.intp]:
     return np.flatnonzero(np.diff(few, prepend=False, append=False)).reshape(-1, 2)
 
 
-def _chunk(name: bytes, data: bytes) -> tuple[bytes, bytes, bytes, bytes]:
+def chunk(name: bytes, data: bytes | memoryview) -> tuple[bytes, bytes, bytes | memoryview, bytes]:
+    """A chunk's length, name, body and checksum."""
     return struct.pack(">I", len(data)), name, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))

@@ -3,6 +3,7 @@
 types.py      the socket types of this pack
 inputs.py     the inputs that several nodes have
 checks.py     values that came over a link, checked
+media.py      folders that a node names, below ComfyUI's own
 sessions.py   this machine's account, settings and ledger, for what talks to the service
 remote/       the nodes that ask Oxen.ai
 local/        the nodes that sample on this machine
@@ -23,6 +24,7 @@ from .pictures.conversions import KontextDecodeImage, KontextEncodeImage, Kontex
 from .pictures.keep import KontextKeep
 from .pictures.prepare import KontextPrepare, KontextRestore
 from .remote.edit import KontextEdit, KontextModelInfo
+from .remote.edit_folder import KontextEditFolder
 from .remote.edit_picture import OxenEdit, OxenSubmit
 from .remote.history import KontextHistory
 from .remote.queue import KontextCancel, KontextCollect, KontextQueueStatus, KontextSubmit
@@ -52,6 +54,7 @@ NODES: list[type[io.ComfyNode]] = [
     OxenSubmit,
     OxenModels,
     KontextFast,
+    KontextEditFolder,
 ]
 
 

@@ -14,7 +14,7 @@ SHIM = ROOT / "headless" / "shim"
 # What each room may import besides itself. A wing is a folder in a room; rooms and wings alike run downwards only.
 MAY = {
     "": {"nodes", "routes", "commands", "host", "imaging", "kontext", "oxen"},
-    "nodes": {"album", "editing", "host", "imaging", "kontext", "oxen"},
+    "nodes": {"album", "batch", "editing", "host", "imaging", "kontext", "oxen"},
     "routes": {"album", "host", "imaging", "oxen"},
     "album": {"imaging", "oxen"},
     "headless": {"", "commands", "host", "nodes", "oxen", "standin"},

@@ -21,6 +21,12 @@ _spent_by_run: OrderedDict[str, Decimal] = OrderedDict()
 _prices: dict[tuple[str, str], tuple[Price, float]] = {}
 
 
+def spent_by(run_id: str) -> Decimal:
+    """US dollars that a run has been allowed to spend so far."""
+    with _guard:
+        return _spent_by_run.get(run_id, Decimal(0))
+
+
 class SpendGuard:
     """Refuses what would pass the limits in `settings`, by the price that the service publishes for the model.
 

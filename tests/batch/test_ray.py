@@ -17,6 +17,7 @@ import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.standin import Fault, StandIn
 from patience import PATIENCE
+from PIL import Image
 from ray_head import PATIENT, Head, ray_head
 
 pytestmark = pytest.mark.skipif(
@@ -25,6 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
 MANY = 500
+ARTIST = 0x013B
 Start = Callable[..., "Running"]
 Pictures = Callable[..., Path]
 
@@ -162,6 +164,25 @@ def test_what_ends_a_row_or_the_run_is_told_as_on_one_machine(
     assert "no picture" in failed.pop("e.jpg") or entries["e.jpg"]["error"]
     assert [entries[name].get("over") for name in failed] == [True]
     assert len(service.jobs) == 3 and "before passing --usd" in (tmp_path / "log").read_text()
+
+
+def test_what_is_marked_is_made_again_and_results_say_what_their_pictures_files_did(
+    service: StandIn, start: Start, pictures: Pictures, tmp_path: Path
+) -> None:
+    folder, exif = pictures("a.png"), Image.Exif()
+    exif[ARTIST] = "Ann"
+    with Image.open(folder / "a.png") as picture:
+        picture.save(folder / "a.jpg", exif=exif)
+    (folder / "a.png").unlink()
+    again = ("--flag", "changed_area>=0", "--rerun-flagged", "2")
+    for words, billed in ((again, 3), ((*again, "--usd", "0.12"), 3)):
+        start(folder, *REMOTE, *words).ends_with(command.ALL)
+        assert len(service.billed) == billed
+    results = sorted((tmp_path / "out").glob("*.jpg"))
+    assert len(results) == 3 and results[0].name == "a.jpg" and all(".seed-" in one.name for one in results[1:])
+    for result in results:
+        with Image.open(result) as opened:
+            assert opened.getexif()[ARTIST] == "Ann"
 
 
 def test_a_model_of_a_killed_worker_s_rows_are_done_by_another(

@@ -74,8 +74,9 @@ def test_a_link_that_leads_in_a_circle_ends_nothing(pictures: Pictures) -> None:
 
 
 def test_what_was_paid_stays_paid_when_its_result_is_brought_back(
-    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")  # so that the first three are the ones paid
     folder = pictures(*(f"{n}.png" for n in range(6)))
     assert batch(folder, *REMOTE, "--usd", "0.12") == command.SOME
     for result in (tmp_path / "out").glob("*.jpg"):

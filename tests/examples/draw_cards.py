@@ -36,7 +36,7 @@ SIDE, PANEL, GAP = 560, 252, 4
 # Rows of the picture that a card shows: birds, cabin and boat.
 TOP, BOTTOM = 109, 570
 STEPS = "20"
-EDITS = {"KontextEdit", "KontextSubmit", "KontextEditLocal", "OxenEdit"}
+EDITS = {"KontextEdit", "KontextSubmit", "KontextEditLocal", "KontextEditFolder", "OxenEdit"}
 # The demo model has no style of an artist's own, and takes one picture.
 IN_ITS_WORDS = {"lora_edit": "Make it night, with lights.", "two_references": "Make it evening."}
 WITH_LORA = ("lora_edit", "demo_lora_edit")
@@ -103,6 +103,30 @@ def second() -> Image.Image:
     return Image.fromarray(drawn(replace(scene, time=Time.EVENING)))
 
 
+def of_a_folder(name: str, folder: Path) -> tuple[Image.Image, Image.Image]:
+    """The pictures of a template's folder, side by side, before and after."""
+    (node,) = read(TWINS / f"{name}.json").values()
+    before = sorted((WORKFLOWS / node["inputs"]["folder"]).glob("*.png"))
+    after = [folder / path.name for path in before]
+    for path, out in zip(before, after, strict=True):
+        if edit([str(path), *told(name), "-o", str(out), "--demo", "--steps", STEPS, "--keep"]):
+            raise SystemExit(f"{name}: {path.name}")
+    return row(before), row(after)
+
+
+def row(paths: list[Path]) -> Image.Image:
+    """Whole pictures side by side, as high as a card's panel allows."""
+    width = (SIDE - GAP * (len(paths) - 1)) // len(paths)
+    panel = Image.new("RGB", (SIDE, PANEL), (28, 28, 30))
+    for place, path in enumerate(paths):
+        with Image.open(path) as picture:
+            whole = picture.convert("RGB").resize(
+                (width, width * picture.height // picture.width), Image.Resampling.LANCZOS
+            )
+        panel.paste(whole, (place * (width + GAP), (PANEL - whole.height) // 2))
+    return panel
+
+
 def opened(path: Path) -> torch.Tensor:
     with Image.open(path) as picture:
         return torch.from_numpy(np.array(picture.convert("RGB"), np.float32) / 255)[None]
@@ -143,6 +167,9 @@ def card_of(name: str, folder: Path) -> Image.Image:
     if name == "uri_round_trip":
         back, text = there_and_back(folder)
         return card(strip(picture), strip(back), f"{text[:58]} ...", "to text and back: every pixel as it was")
+    if name == "folder_edit":
+        who = "drawn by the demo model, not by Kontext: every picture of a folder"
+        return card(*of_a_folder(name, folder), " ".join(told(name)), who)
     before = pair(picture, second()) if name == "two_references" else strip(picture)
     who = "the demo model" if name.startswith("demo") else "drawn by the demo model, not by Kontext"
     if name == "lora_edit":

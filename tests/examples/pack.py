@@ -22,6 +22,7 @@ TITLES = {
     "remote_edit_app": "Kontext - edit a picture (Oxen).app",
     "submit_and_collect": "Kontext - submit now, collect later (Oxen)",
     "batch_edit": "Kontext - edit a batch (Oxen)",
+    "folder_edit": "Kontext - edit a folder (Oxen)",
     "uri_round_trip": "Kontext - pictures as URIs and bytes",
     "edit_and_keep": "Kontext - edit and keep the rest (Oxen)",
     "edits_in_a_row": "Kontext - edits in a row (Oxen)",

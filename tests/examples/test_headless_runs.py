@@ -51,6 +51,15 @@ def test_a_batch_of_which_only_the_first_picture_is_edited_is_noticed(service: S
     assert not any(np.array_equal(saved[0], other) for other in saved[1:])
 
 
+def test_a_folder_of_which_a_picture_has_no_result_of_its_name_is_noticed(service: StandIn, tmp_path: Path) -> None:
+    result = run("folder_edit", tmp_path)
+    names = [path.name for path in (WORKFLOWS / "kontext_example_folder").iterdir()]
+    assert sorted(path.name for path in (tmp_path / "kontext_example_folder").glob("*.png")) == sorted(names)
+    assert len(service.billed) == len(names) == 3
+    assert result.nodes["1"].texts["report"].startswith("3 of 3 pictures are done, $0.12 paid")
+    assert len(result.nodes["1"].files) == 1
+
+
 def test_an_edit_whose_rest_is_not_the_pictures_own_is_noticed(service: StandIn, tmp_path: Path) -> None:
     result = run("edit_and_keep", tmp_path)
     (kept,), (raw,) = result.nodes["3"].files, result.nodes["4"].files

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from kontext_bridge import comfy_entrypoint
 from pack import WORKFLOWS, read
 
 PICTURES = {path.name: path.read_bytes() for path in WORKFLOWS.glob("*.png")}
+BELOW = {path.relative_to(WORKFLOWS).as_posix(): path.read_bytes() for path in WORKFLOWS.glob("*/*.png")}
 
 
 @pytest.fixture
@@ -40,12 +42,17 @@ def start() -> None:
 
 
 def inside(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """The pictures that lie in it, without those in folders."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/*")}
 
 
 def test_every_picture_that_a_template_names_is_there_after_the_start(folder: Path) -> None:
     start()
-    assert inside(folder) == PICTURES
+    assert inside(folder) == PICTURES and below(folder) == BELOW
     named = {
         node["widgets_values"][0]
         for path in WORKFLOWS.glob("*.json")
@@ -53,6 +60,25 @@ def test_every_picture_that_a_template_names_is_there_after_the_start(folder: Pa
         if node["type"] in {"LoadImage", "LoadImageMask"}
     }
     assert named and named <= set(PICTURES)
+    folders = {
+        node["widgets_values"][0]
+        for path in WORKFLOWS.glob("*.json")
+        for node in read(path)["nodes"]
+        if node["type"] == "KontextEditFolder"
+    }
+    assert folders == {name.partition("/")[0] for name in BELOW}
+
+
+def test_a_picture_of_the_artists_own_in_such_a_folder_stays_and_so_does_a_file_of_its_name(folder: Path) -> None:
+    (first, *others) = BELOW
+    (folder / first).parent.mkdir()
+    (folder / first).write_bytes(b"mine")
+    start()
+    assert below(folder) == {**BELOW, first: b"mine"} and others
+    shutil.rmtree(folder / Path(first).parent)
+    (folder / Path(first).parent).write_bytes(b"mine")
+    start()
+    assert (folder / Path(first).parent).read_bytes() == b"mine"
 
 
 def test_a_picture_of_the_artists_own_under_that_name_is_not_overwritten(folder: Path) -> None:
@@ -70,8 +96,9 @@ def test_what_is_there_under_that_name_stays_what_it_is(folder: Path, kind: str)
         else:
             (folder / name).symlink_to(folder / "elsewhere.png")
     start()
-    assert {path.name for path in folder.iterdir()} == set(PICTURES)
-    assert all(path.is_dir() if kind == "folder" else path.is_symlink() for path in folder.iterdir())
+    there = [path for path in folder.iterdir() if path.name in PICTURES]
+    assert len(there) == len(PICTURES)
+    assert all(path.is_dir() if kind == "folder" else path.is_symlink() for path in there)
 
 
 def test_a_full_disk_leaves_no_half_picture_and_the_pack_loads(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

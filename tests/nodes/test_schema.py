@@ -116,9 +116,16 @@ def test_a_file_needs_no_more_than_the_picture_the_prompt_and_the_models(node: s
 
 
 def test_no_seed_of_a_paid_node_changes_by_itself(schemas: dict[str, Any]) -> None:
-    for node in ("KontextEdit", "KontextSubmit"):
-        options = dict(SAVED[node]["inputs"][5][3])
-        assert SAVED[node]["inputs"][5][1] == "seed" and options["control_after_generate"] == "fixed"
+    for node in ("KontextEdit", "KontextSubmit", "KontextEditFolder"):
+        (seed,) = (one for one in SAVED[node]["inputs"] if one[1] == "seed")
+        assert seed[3]["control_after_generate"] == "fixed"
+
+
+def test_the_folder_node_asks_for_what_the_edit_node_asks_for() -> None:
+    edit, folder = ({one[1]: one[2:] for one in SAVED[node]["inputs"]} for node in ("KontextEdit", "KontextEditFolder"))
+    # pictures come from a folder; a folder that was made is never made anew, and ends well where some fail
+    assert set(edit) - set(folder) == {"image", "result", "if_some_fail"}
+    assert all(folder[name] == edit[name] for name in set(edit) & set(folder))
 
 
 def test_both_remote_edit_nodes_begin_with_the_same_widgets_in_the_same_order() -> None:

@@ -1,7 +1,15 @@
 // The classic renderer folds away, as Nodes 2.0 does, the widgets that few edits need: right-click, Show Advanced.
 import { app } from "../../../scripts/app.js";
 
-const BIG = new Set(["KontextEdit", "KontextSubmit", "KontextCollect", "KontextEditLocal", "OxenEdit", "OxenSubmit"]);
+const BIG = new Set([
+  "KontextEdit",
+  "KontextSubmit",
+  "KontextCollect",
+  "KontextEditLocal",
+  "KontextEditFolder",
+  "OxenEdit",
+  "OxenSubmit",
+]);
 
 const foldable = (node) => node.widgets?.filter((widget) => widget.options?.advanced) ?? [];
 

@@ -4,7 +4,7 @@ import { api } from "../../../scripts/api.js";
 import { allNodes } from "./graphs.js";
 import { picturesInto } from "./pictures.js";
 
-const PAID = { KontextEdit: "flux-kontext-dev", KontextSubmit: "flux-kontext-dev" };
+const PAID = { KontextEdit: "flux-kontext-dev", KontextSubmit: "flux-kontext-dev", KontextEditFolder: "flux-kontext-dev" };
 // Nodes on which the model is chosen; its price is the one that was published when this version was made.
 const CHOSEN = new Set(["OxenEdit", "OxenSubmit"]);
 const LOOK_MS = 500;

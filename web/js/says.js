@@ -7,6 +7,7 @@ import { addLine, colourLine, setLine } from "./line.js";
 const SPEAK = new Set([
   "KontextEdit",
   "KontextSubmit",
+  "KontextEditFolder",
   "OxenEdit",
   "OxenSubmit",
   "KontextCollect",
