@@ -54,7 +54,8 @@ def sharpest(edited: Tensor, bench: Bench) -> Tensor:
     share = _FINER * math.sqrt(math.prod(bench.size) / math.prod(bench.edit))
     if share > 0.9:
         return edited
-    return scaled(edited, *(max(1, round(n * share)) for n in bench.edit))
+    height, width = (max(1, round(n * share)) for n in bench.edit)
+    return scaled(edited, height, width)
 
 
 def rim_of(source: Tensor, corrected: Tensor, free: Tensor) -> Tensor:

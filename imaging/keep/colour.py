@@ -35,7 +35,7 @@ class Drift:
 
     weights: Tensor
     limit: float
-    variance: Tensor = field(default_factory=lambda: torch.tensor(_START).double().square().repeat(3, 1))
+    variance: Tensor = field(default_factory=lambda: _likely())
 
     def corrected(self, edited: Tensor, down: Tensor, across: Tensor, strength: float = 1.0) -> Tensor:
         """[3,h,w] of an edit's colours 0..1 that lie at these shares of the source; not clamped to 0..1."""
@@ -73,6 +73,11 @@ _SLOW = [3 + i + j for i, j in _SLOW_BIAS] + [3 + _BIAS + i + j for i, j in _SLO
 _GROUPS = torch.tensor([[0, *[_LEAKS] * 3, *[_OWN] * 3, *[_PRODUCTS] * 3, *_SLOW]] * 3)
 _GROUPS[range(3), range(1, 4)] = _OWN
 _START = [1e2, 0.02, 0.1, 0.01, *(0.02 * 0.6**n for n in range(_BIAS)), *(0.05 * 0.6**n for n in range(_GAIN))]
+
+
+def _likely() -> Tensor:
+    """[3,groups]: the variances before anything is known."""
+    return torch.tensor(_START).double().square().repeat(3, 1)
 
 
 def fit_drift(

@@ -20,6 +20,7 @@ _BORDER = 3  # pixels at a border that cannot be judged: what lies beside them i
 _APART = 6  # pixels around a change that may not tell of the drift
 _CLOSE = 8  # pixels around a likely change that are looked at closely, too
 _OBVIOUS = 1e6
+_BESIDE = 2  # pixels at half the size into which a change's blur may reach
 _INNER = 12  # pixels inside a change from where on there is no doubt
 _SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
 _SEEN = 0.02  # a difference that is one at a border
@@ -54,8 +55,8 @@ class Look:
 
     @property
     def sure(self) -> Tensor:
-        """[h,w] bool: what was certainly not edited: at a border that cannot be told."""
-        return self.free & (_at(self.judged, *self.covered.shape)[0] == 1)
+        """[h,w] bool: what was certainly not edited: at a border, and right beside a change, that cannot be told."""
+        return shrunk(self.free, _BESIDE) & (_at(self.judged, *self.covered.shape)[0] == 1)
 
 
 def first_look(bench: Bench, mapping: Mapping, likeness: Tensor, allowed: Tensor | None) -> Look:
@@ -128,7 +129,7 @@ def _seen(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | Non
     weight = covered.float()[None]
     if edited is not None:
         weight *= ~grown(_at(edited, height, width)[0] > 0, _APART)
-    drift = _drift(bench.source, aligned, weight, likeness, edited is not None, first and first.drift)
+    drift = _drift(bench.source, aligned, weight, likeness, edited is not None, None if first is None else first.drift)
     seen = _Seen((bench.source, aligned, aligned), covered, drift)
     corrected = seen.mended(aligned, centres(height), centres(width))
     return replace(seen, pictures=(bench.source, corrected, aligned))

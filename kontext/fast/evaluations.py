@@ -44,7 +44,7 @@ class Run:
         if factor == 1:
             return references, places
         sizes = [(latent.shape[2], latent.shape[3]) for latent in references]
-        picture, *others = places.split([self.height * self.width // 4, *(h * w // 4 for h, w in sizes)])
+        picture, *others = torch.split(places, [self.height * self.width // 4, *(h * w // 4 for h, w in sizes)])
         moved = [shrunk_places(one, h, w, factor) for one, (h, w) in zip(others, sizes, strict=True)]
         return [shrunk(latent, factor) for latent in references], torch.cat([picture, *moved])
 

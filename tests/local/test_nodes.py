@@ -188,7 +188,7 @@ def test_a_widget_value_over_a_link_that_makes_no_sense_is_refused(changes: dict
         ({"settled": 0.1}, "give a mask"),
         ({"settled": 0.1, "mask": torch.zeros(1, 8, 8)}, "The mask is empty"),
         ({"settled": 0.1, "mask": "a mask"}, "Connect a mask"),
-        ({"cache": "much"}, "cache is"),
+        ({"cache": "much"}, "cache takes a number"),
     ],
 )
 def test_an_approximation_over_a_link_that_makes_no_sense_is_refused(inputs: dict[str, Any], words: str) -> None:
