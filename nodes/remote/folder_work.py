@@ -85,10 +85,10 @@ class FolderOrder:
         source = folder_to_read(folder, "folder")
         results = folder_to_write(output if text(output, "output").strip() else folder, "output")
         if results == found_folders().output:
-            raise InvalidParameters("Nothing was sent. Name a folder for the results in output.")
+            raise InvalidParameters("Nothing was sent. Give the results a folder of their own in output.")
         if source.resolve().is_relative_to(results.resolve()):
             raise InvalidParameters(
-                f"The results would lie among the pictures of {source}. Nothing was sent. Name another output."
+                f"The results would lie among the pictures of {source}. Nothing was sent. Give another output."
             )
         return cls(
             source,
@@ -196,12 +196,12 @@ def _edited(order: FolderOrder, how_far: _HowFar, control: Control) -> EditedFol
                 return _alone(order, places, how_far, control, began)
         except Taken as error:
             raise InvalidParameters(
-                f"{error.what} Nothing was sent. Name another output, or switch replace on to have them written over."
+                f"{error.what} Nothing was sent. Give another output, or switch replace on to have them written over."
             ) from None
         except Unwritable as error:
-            raise InvalidParameters(f"{error.what} Nothing was sent. Name another output.") from None
+            raise InvalidParameters(f"{error.what} Nothing was sent. Give another output.") from None
         except Clashing as error:
-            raise InvalidParameters(f"{error.what} Nothing was sent. Switch whole_names on.") from None
+            raise InvalidParameters(f"{error.what} Nothing was sent. Set whole_names.") from None
         except SourceError as error:
             raise InvalidParameters(str(error)) from None
         except sqlite3.Error as error:
@@ -229,7 +229,8 @@ def _alone(order: FolderOrder, places: Places, how_far: _HowFar, control: Contro
         before = run.counts()
         if not before.all:
             raise InvalidParameters(
-                f"There is nothing in {order.source} that fits {' '.join(order.patterns)}. Nothing was sent."
+                f"There is nothing in {order.source} that fits {' '.join(order.patterns)}. Nothing was sent. "
+                "Check folder and patterns."
             )
         stopped = _made(order, run, plan, before, how_far, control, began)
         return _told(order, places, run, plan, how_far, stopped)
@@ -320,8 +321,8 @@ def _error(order: FolderOrder, after: Counts, failed: _Failures, stopped: RunSto
     """What ended the run, or what all pictures failed of."""
     if stopped is None:
         told = " ".join(f"{count:,} of them: {reason}" for reason, count in failed.reasons.most_common(_REASONS))
-        whole = next(iter(failed.reasons)) if len(failed.reasons) == 1 else told
-        return SomeFailed(f"None of the {after.mine:,} pictures in {order.source} could be edited: {whole}")
+        advice = next(iter(failed.reasons)) if len(failed.reasons) == 1 else told
+        return SomeFailed(f"None of the {after.mine:,} pictures in {order.source} could be edited: {advice}")
     kept = f" {after.done:,} of {after.mine:,} pictures are done and kept. {_GOES_ON}" if after.done else ""
     if isinstance(stopped, LimitReached):
         return SpendLimitReached(
@@ -330,7 +331,7 @@ def _error(order: FolderOrder, after: Counts, failed: _Failures, stopped: RunSto
     cause = stopped.__cause__
     if isinstance(cause, OxenError):
         return cause.reworded(f"{cause.message}{kept}")
-    return LocalTrouble(f"{stopped}{kept}")
+    return LocalTrouble(str(stopped) + kept)  # it says itself what to do
 
 
 def _left(after: Counts, failed: _Failures) -> int:

@@ -215,7 +215,7 @@ def test_a_place_that_takes_no_results_is_told_in_the_nodes_words(bench: Any, pu
     put("a.png")
     (tmp_path / "output" / "shoot").mkdir(parents=True)
     (tmp_path / "output" / "shoot" / ".kontext-batch").write_text("")
-    with pytest.raises(InvalidParameters, match=r"cannot be written into .*Name another output\.$"):
+    with pytest.raises(InvalidParameters, match=r"cannot be written into .*Give another output\.$"):
         edit(bench)
     assert bench.server.requests == []
 
