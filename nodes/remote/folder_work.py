@@ -323,15 +323,15 @@ def _error(order: FolderOrder, after: Counts, failed: _Failures, stopped: RunSto
         told = " ".join(f"{count:,} of them: {reason}" for reason, count in failed.reasons.most_common(_REASONS))
         advice = next(iter(failed.reasons)) if len(failed.reasons) == 1 else told
         return SomeFailed(f"None of the {after.mine:,} pictures in {order.source} could be edited: {advice}")
-    kept = f" {after.done:,} of {after.mine:,} pictures are done and kept. {_GOES_ON}" if after.done else ""
+    kept = f" {after.done:,} of {after.mine:,} pictures are done and kept." if after.done else ""
     if isinstance(stopped, LimitReached):
         return SpendLimitReached(
             f"usd_limit, ${order.usd:.2f}, does not suffice for one edit. Nothing was sent. Raise it and run again."
         )
     cause = stopped.__cause__
     if isinstance(cause, OxenError):
-        return cause.reworded(f"{cause.message}{kept}")
-    return LocalTrouble(str(stopped) + kept)  # it says itself what to do
+        return cause.reworded(f"{cause.message}{kept} {_GOES_ON}" if kept else cause.message)
+    return LocalTrouble(f"{stopped}{kept} Run again to go on where it was: nothing is paid again.")
 
 
 def _left(after: Counts, failed: _Failures) -> int:
