@@ -92,7 +92,7 @@ def test_a_folder_that_is_not_there_or_empty_is_told_with_what_there_is(bench: A
         edit(bench, folder="shot")
     with pytest.raises(InvalidParameters, match=r"folder is empty.*shoot"):
         edit(bench, folder="")
-    with pytest.raises(InvalidParameters, match="Name a folder for the results"):
+    with pytest.raises(InvalidParameters, match="Give the results a folder"):
         edit(bench, folder=".")
     with pytest.raises(InvalidParameters, match=r"nothing in .* that fits \*\.webp"):
         edit(bench, pattern="*.webp")
