@@ -233,13 +233,17 @@ class RowPlan:
         return [f"{where}: {problem}" for where, problem in found]
 
     def to_do(self, results: Path, *, again: bool) -> Iterator[PlannedRow]:
-        """The rows that are left, in the source's order; a page at a time, so that others may write meanwhile."""
+        """The rows that are left, in the source's order; a page at a time, so that others may write meanwhile.
+
+        First those that were made before and are gone from their place: they cost nothing, so that a limit which the
+        others meet does not keep them away.
+        """
         for row, stands in self._pages():
-            if stands.state == DONE and (results / row.output).is_file():
-                continue
-            if stands.state == FAILED and stands.over and not again:
-                continue
-            yield _with_other_seed(row, stands.other) if stands.state == DONE and stands.other else row
+            if stands.state == DONE and not (results / row.output).is_file():
+                yield _with_other_seed(row, stands.other) if stands.other else row
+        for row, stands in self._pages():
+            if stands.state != DONE and (again or not (stands.state == FAILED and stands.over)):
+                yield row
 
     def to_try(self, results: Path, tries: int) -> Iterator[PlannedRow]:
         """The rows whose result is marked, each with another seed than all before, as long as there were fewer than
