@@ -136,9 +136,23 @@ def files() -> dict[Path, str]:
         README: page(README, short_row),
         PAGE: page(PAGE, full_row),
         HELP: help_page(),
-        ENGLISH: json.dumps(locale(), indent=2, ensure_ascii=False) + "\n",
+        ENGLISH: in_few_lines(locale()) + "\n",
         SNAPSHOT: json.dumps(snapshot(), indent=1) + "\n",
     }
+
+
+def in_few_lines(value: Any, depth: int = 0) -> str:
+    """JSON to be read and compared, in which what holds no further objects or lists takes one line, and little room."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not any(isinstance(part, dict | list) and part for part in parts):
+        return json.dumps(value, ensure_ascii=False)
+    pad = " " * (depth + 1)
+    if isinstance(value, dict):
+        lines = [f"{pad}{json.dumps(key)}: {in_few_lines(part, depth + 1)}" for key, part in value.items()]
+    else:
+        lines = [pad + in_few_lines(part, depth + 1) for part in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{first}\n" + ",\n".join(lines) + f"\n{pad[1:]}{last}"
 
 
 def main() -> int:

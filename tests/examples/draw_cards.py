@@ -33,6 +33,7 @@ from pack import card as place_of  # noqa: E402
 from PIL import Image, ImageDraw, ImageFont  # noqa: E402
 
 SIDE, PANEL, GAP = 560, 252, 4
+SAVED = 480, 480
 # Rows of the picture that a card shows: birds, cabin and boat.
 TOP, BOTTOM = 109, 570
 STEPS = "20"
@@ -186,7 +187,8 @@ def main(names: list[str]) -> None:
     for name in names or sorted(TITLES):
         with tempfile.TemporaryDirectory() as folder:
             drawing = card_of(name, Path(folder))
-        drawing.save(place_of(name), quality=80, optimize=True, progressive=True, comment="Kontext Bridge, demo model")
+        small = drawing.resize(SAVED, Image.Resampling.LANCZOS)
+        small.save(place_of(name), quality=75, optimize=True, progressive=True, comment="Kontext Bridge, demo model")
 
 
 if __name__ == "__main__":
