@@ -191,7 +191,7 @@ def nothing_computed(monkeypatch):
         (["--fast", "cash"], "does not know 'cash'"),
         (["--fast", "cache=1"], r"cache is 1\.0"),
         (["--fast", "reference=9"], r"reference is 9\.0"),
-        (["--fast", "mask=absent.png"], r"no file at absent\.png"),
+        (["--fast", "mask=absent.png"], r"no mask file at absent\.png"),
         (["--lora", "a\0b"], "NUL"),
         (["--megapixels", "nan"], "--megapixels is nan"),
         (["--megapixels", "inf"], "--megapixels is inf"),

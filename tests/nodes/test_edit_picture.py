@@ -184,7 +184,9 @@ def test_odd_inputs_of_an_api_file_are_told_by_the_node_itself() -> None:
         with pytest.raises(InvalidParameters, match="references has no socket"):
             order_of(picture, prompt="x", model={"model": "gpt-image-2", "references": references})
     with pytest.raises(InvalidParameters, match="takes no mask"):
-        order_of(picture, prompt="x", model={"model": "nano-banana", "mask": torch.ones(1, 8, 8)})
+        order_of(picture, prompt="x", model={"model": "nano-banana", "mask": torch.ones(1, 8, 8)}).along.looked_over(
+            picture
+        )
     with pytest.raises(ImageError):
         order_of(picture, prompt="x", model={"model": "gpt-image-2", "references": {"reference_0": 5}})
 
