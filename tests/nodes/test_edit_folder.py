@@ -202,7 +202,7 @@ def test_the_limit_of_a_run_holds_for_a_folder_beside_other_nodes(
 ) -> None:
     put(*(f"{number}.png" for number in range(3)))
     monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "0.08")
-    monkeypatch.setattr(host, "run_id", lambda: "one run")
+    monkeypatch.setattr(host, "run_id", lambda: "a run with a folder")
     bench.edit(images())
     with pytest.raises(SpendLimitReached, match="usd_per_run"):
         edit(bench, usd_limit=5)
