@@ -353,6 +353,7 @@ def test_a_ledger_of_an_earlier_version_is_shown(page: Page, ledger: Ledger) -> 
     record = done(ledger, 1)
     ledger.close()
     with sqlite3.connect(page.home / FILE_NAME) as database:
+        database.execute("DROP INDEX jobs_in_doubt")
         database.execute("ALTER TABLE jobs DROP COLUMN told")
     database.close()
     assert get(page, "/" + name_of(record))["picture"] is True
