@@ -107,18 +107,26 @@ SELECT cost, price, COUNT(*) FROM jobs WHERE created_at >= ?1 AND collected_at I
 def bring_up_to_date(database: sqlite3.Connection) -> None:
     """Make what a ledger of this version has; what is there stays as it is."""
     database.executescript(_JOBS)
-    have = {row[1] for row in database.execute("PRAGMA table_info(jobs)")}
+    have = _columns(database)
     for column, kind in _ADDED.items():
         if column not in have:
             database.execute(f"ALTER TABLE jobs ADD COLUMN {column} {kind}")
     database.executescript(_INDICES)
-    if not is_up_to_date(database):
+    if not _is_counted(database):
         database.executescript(_SPENDING)
 
 
 def is_up_to_date(database: sqlite3.Connection) -> bool:
     """Whether a ledger has all that this version asks of it."""
+    return _is_counted(database) and _columns(database) >= _ADDED.keys()
+
+
+def _is_counted(database: sqlite3.Connection) -> bool:
     return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'spending'").fetchall())
+
+
+def _columns(database: sqlite3.Connection) -> set[str]:
+    return {row[1] for row in database.execute("PRAGMA table_info(jobs)")}
 
 
 def sum_of(rows: Iterable[tuple[Any, ...]]) -> Decimal:
