@@ -114,7 +114,7 @@ def in_every_setting() -> Any:
         return [apart(latent, way(model)), lines()]
 
     def two(model):
-        return run(model, start={"samples": torch.zeros(2, 16, 8, 12)})
+        return run(model, start=torch.zeros(2, 16, 8, 12))
 
     def replaced(model):
         changed = model.clone()
