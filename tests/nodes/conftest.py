@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from comfy_server import ComfyServer, account_at, comfy_server_with, comfyui
 from kontext_bridge import host
 from kontext_bridge.headless import ensure_comfy_api
 from kontext_bridge.headless.folders import RunFolders
 from kontext_bridge.headless.outputs import RunResult
 from kontext_bridge.headless.run import NodeFailed, run_workflow
 from kontext_bridge.standin import Faults, StandIn, Timing
+from pack import REPOSITORY
 
 ensure_comfy_api()
 
@@ -135,3 +137,12 @@ def serve(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def bench(serve: Callable[..., Bench]) -> Bench:
     """A stand-in without faults, and the nodes."""
     return serve()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
+    """The real ComfyUI, with an account at the `service` of the module that asks."""
+    comfyui()
+    base = tmp_path_factory.mktemp("comfyui") / "base"
+    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(service)) as running:
+        yield running

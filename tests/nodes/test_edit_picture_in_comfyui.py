@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from comfy_server import ComfyServer, account_at, comfy_server_with, comfy_service, comfyui  # noqa: F401
+from comfy_server import ComfyServer, comfy_service  # noqa: F401
+from in_comfyui import node
 from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.standin import StandIn
-from pack import REPOSITORY
 
 pytestmark = pytest.mark.comfyui
 MODELS = bundled()
@@ -22,18 +22,6 @@ def service(comfy_service: StandIn) -> Iterator[StandIn]:  # noqa: F811
         patch.setattr("kontext_bridge.standin.picture.SIZES", ((256, 192),))  # quickly drawn
         patch.setattr("kontext_bridge.standin.sizes.SIDE", 128)
         yield comfy_service
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, service: StandIn) -> Iterator[ComfyServer]:
-    comfyui()
-    base = tmp_path_factory.mktemp("comfyui") / "base"
-    with comfy_server_with({"kontext-bridge": REPOSITORY}, base, account_at(service)) as running:
-        yield running
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": {name.replace("__", "."): value for name, value in inputs.items()}}
 
 
 PICTURES = {

@@ -31,7 +31,6 @@ HEAVY = {
 }
 SIDE = 160
 ONE = SIDE * SIDE * 3
-GREY = torch.full((1, 24, 32), 0.25)
 
 
 def noise(count: int) -> torch.Tensor:
