@@ -116,7 +116,7 @@ class Doubts:
             if isinstance(answer, Found):
                 return self._ledger.sent(record, generation_id=answer.row.generation_id)
             certain = isinstance(answer, Nothing) and not record.blocking
-            if certain and self._age(record, since) >= CERTAIN_SECONDS:
+            if certain and self._age(record, since) >= CERTAIN_SECONDS + _uploading(record):
                 logger.warning("%s Oxen.ai lists no job for it: it is sent again.", self._cut_off(record))
                 self._ledger.ended(record, State.REFUSED, "The service knows no such job.")
                 return None
@@ -134,15 +134,15 @@ class Doubts:
         return error.reworded(f"{error.message} {words}")
 
     def _age(self, record: Record, since: float) -> float:
-        """Seconds that have certainly passed since a request was sent.
+        """Seconds that have certainly passed since a request's last block was sent.
 
         since: when this run began to look, by the one clock that nobody sets. The others count only together.
         """
         here = time.monotonic() - since
         offset = self._client.transport.clock_offset
-        if record.clock_offset is None or offset is None:
+        if record.clock_offset is None or offset is None or record.left_at is None:
             return here
-        by_this_machine = time.time() - record.created_at
+        by_this_machine = time.time() - record.left_at
         by_the_service = by_this_machine + offset - record.clock_offset
         return max(here, min(by_this_machine, by_the_service))
 
@@ -151,6 +151,11 @@ class Doubts:
         kind = "blocking request" if record.blocking else "request"
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created_at))
         return f"A {kind} of {when} was cut off before its answer, so that it is not known whether it was taken."
+
+
+def _uploading(record: Record) -> float:
+    """Seconds that a request took to leave; what a system still sends of it after its program was killed takes less."""
+    return 0.0 if record.left_at is None else max(0.0, record.left_at - record.created_at)
 
 
 def _in_words(record: Record, answer: Answer | None, failed: OxenError | None) -> str:
@@ -170,6 +175,6 @@ def _in_words(record: Record, answer: Answer | None, failed: OxenError | None) -
             f"{looks} {PAID_ANEW}"
         )
     return (
-        f"Oxen.ai lists no job for it. It was not sent again; a run that looks it up {CERTAIN_SECONDS:g} s after it "
-        f"was sent, or later, and finds none sends it again by itself. {PAID_ANEW}"
+        f"Oxen.ai lists no job for it. It was not sent again; a run that looks it up "
+        f"{CERTAIN_SECONDS + _uploading(record):.0f} s after it was sent, or later, and finds none sends it again by itself. {PAID_ANEW}"
     )

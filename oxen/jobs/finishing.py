@@ -73,7 +73,7 @@ class Finisher(Generic[Picture]):
             seconds = min(seconds, settling)
         try:
             url = record.result_url
-            young = is_new or (bool(record.input_digest) and time.time() - record.created_at < _LATE_SECONDS)
+            young = is_new or (bool(record.input_digest) and time.time() - record.sent_at < _LATE_SECONDS)
             late = _LATE_SECONDS if young and record.collected_at is None else 0.0
             if record.generation_id is not None:
                 row = wait_for_row(
@@ -82,7 +82,7 @@ class Finisher(Generic[Picture]):
                     Deadline(seconds),
                     stream=self._stream,
                     on_row=lambda row: self._progress.at_status(index, row.status),
-                    first_look_now=time.time() - record.created_at > 1.0,
+                    first_look_now=time.time() - record.sent_at > 1.0,
                     unknown_for=late,
                     outage=settling,
                 )

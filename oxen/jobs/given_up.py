@@ -83,7 +83,7 @@ def is_gone(error: OxenError) -> bool:
 
 def with_way_out(ledger: Ledger, record: Record, error: OxenError) -> OxenError:
     """The error with the way to have the picture made anew, of which the artist has been told then."""
-    young = 0.0 <= time.time() - record.created_at < _PASSING_SECONDS
+    young = 0.0 <= time.time() - record.sent_at < _PASSING_SECONDS
     if young and isinstance(error, ResultUnavailable) and error.status is None:
         return error
     ledger.told(record)

@@ -149,7 +149,7 @@ class Ledger:
 
     def leaving(self, record: Record) -> None:
         """Note that the request's last block goes out now: from here on the service may take it."""
-        self._update(record, departed=True)
+        self._update(record, departed=True, left_at=time.time())
 
     def told(self, record: Record) -> Record:
         """Note that the artist was told of the doubt, and of the way to have the edit made and paid anew."""

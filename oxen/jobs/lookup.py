@@ -343,7 +343,7 @@ class _Search:
 
     def _sent_at(self) -> float:
         """When the request was sent, by the service's clock as far as it was known then."""
-        return self.record.created_at + (self.record.clock_offset or 0.0)
+        return self.record.sent_at + (self.record.clock_offset or 0.0)
 
     @property
     def _model(self) -> str:

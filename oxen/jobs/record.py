@@ -47,6 +47,8 @@ class Record:
     opened, taken: places in the order of what this ledger wrote: when the request was opened, and when its generation
     id was noted. A job whose id was noted before another was opened is the older one, whatever the clocks say.
     departed: whether its last block may have left this machine; until then the service cannot have taken it.
+    left_at: when that block left; a large request over a slow line is opened minutes before. None where it has not, or
+    an earlier version did not note it.
     prompt, seed: None for a model that takes none.
     told: whether the artist has been told that it may have been paid for, and how to pay for another; no longer
     once its picture was handed over.
@@ -74,7 +76,13 @@ class Record:
     opened: int | None
     taken: int | None
     departed: bool
+    left_at: float | None
     told: bool
+
+    @property
+    def sent_at(self) -> float:
+        """When the service got it at the earliest, as far as that is known, by this machine's clock."""
+        return self.created_at if self.left_at is None else self.left_at
 
     @property
     def suffix(self) -> str:

@@ -41,6 +41,7 @@ _ADDED = {
     "opened": "INTEGER",
     "taken": "INTEGER",
     "departed": "INTEGER NOT NULL DEFAULT 1",
+    "left_at": "REAL",
     "told": "INTEGER NOT NULL DEFAULT 0",
 }
 _INDICES = """

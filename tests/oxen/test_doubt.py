@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -27,14 +29,19 @@ NEW = Terms(reuse=False)
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
 
 
-def cut_off(remote: Any, edit: Any, *, departed: bool, clock_offset: float | None = 0.0) -> int:
+def cut_off(
+    remote: Any, edit: Any, *, departed: bool, clock_offset: float | None = 0.0, uploading: float = 0.0
+) -> int:
     """Leave the record of a run that was killed while it sent this edit."""
     key = request_key(remote.account.base_url, edit.parameters, edit.pixels)
     with remote.session() as session:
         record = session.ledger.open(key, edit.parameters, edit.input_image(), None, clock_offset=clock_offset)
         if departed:
             session.ledger.leaving(record)
-        return int(record.id)
+        record_id = int(record.id)
+    with closing(sqlite3.connect(remote.home / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE jobs SET created_at = created_at - ? WHERE id = ?", (uploading, record_id))
+    return record_id
 
 
 def test_a_run_that_was_killed_before_the_last_block_was_out_is_simply_sent_again(remote: Any) -> None:
@@ -83,6 +90,21 @@ def test_a_job_that_is_listed_late_is_found_in_the_same_run(serve: Any) -> None:
     remote.server.set(list_lags=False)
     assert hows(running.result()) == [How.FOUND]
     assert len(remote.server.billed) == 1
+
+
+def test_a_large_request_over_a_slow_line_is_as_old_as_its_last_block(serve: Any) -> None:
+    """It was opened minutes before the service had it, and that service lists it a while after."""
+    remote = serve(list_lags=600)
+    (edit,) = remote.edits()
+    cut_off(remote, edit, departed=True, uploading=300.0)
+    client = Client(remote.account)
+    client.enqueue(edit.parameters, edit.input_image())
+    client.close()
+    (outcome,) = remote.run([edit], QUICKLY)
+    assert isinstance(outcome.error, OutcomeUnknown) and "360 s after it was sent" in str(outcome.error)
+    assert len(remote.server.billed) == 1
+    remote.server.set(list_lags=False)
+    assert hows(remote.run([edit])) == [How.FOUND]
 
 
 @pytest.mark.parametrize("corrected", [7200.0, 400.0, -7200.0, 1e8])

@@ -353,12 +353,12 @@ def test_a_record_that_no_version_of_ours_would_close_stays_open(remote: Any) ->
         record = session.ledger.open("key", edit.parameters, edit.input_image(), None)
     with sqlite3.connect(remote.home / "ledger.sqlite3") as database:
         database.execute("DROP INDEX jobs_in_doubt")
-        for column in ("clock_offset", "opened", "taken", "departed", "told"):
+        for column in ("clock_offset", "opened", "taken", "departed", "left_at", "told"):
             database.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     database.close()
     with remote.session() as session:
         old = session.ledger.by_id(record.id)
-        assert old.departed and old.state is State.SENDING and old.clock_offset is None
+        assert old.departed and old.state is State.SENDING and old.clock_offset is None and old.left_at is None
 
 
 def test_a_file_that_another_program_holds_open_keeps_no_other_from_being_removed(

@@ -9,6 +9,7 @@ from fault_cells import BEFORE, HUNG, NO_ANSWER, STAGE_NAMES, STOPS, Action, Cel
 from kontext_bridge.standin.faults import NAMES, Value
 
 ONCE_EACH = tuple(Mode)
+LAG = 0.5  # seconds by which lists are late; how long the client looks leaves a busy machine a second more
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ DOUBTS = (
     *(Doubt("list_null_id", how) for how in ("one more", "all")),
     Doubt("list_null"),
     *(Doubt("date_off", how, may_ask=False) for how in (7200, -7200, 400, "varies")),
-    Doubt("list_lags", 1.0, may_ask=False),
+    Doubt("list_lags", LAG, may_ask=False),
 )
 # What a gateway may say of a request that the service took.
 REFUSALS: tuple[Value, ...] = (403, 408, 409, 425, 429, 499, "409 json", "429 json")
@@ -152,7 +153,7 @@ def clocks() -> Iterator[Cell]:
     for clock in CLOCKS:
         for mode in Mode:
             cell = Cell(None, mode, clock=clock)
-            late = Cell("list_lags", mode, value=1.0, clock=clock, kept=True)
+            late = Cell("list_lags", mode, value=LAG, clock=clock, kept=True)
             yield from (*_stopped(cell), *_stopped(late))
 
 

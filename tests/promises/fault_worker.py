@@ -43,7 +43,7 @@ from kontext_bridge.oxen.jobs.session import Session
 from kontext_bridge.oxen.settings import Settings
 
 MAX_SIDE = 4096
-SETTLE_SECONDS = 1.6  # above the second by which the stand-in's lists lag
+SETTLE_SECONDS = 1.6  # well above the seconds by which the stand-in's lists lag: a busy machine takes a request late
 
 
 HOST_GRACE = 1.0  # how long the host waits for work that was cancelled
