@@ -19,10 +19,13 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from ..kontext.demo.shipped import demo_files
 from .album import Sheet, Subject, sheets
 from .autoencoder import STATE, WEIGHTS, AutoencoderTraining, decibels, encoded, trained_autoencoder
 from .export import export
 from .pool import Pool, ready
+from .stored import laid_out
+from .train import WEIGHTS as NETWORK_WEIGHTS
 from .train import Teacher, TrainingPlan, further_plan, plan, trained_network
 
 logger = logging.getLogger(__name__)
@@ -44,6 +47,10 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, help="of the network, if not as planned")
     parser.add_argument("--families", type=int, help="of a subject, if not as planned")
+    parser.add_argument("--rate", type=float, help="the highest rate of learning, as a share of the usual one")
+    parser.add_argument(
+        "--from-shipped", action="store_true", help="begin with the weights of the model that comes with the pack"
+    )
     parser.add_argument("--compiled", action="store_true", help="fuse the blocks' kernels; a GPU only")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -51,7 +58,14 @@ def main() -> None:
     gpu = torch.device(given.device).type == "cuda"
     torch.set_float32_matmul_precision("high" if gpu else "highest")
     chosen = further_plan(gpu) if given.further else plan(gpu)
-    chosen = replace(chosen, steps=given.steps or chosen.steps, families=given.families or chosen.families)
+    chosen = replace(
+        chosen,
+        steps=given.steps or chosen.steps,
+        families=given.families or chosen.families,
+        rate=given.rate or chosen.rate,
+    )
+    if given.from_shipped and not (given.folder / NETWORK_WEIGHTS).is_file():
+        laid_out(demo_files(), given.folder)
     ends = time.monotonic() + given.seconds
     workers = ProcessPoolExecutor(given.workers, get_context("spawn")) if given.workers else None
     with_vae = given.only != "network" and not given.further

@@ -4,16 +4,20 @@ import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, sizes_by_name
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
+from kontext_bridge.kontext.demo.shipped import demo_files
 from kontext_bridge.kontext.fp8.compute import Compute
 from kontext_bridge.kontext.latents import noise, pack, unpack
 from kontext_bridge.kontext.schedule import schedule
 from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
 from kontext_bridge.kontext.standalone.mount import mount
 from kontext_bridge.kontext.standalone.vae import Autoencoder
-from kontext_bridge.training.autoencoder import decoded, encoded, new_autoencoder
-from kontext_bridge.training.export import TRANSFORMER, VAE, export, rounded_as_stored
+from kontext_bridge.training.autoencoder import decoded, encoded, new_autoencoder, trained_autoencoder
+from kontext_bridge.training.export import TEXT, TRANSFORMER, VAE, export, rounded_as_stored
 from kontext_bridge.training.network import GUIDANCE, DemoNetwork, edits, rotary_for
+from kontext_bridge.training.stored import laid_out
+from kontext_bridge.training.train import WEIGHTS as NETWORK_WEIGHTS
 from kontext_bridge.training.vocabulary import numbers
+from safetensors.torch import load_file
 from tiny_demo import SIZE, untaught
 
 WIDTH, HEIGHT = 48, 32
@@ -31,6 +35,21 @@ def files(trained, tmp_path_factory):
     vae = new_autoencoder().eval()
     export(trained.state_dict(), vae.state_dict(), SIZE, folder)
     return folder, vae
+
+
+def test_what_is_stored_can_be_taught_further_and_stores_as_the_same(files, tmp_path):
+    folder, _ = files
+    laid_out(demo_files(folder), tmp_path)
+    network = DemoNetwork(SIZE)
+    network.load_state_dict(load_file(tmp_path / NETWORK_WEIGHTS))
+    vae = trained_autoencoder(tmp_path)
+    export(network.state_dict(), vae.state_dict(), SIZE, tmp_path / "model")
+    for name in (TRANSFORMER, VAE, TEXT):
+        before, after = load_file(folder / name), load_file(tmp_path / "model" / name)
+        assert before.keys() == after.keys()
+        for key, tensor in before.items():
+            exact = {"rtol": 1e-6, "atol": 0.0} if key.endswith("scale_weight") else {"rtol": 0.0, "atol": 0.0}
+            torch.testing.assert_close(after[key].float(), tensor.float(), **exact)
 
 
 def test_the_transformer_is_taken_for_a_kontext_of_its_size(files, caplog):
