@@ -473,7 +473,7 @@ def test_a_job_of_another_model_is_not_taken_where_a_list_shows_all_models(lost:
 def test_a_job_of_the_same_edit_made_before_is_not_taken_for_the_lost_one(lost: Any, before: str) -> None:
     ledger, first, second = lost.ledger, lost.cut_off("same key"), lost.cut_off("same key")
     hour = 3600.0
-    first = ledger._update(first, created_at=first.created_at - hour)
+    first = ledger._update(first, created_at=first.created_at - hour, left_at=first.created_at - hour)
     if before == "blocking":
         ledger.done(first, b"its picture", "png")
     else:

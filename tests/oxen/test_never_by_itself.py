@@ -187,7 +187,8 @@ def test_a_picture_that_can_never_be_downloaded_has_a_way_out_once_it_is_no_pass
     # what came and cannot be read is kept, and told at once; what does not come may come yet
     assert ("always new" in str(outcome.error)) is (fault != "result_error")
     with remote.session() as session:
-        session.ledger._update(session.ledger.recent(1)[0], created_at=time.time() - 3600)
+        hour_ago = time.time() - 3600
+        session.ledger._update(session.ledger.recent(1)[0], created_at=hour_ago, left_at=hour_ago)
     (outcome,) = remote.run(remote.edits(), QUICKLY)
     assert isinstance(outcome.error, ResultUnavailable) and "always new" in str(outcome.error)
     remote.server.set(**{fault: Fault(match=outcome.error.generation_id)})
