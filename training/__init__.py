@@ -19,5 +19,6 @@ evaluate.py      whether held-out instructions are done right
 grid.py          edits side by side, to be looked at
 card.py          the model card's figures and pictures
 export.py        the files that users load
+stored.py        those files as a work folder, to go on from
 __main__.py      the command: `python -m kontext_bridge.training FOLDER`
 """

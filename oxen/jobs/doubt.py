@@ -174,7 +174,8 @@ def _in_words(record: Record, answer: Answer | None, failed: OxenError | None) -
             "Oxen.ai lists no job for it, but may not list blocking edits at all, so that it may be on your bill. "
             f"{looks} {PAID_ANEW}"
         )
+    old_enough = CERTAIN_SECONDS + _uploading(record)
     return (
-        f"Oxen.ai lists no job for it. It was not sent again; a run that looks it up "
-        f"{CERTAIN_SECONDS + _uploading(record):.0f} s after it was sent, or later, and finds none sends it again by itself. {PAID_ANEW}"
+        f"Oxen.ai lists no job for it. It was not sent again; a run that looks it up {old_enough:.0f} s after it was "
+        f"sent, or later, and finds none sends it again by itself. {PAID_ANEW}"
     )

@@ -29,9 +29,7 @@ NEW = Terms(reuse=False)
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
 
 
-def cut_off(
-    remote: Any, edit: Any, *, departed: bool, clock_offset: float | None = 0.0, uploading: float = 0.0
-) -> int:
+def cut_off(remote: Any, edit: Any, *, departed: bool, clock_offset: float | None = 0.0, uploading: float = 0.0) -> int:
     """Leave the record of a run that was killed while it sent this edit."""
     key = request_key(remote.account.base_url, edit.parameters, edit.pixels)
     with remote.session() as session:
