@@ -12,7 +12,6 @@ import torch
 from .tally import Deviation, Tally, apart, decibels
 
 T = TypeVar("T")
-NOT_MEASURED = "time saved and deviation: not measured"
 
 
 class Clock:
@@ -55,4 +54,4 @@ def compared(
     exact, latent = exactly(clocks[0]), fast(clocks[1])
     shown = None if decode is None else decibels(decode(latent), decode(exact))
     deviation = Deviation(apart(latent, exact), shown, clocks[0].typical, clocks[1].total)
-    return latent, [*tally.lines(), str(deviation)]
+    return latent, tally.said(deviation)
