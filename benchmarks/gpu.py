@@ -18,7 +18,7 @@ ours          the card's own rates; this pack off ComfyUI, stored only and FP8, 
 diffusers     diffusers in 16 bits, and its FP8 that is only stored
 comfyui       with --comfyui, by local_comfyui.py in ComfyUI's Python: ComfyUI's own loader and this pack's, a file with
               scales, what the card itself says of memory, and in the log a profile of each; this pack's once more with
-              attention as torch chooses it, for ComfyUI has an order of its own
+              attention in ComfyUI's order of kernels
 compiled      this pack compiled, and diffusers
 modulation    this pack with its modulation left on the CPU: the least memory that it needs
 plain         as comfyui, of a file that was only cast to FP8: also ComfyUI with --fast fp8_matrix_mult
@@ -287,7 +287,7 @@ class Kind:
 
 
 IN_COMFYUI = {
-    "comfyui": Kind("a file with scales", "stored,comfyui,ours,attention"),
+    "comfyui": Kind("a file with scales", "stored,comfyui,ours,order"),
     "plain": Kind("a file that was only cast to FP8", "comfyui,fast,ours", ("--plain",)),
 }
 BESIDE: dict[str, Callable[[Bench], None]] = {

@@ -1,7 +1,7 @@
 """Load Kontext (FP8) beside ComfyUI's own loader: seconds a step, seconds to load, memory, how far apart.
 
 COMFYUI_PYTHON benchmarks/local_comfyui.py COMFYUI_PATH [--model FILE] [--plain] [--blocks 19,38] [--width 3072]
-[--side 1024] [--tokens 512] [--steps 8] [--rounds 3] [--loaders comfyui,fast,ours,stored,lora,compiled,attention]
+[--side 1024] [--tokens 512] [--steps 8] [--rounds 3] [--loaders comfyui,fast,ours,stored,lora,compiled,order]
 [--turns] [--profile] [--first N] [--notes FILE [--of TEXT]] [--folder DIR]
 [-- OPTIONS OF COMFYUI, such as --cpu, --disable-dynamic-vram or --supports-fp8-compute]
 
@@ -9,12 +9,12 @@ Run it in ComfyUI's own Python, on the machine whose figures are wanted; on a GP
 --model a random model of Kontext's width with that many double and single blocks is written in the released layout, or
 with --plain as a file that was only cast to FP8. Each loader samples the same noise, prompt and reference with the
 stock KSampler; the figures are medians. `fast` is ComfyUI's own loader as `--fast fp8_matrix_mult` has it, which
-changes plain files only; `attention` is ours without ComfyUI's own order of torch's kernels for it. `stored`, ours
-without FP8 products, is what the others' latents are compared with, if it is among them. Dynamic VRAM and its
-allocator are on where ComfyUI itself would have them on. --turns: all models stay loaded, for a GPU with room for
-them, and take turns; otherwise one after the other. --profile: one more run of each, of three steps, which says what
-the device and the computer did in it. --first: how many steps the first run takes, if not all. --notes: each row goes
-into that file as well, as gpu.py reads it, once it is known; `of` follows its name.
+changes plain files only; `order` is ours without torch's own choice of attention. `stored`, ours without FP8 products,
+is what the others' latents are compared with, if it is among them. Dynamic VRAM and its allocator are on where ComfyUI
+itself would have them on. --turns: all models stay loaded, for a GPU with room for them, and take turns; otherwise one
+after the other. --profile: one more run of each, of three steps, which says what the device and the computer did in
+it. --first: how many steps the first run takes, if not all. --notes: each row goes into that file as well, as gpu.py
+reads it, once it is known; `of` follows its name.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTEXT, POOLED = 4096, 768
@@ -45,7 +44,7 @@ LOADERS = {
     "stored": "Load Kontext (FP8), stored only",
     "lora": "Load Kontext (FP8), LoRA of rank 16 on every layer",
     "compiled": "Load Kontext (FP8), compiled",
-    "attention": "Load Kontext (FP8), attention as torch chooses",
+    "order": "Load Kontext (FP8), attention in ComfyUI's order of kernels",
 }
 
 
@@ -116,7 +115,6 @@ def import_pack() -> None:
 
 
 def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
-    import comfy.ops
     import comfy.sd
     import torch
     from comfy.cli_args import PerformanceFeature, args
@@ -145,14 +143,9 @@ def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
         tensors = {name: torch.randn(t.shape, generator=generator).to(t) * 0.01 for name, t in tensors.items()}
         return comfy.sd.load_lora_for_models(model, None, tensors, 0.8, 0)[0]
 
-    def with_torchs_attention() -> Any:
-        def attention(function: Any, *given: Any, **named: Any) -> Any:
-            plainly = torch.nn.functional.scaled_dot_product_attention
-            with mock.patch.object(comfy.ops, "scaled_dot_product_attention", plainly):
-                return function(*given, **named)
-
+    def in_comfyuis_order() -> Any:
         model = ours()
-        model.model_options["transformer_options"]["optimized_attention_override"] = attention
+        model.model_options["transformer_options"].pop("optimized_attention_override", None)
         return model
 
     return {
@@ -162,7 +155,7 @@ def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
         "stored": lambda: ours(compute=Compute.STORAGE),
         "lora": with_lora,
         "compiled": lambda: ours(compiled=True),
-        "attention": with_torchs_attention,
+        "order": in_comfyuis_order,
     }
 
 
