@@ -1,16 +1,17 @@
 """How fast an edit is on this GPU and why, beside others, in one command that ends in a table for RESULTS.md.
 
 python benchmarks/gpu.py [--side 1024] [--steps 28] [--seconds 560] [--parts ours,diffusers,...] [--rows TEXT,...]
-                         [--comfyui TREE [--comfyui-python PYTHON] [--folder DIR]] [--device cuda] [--tiny]
+                         [--comfyui TREE [--comfyui-python PYTHON] [--folder DIR]] [--into DIR] [--device cuda] [--tiny]
 
 No downloads: FLUX.1 Kontext's full size with random weights, made on the device (12 GB). Every row samples the same
 noise, prompt and reference. Of each: ms a step (the median), seconds of a whole edit's transformer (all steps, with
 what is done before the first; text encoders and VAE left out), the most memory that torch had, TFLOP/s by the
 arithmetic of the exact edit and what part that is of the fastest matrix product measured on this card, which part of
 the kernels' time are linear layers, attention, quantising and the rest, and how far the latent is from that of FP8
-weights multiplied in 16 bits, which is the first row. Random weights stray in their own way: deviations tell rows
-apart, and are no measure of pictures. diffusers rounds time and guidance to 16 bits, which such weights make much of. A
-cache ends other calls than it would with Kontext, so its rows tell what a call costs beside the work that it left out.
+weights multiplied in 16 bits, which is the first row, and inside ComfyUI the first of its file. Random weights stray
+in their own way: deviations tell rows apart, and are no measure of pictures. diffusers rounds time and guidance to 16
+bits, which such weights make much of. A cache ends other calls than it would with Kontext, so its rows tell what a
+call costs beside the work that it left out.
 
 The parts, in this order, which is that of how much is wanted of them:
 
@@ -25,13 +26,13 @@ plain         as comfyui, of a file that was only cast to FP8: also ComfyUI with
 
 Each is a program of its own, so that what fails, hangs or is killed costs its own row alone: that says so, and the part
 goes on behind it. Rows that no time is left for are not begun. Stopped by Ctrl-C or `timeout`, it ends in the table of
-what was found.
+what was found. With --into the next command with the same folder goes on from there, with the same first row.
 
 In the repository's root on a GPU machine, with nothing installed there but torch, diffusers, safetensors, numpy, pillow
-and requests, at most 10 minutes on an H100 (with less time, name parts):
+and requests, at most 10 minutes (the same command once more does what was not begun):
 
     mkdir -p /tmp/k && ln -sfn "$PWD" /tmp/k/kontext_bridge && PYTHONUNBUFFERED=1 PYTHONPATH=/tmp/k:$PYTHONPATH \\
-        timeout -k 20 580 python3 benchmarks/gpu.py --seconds 540 2>&1 | tee "${OUT:-/tmp}/gpu.txt"
+        timeout -k 20 580 python3 benchmarks/gpu.py --seconds 540 --into /tmp/k/found 2>&1 | tee "${OUT:-/tmp}/gpu.txt"
 
 Without diffusers, on whose modules the pack's own mount stands too, only the card's rates and ComfyUI's rows are told.
 --tiny tries the script itself on any machine.
@@ -51,11 +52,26 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_bench import BEGUN, GUIDANCE, HEAD_ROW, TEXT, TINY, Bench, Notes, Row, fastest, say, step_flops, wait
+from gpu_bench import (
+    BEGUN,
+    GUIDANCE,
+    HEAD_ROW,
+    NOT_BEGUN,
+    TEXT,
+    TINY,
+    Bench,
+    Notes,
+    Row,
+    fastest,
+    say,
+    step_flops,
+    wait,
+)
 from kontext_bridge.kontext.checkpoint.layers import HEAD, KONTEXT
 from kontext_bridge.kontext.fast.tally import Tally
 from kontext_bridge.kontext.fast.wishes import Wishes
@@ -199,14 +215,19 @@ def ours(bench: Bench) -> None:
     card_rates(bench)
     if not has_diffusers(bench):
         return
-    with torch.no_grad():
-        mounted = Mounted(bench)
-    for what, compute in ((FIRST, Compute.STORAGE), ("this pack, FP8", Compute.AUTO)):
-        # On a CPU, whose FP8 products are only correct, they must be asked for.
-        mounted.multiplied(Compute.FP8 if compute is Compute.AUTO and bench.device.type == "cpu" else compute)
+
+    @cache
+    def mounted() -> Mounted:
+        with torch.no_grad():
+            return Mounted(bench)
+
+    # On a CPU, whose FP8 products are only correct, they must be asked for.
+    fp8 = Compute.FP8 if bench.device.type == "cpu" else Compute.AUTO
+    for what, compute in ((FIRST, Compute.STORAGE), ("this pack, FP8", fp8)):
         if bench.wanted(what, 30):
+            mounted().multiplied(compute)
             with bench.row(what) as row:
-                mounted.measure(row)
+                mounted().measure(row)
                 row.note = row.note or ("" if compute is Compute.STORAGE else ability(bench.device).why)
     side, mask = bench.edit.side, torch.zeros(1, bench.edit.side, bench.edit.side)
     mask[:, : side // 2, : side // 2] = 1
@@ -219,9 +240,10 @@ def ours(bench: Bench) -> None:
     for name, wishes in options.items():
         what = f"this pack, FP8, {name}"
         if bench.wanted(what, 15):
+            mounted().multiplied(fp8)
             with bench.row(what) as row:
                 tally = Tally()
-                mounted.edit(row, fast=wishes, tally=tally)
+                mounted().edit(row, fast=wishes, tally=tally)
                 row.step = None if row.edit is None else row.edit / bench.edit.steps
                 row.note = row.note or "; ".join(tally.lines())
 
@@ -263,11 +285,16 @@ def has_diffusers(bench: Bench) -> bool:
 def inside(options: argparse.Namespace, notes: Notes, name: str, ends: float) -> list[str]:
     """The command that measures a part inside ComfyUI; [] where there is no ComfyUI or no time."""
     kind = IN_COMFYUI[name]
+    if any(kind.file in what and row.step is not None for what, row in notes.read()[0].items()):
+        return []
     if options.comfyui is None:
-        notes.add("row", {"what": f"in ComfyUI, {kind.file}", "note": "no tree of ComfyUI was given (--comfyui)"})
+        notes.add(
+            "row",
+            {"what": f"in ComfyUI, {kind.file}", "note": f"{NOT_BEGUN}: no tree of ComfyUI was given (--comfyui)"},
+        )
         return []
     if ends - time.perf_counter() < (1 if options.tiny else 60):
-        notes.add("row", {"what": f"in ComfyUI, {kind.file}", "note": "not begun: no time was left"})
+        notes.add("row", {"what": f"in ComfyUI, {kind.file}", "note": f"{NOT_BEGUN}: no time was left"})
         return []
     command = [options.comfyui_python or sys.executable, str(HERE / "local_comfyui.py"), str(options.comfyui)]
     command += ["--loaders", kind.loaders, *kind.more, "--profile", "--rounds", "1", "--first", "2"]
@@ -314,7 +341,7 @@ def run_part(options: argparse.Namespace, name: str, folder: Path, ends: float) 
     """One part, from its beginning to its end; behind a row that ended its program, it goes on with the next."""
     notes = Notes(folder / "rows.jsonl")
     if time.perf_counter() > ends:
-        notes.add("row", {"what": f"part {name}", "note": "not begun: no time was left"})
+        notes.add("row", {"what": f"part {name}", "note": f"{NOT_BEGUN}: no time was left"})
         return
     while command := program(options, name, folder, ends):
         before = set(notes.read()[0])
@@ -362,7 +389,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", type=torch.device)
     parser.add_argument("--tiny", action="store_true", help="a tiny model, as a trial of the script itself")
     parser.add_argument("--part", choices=BESIDE, help=argparse.SUPPRESS)
-    parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--into", type=Path, help="where what is found is kept, for a later command to go on from")
     options = parser.parse_args()
     if options.device is None:
         options.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
@@ -387,13 +414,16 @@ def main() -> int:
     began = time.perf_counter()
     # As Ctrl-C does: what was found until then is told.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory() as folder:
-        notes, title = Notes(Path(folder, "rows.jsonl")), title_of(options)
+    with tempfile.TemporaryDirectory() as other:
+        folder = options.into or Path(other)
+        folder.mkdir(parents=True, exist_ok=True)
+        notes, title = Notes(folder / "rows.jsonl"), title_of(options)
+        notes.forget_what_was_not_begun()
         say(title)
         try:
             for name in PARTS:
                 if name in options.parts:
-                    run_part(options, name, Path(folder), began + options.seconds)
+                    run_part(options, name, folder, began + options.seconds)
         except KeyboardInterrupt:
             say("ended early")
         except Exception:
@@ -406,7 +436,11 @@ def main() -> int:
 
 def title_of(options: argparse.Namespace) -> str:
     """The machine, and what is edited."""
-    name = torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else "CPU"
+    name = "CPU"
+    if options.device.type == "cuda":
+        # By another program: this one would keep memory of the card for itself, beside what is measured.
+        asks = f"import torch; print(torch.cuda.get_device_name({str(options.device)!r}))"
+        name = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True).stdout.strip()
     size, text = (TINY, 8) if options.tiny else (KONTEXT, TEXT)
     image = 2 * (options.side // 16) ** 2
     return (

@@ -145,7 +145,7 @@ class Row:
         )
 
 
-BEGUN = "begun, and its end was not told"
+BEGUN, NOT_BEGUN = "begun, and its end was not told", "not begun"
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,16 @@ class Notes:
     def add(self, kind: str, told: dict[str, Any]) -> None:
         with self.path.open("a") as file:
             file.write(json.dumps({"kind": kind, **told}) + "\n")
+
+    def forget_what_was_not_begun(self) -> None:
+        """So that it is begun now."""
+        rows, rates = self.read()
+        self.path.unlink(missing_ok=True)
+        for what, rate in rates.items():
+            self.add("rate", {"what": what, "rate": rate})
+        for row in rows.values():
+            if not row.note.startswith(NOT_BEGUN):
+                self.add("row", asdict(row))
 
     def read(self) -> tuple[dict[str, Row], dict[str, float]]:
         """Rows by what they are of, and TFLOP/s by what they are of."""
@@ -251,7 +261,7 @@ class Bench:
         if what in self.notes.read()[0]:
             return False
         if time.perf_counter() + needs * (0.02 if self.options.tiny else 1) > self.ends:
-            self.note(Row(what, note="not begun: no time was left"))
+            self.note(Row(what, note=f"{NOT_BEGUN}: no time was left"))
             return False
         return True
 

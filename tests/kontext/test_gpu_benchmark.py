@@ -85,6 +85,9 @@ def test_what_a_part_had_measured_and_what_follows_its_end_are_not_lost(monkeypa
     assert len(begun) == 2 and rows["dies"].step == 0.1, "what was known of it before"
     gpu.run_part(SimpleNamespace(), "compiled", tmp_path, gpu.time.perf_counter() - 1)
     assert notes.read()[0]["part compiled"].note == "not begun: no time was left" and len(begun) == 2
+    notes.add("rate", {"what": "matrix product", "rate": 1.0})
+    notes.forget_what_was_not_begun()
+    assert list(notes.read()[0]) == ["measured", "dies", "later"] and notes.read()[1] == {"matrix product": 1.0}
 
 
 def test_a_trial_that_fails_or_finds_nothing_is_noticed(monkeypatch, tmp_path):
