@@ -13,6 +13,7 @@ from kontext_bridge.kontext.errors import BadRequest
 from kontext_bridge.kontext.fast import evaluations
 from kontext_bridge.kontext.fast.asked import FastOptions, asked
 from kontext_bridge.kontext.fast.evaluations import OTHER_SIZE, Run
+from kontext_bridge.kontext.fast.measured import Clock
 from kontext_bridge.kontext.fast.outside import inside
 from kontext_bridge.kontext.fast.smaller import shrunk, shrunk_places
 from kontext_bridge.kontext.fast.tally import NOT_MEASURED, Deviation, Tally, apart, decibels
@@ -194,6 +195,15 @@ def test_a_time_saved_and_a_deviation_that_a_node_has_no_room_for_are_noticed() 
     assert " · ".join(tally.said(None))[:80].startswith(f"68% of the work left out · {NOT_MEASURED}")
     tally.note("mask: nothing left out")
     assert tally.said(Deviation(0.1, None, 1, 1))[2] == tally.said(None)[2] == "mask: nothing left out"
+
+
+def test_a_saved_time_that_a_first_call_or_a_busy_machine_makes_up_is_noticed() -> None:
+    """Half of the calls of both runs were held up; beside the median of the exact ones nothing would be saved."""
+    exact, fast = Clock(), Clock()
+    exact.seconds, fast.seconds = [9.0, 1.0, 4.0, 1.0, 4.0, 1.0], [1.0, 0.1, 3.1, 0.1, 3.1, 0.1]
+    assert exact.steady == 1 + 4 + 1 + 4 + 1 + 2.5 and fast.total == pytest.approx(7.5)
+    assert str(Deviation(0, None, exact.steady, fast.total)).startswith("44% of the time saved")
+    assert Clock().steady == 0
 
 
 def test_a_fast_run_that_was_slower_is_not_said_to_have_saved_less_than_nothing() -> None:
