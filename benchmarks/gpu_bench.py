@@ -1,18 +1,21 @@
-"""What measures a full-size model on a device: random weights made there, one edit, and rows that may fail alone."""
+"""What measures a full-size model on a device: random weights made there, one edit, and rows that may fail alone.
+
+Rows are noted in a file as they begin and as they end, so that what is found outlives the program that finds it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 from kontext_bridge.kontext.checkpoint.layers import HEAD, KONTEXT, Naming, Role, Size, layers, norms
@@ -20,11 +23,11 @@ from kontext_bridge.kontext.checkpoint.purpose import Purpose
 from kontext_bridge.kontext.checkpoint.reading import Checkpoint, Weights
 from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.fast.tally import apart
-from kontext_bridge.kontext.fp8 import formats
 from kontext_bridge.kontext.fp8.formats import E4M3
 from kontext_bridge.kontext.latents import noise, pack, unpack
 from kontext_bridge.kontext.schedule import schedule
 from kontext_bridge.kontext.standalone.denoiser import Conditioning
+from profiles import KINDS, quantising_annotated, shares
 
 TINY = Size(hidden=256, doubles=1, singles=2, context=64, pooled=32)
 TEXT = 512
@@ -132,28 +135,66 @@ class Row:
             return "" if value is None else format(value, form)
 
         of_card = None if self.rate is None or best is None else self.rate / best
-        shares = " | ".join(
-            number(self.shares.get(kind), ".0%") for kind in ("linear", "attention", "quantising", "rest")
-        )
+        parts = " | ".join(number(self.shares.get(kind), ".0%") for kind in KINDS)
         milliseconds = None if self.step is None else self.step * 1e3
+        rate = number(self.rate, ".1g" if self.rate is not None and self.rate < 10 else ".0f")
         return (
             f"| {self.what} | {number(milliseconds, '.1f')} | {number(self.edit, '.2f')} "
-            f"| {number(self.peak, '.2f')} | {number(self.rate, '.0f')} | {number(of_card, '.0%')} | {shares} "
+            f"| {number(self.peak, '.2f')} | {rate} | {number(of_card, '.0%')} | {parts} "
             f"| {number(self.apart, '.1e')} | {self.note} |"
         )
 
 
-class Bench:
-    """The card, the model, the edit, and the rows so far."""
+BEGUN, NOT_BEGUN = "begun, and its end was not told", "not begun"
 
-    def __init__(self, options: argparse.Namespace) -> None:
+
+@dataclass(frozen=True)
+class Notes:
+    """The rows and the card's rates found so far, in a file of a line of JSON each; the last of a row counts."""
+
+    path: Path
+
+    def add(self, kind: str, told: dict[str, Any]) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"kind": kind, **told}) + "\n")
+
+    def forget_what_was_not_begun(self) -> None:
+        """So that it is begun now."""
+        rows, rates = self.read()
+        self.path.unlink(missing_ok=True)
+        for what, rate in rates.items():
+            self.add("rate", {"what": what, "rate": rate})
+        for row in rows.values():
+            if not row.note.startswith(NOT_BEGUN):
+                self.add("row", asdict(row))
+
+    def read(self) -> tuple[dict[str, Row], dict[str, float]]:
+        """Rows by what they are of, and TFLOP/s by what they are of."""
+        rows: dict[str, Row] = {}
+        rates: dict[str, float] = {}
+        for line in self.path.read_text().splitlines() if self.path.exists() else ():
+            told = json.loads(line)
+            if told.pop("kind") == "rate":
+                rates[told["what"]] = told["rate"]
+            else:
+                rows[told["what"]] = Row(**told)
+        return rows, rates
+
+
+def fastest(rates: dict[str, float]) -> float | None:
+    """TFLOP/s of the fastest matrix product; None where none was measured."""
+    return max((rate for what, rate in rates.items() if what.startswith("matrix")), default=None)
+
+
+class Bench:
+    """The card, the model, the edit, and the rows so far. folder: where notes and the first row's latent lie."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.device = options, options.device
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         size, text = (TINY, 8) if options.tiny else (KONTEXT, TEXT)
         self.edit = Edit(size, options.side, options.steps, text, self.device)
-        self.rows: list[Row] = []
-        self.rates: dict[str, float] = {}
-        self.truth: torch.Tensor | None = None
+        self.notes, self._first = Notes(folder / "rows.jsonl"), folder / "first_row.pt"
         self.ends = time.perf_counter() + options.seconds
         self._checkpoint: Checkpoint | None = None
 
@@ -189,8 +230,9 @@ class Bench:
 
         own_weights: whether it has weights of its own, beside which the checkpoint's are not counted.
         """
-        row = Row(what)
-        self.rows.append(row)
+        row = Row(what, note=BEGUN)
+        self.note(row)
+        row.note = ""
         self.loaded()
         began = wait(self.device)
         try:
@@ -203,21 +245,29 @@ class Bench:
             said = (str(error).splitlines() or [""])[0]
             row.note = f"failed: {type(error).__name__}: {said}"[:160].replace("|", "/")
             say(traceback.format_exc())
+        self.note(row)
+        # After some errors a CUDA program gets nothing but errors, and another one must go on: this raises then.
+        wait(self.device)
         gc.collect()
-        say(f"{what}: {wait(self.device) - began:.0f} s\n{row.told(self.best)}")
+        say(f"{what}: {time.perf_counter() - began:.0f} s\n{row.told(self.best)}")
+
+    def note(self, row: Row) -> None:
+        self.notes.add("row", asdict(row))
 
     def wanted(self, what: str, needs: float) -> bool:
-        """Whether a row is asked for, and there is time for it; one that there is no time for says so."""
+        """Whether a row is asked for, not begun before, and there is time for it; without time the row says so."""
         if self.options.rows and not any(text in what for text in self.options.rows.split(",")):
             return False
+        if what in self.notes.read()[0]:
+            return False
         if time.perf_counter() + needs * (0.02 if self.options.tiny else 1) > self.ends:
-            self.rows.append(Row(what, note="not begun: no time was left"))
+            self.note(Row(what, note=f"{NOT_BEGUN}: no time was left"))
             return False
         return True
 
     @property
     def best(self) -> float | None:
-        return max(self.rates.values(), default=None)
+        return fastest(self.notes.read()[1])
 
     def measure(
         self, row: Row, velocity: Callable[[torch.Tensor, int], torch.Tensor], *, compiled: bool = False
@@ -232,21 +282,20 @@ class Bench:
             taken.append(wait(self.device) - began)
         row.step = statistics.median(taken)
         row.rate = edit.flops / row.step / 1e12
+        # A profiler that fails costs no time that was measured.
+        self.note(row)
         row.shares = self.shares(lambda: velocity(edit.tokens, 1), compiled)
 
     def compare(self, row: Row, tokens: torch.Tensor) -> None:
         latent = unpack(tokens, self.edit.latent, self.edit.latent).float()
-        if self.truth is None:
-            self.truth = latent
-        row.apart = apart(latent, self.truth)
+        if not self._first.exists():
+            torch.save(latent.cpu(), self._first)
+        row.apart = apart(latent.cpu(), torch.load(self._first, weights_only=True))
         if not bool(torch.isfinite(latent).all()):
             row.note = "not finite"
 
     def shares(self, run: Callable[[], object], compiled: bool) -> dict[str, float]:
-        """Of a call's time on the device, by the operators of torch that launched the kernels.
-
-        In compiled blocks quantising is part of other kernels, and counted with the rest.
-        """
+        """Of a call's time on the device. In compiled blocks quantising is part of other kernels, and of the rest."""
         from torch.profiler import ProfilerActivity, profile
 
         on_gpu = self.device.type == "cuda"
@@ -255,48 +304,4 @@ class Bench:
         with nullcontext() if compiled else quantising_annotated(), profile(activities=activities) as seen:
             run()
             wait(self.device)
-        events = seen.key_averages()
-        device = "device" if on_gpu else "cpu"
-        # What is annotated is no kernel of its own, and has the time of those within.
-        whole = sum(getattr(event, f"self_{device}_time_total") for event in events if event.key != QUANTISING)
-        if not whole:
-            return {}
-        found = dict.fromkeys(OPERATORS, 0.0)
-        for event in events:
-            for kind, keys in OPERATORS.items():
-                if event.key in keys:
-                    share = getattr(event, f"{device}_time_total") / whole
-                    # The annotation is told twice, for the computer and for the device.
-                    found[kind] = max(found[kind], share) if kind == QUANTISING else found[kind] + share
-        return {**found, "rest": max(0.0, 1 - sum(found.values()))}
-
-
-QUANTISING = "quantising"
-OPERATORS = {
-    "linear": {"aten::addmm", "aten::mm", "aten::_scaled_mm", "aten::_scaled_mm_v2"},
-    "attention": {
-        "aten::_scaled_dot_product_flash_attention",
-        "aten::_scaled_dot_product_cudnn_attention",
-        "aten::_scaled_dot_product_efficient_attention",
-        "aten::_scaled_dot_product_flash_attention_for_cpu",
-        "aten::_scaled_dot_product_attention_math",
-    },
-    QUANTISING: {QUANTISING},
-}
-
-
-@contextmanager
-def quantising_annotated() -> Iterator[None]:
-    """Within the block a profiler sees what quantises inputs under a name."""
-    from kontext_bridge.kontext.fp8 import compute, devices
-    from torch.profiler import record_function
-
-    def quantise_input(*given: Any, **named: Any) -> Any:
-        with record_function(QUANTISING):
-            return formats.quantise_input(*given, **named)
-
-    with (
-        mock.patch.object(compute, "quantise_input", quantise_input),
-        mock.patch.object(devices, "quantise_input", quantise_input),
-    ):
-        yield
+        return shares(seen.events())

@@ -1,23 +1,27 @@
 """Load Kontext (FP8) beside ComfyUI's own loader: seconds a step, seconds to load, memory, how far apart.
 
 COMFYUI_PYTHON benchmarks/local_comfyui.py COMFYUI_PATH [--model FILE] [--plain] [--blocks 19,38] [--width 3072]
-[--side 1024] [--tokens 512] [--steps 8] [--rounds 3] [--loaders comfyui,fast,ours,stored,lora,compiled] [--turns]
-[--profile] [-- OPTIONS OF COMFYUI, such as --cpu, --disable-dynamic-vram or --supports-fp8-compute]
+[--side 1024] [--tokens 512] [--steps 8] [--rounds 3] [--loaders comfyui,fast,ours,stored,lora,compiled,order]
+[--turns] [--profile] [--first N] [--notes FILE [--of TEXT]] [--folder DIR]
+[-- OPTIONS OF COMFYUI, such as --cpu, --disable-dynamic-vram or --supports-fp8-compute]
 
 Run it in ComfyUI's own Python, on the machine whose figures are wanted; on a GPU the options can be left out. Without
 --model a random model of Kontext's width with that many double and single blocks is written in the released layout, or
 with --plain as a file that was only cast to FP8. Each loader samples the same noise, prompt and reference with the
 stock KSampler; the figures are medians. `fast` is ComfyUI's own loader as `--fast fp8_matrix_mult` has it, which
-changes plain files only. `stored`, ours without FP8 products, is what the others' latents are compared with, if it is
-among them. Dynamic VRAM and its allocator are on where ComfyUI itself would have them on. --turns: all models stay
-loaded, for a GPU with room for them, and take turns; otherwise one after the other. --profile: one more run of each,
-which says what the device and the computer did in it.
+changes plain files only; `order` is ours without torch's own choice of attention. `stored`, ours without FP8 products,
+is what the others' latents are compared with, if it is among them. Dynamic VRAM and its allocator are on where ComfyUI
+itself would have them on. --turns: all models stay loaded, for a GPU with room for them, and take turns; otherwise one
+after the other. --profile: one more run of each, of three steps, which says what the device and the computer did in
+it. --first: how many steps the first run takes, if not all. --notes: each row goes into that file as well, as gpu.py
+reads it, once it is known; `of` follows its name.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import logging
 import statistics
 import sys
@@ -34,12 +38,13 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONTEXT, POOLED = 4096, 768
 LOADERS = {
-    "comfyui": "ComfyUI",
-    "fast": "ComfyUI, --fast fp8_matrix_mult",
+    "comfyui": "ComfyUI's own",
+    "fast": "ComfyUI's own, --fast fp8_matrix_mult",
     "ours": "Load Kontext (FP8)",
     "stored": "Load Kontext (FP8), stored only",
     "lora": "Load Kontext (FP8), LoRA of rank 16 on every layer",
     "compiled": "Load Kontext (FP8), compiled",
+    "order": "Load Kontext (FP8), attention in ComfyUI's order of kernels",
 }
 
 
@@ -60,6 +65,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--loaders", default="comfyui,ours,stored")
     parser.add_argument("--turns", action="store_true")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--first", type=int)
+    parser.add_argument("--notes", type=Path)
+    parser.add_argument("--of", default="")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where the file is written")
     chosen = parser.parse_args(own)
     chosen.loaders = chosen.loaders.split(",")
     if unknown := set(chosen.loaders) - set(LOADERS):
@@ -107,6 +116,7 @@ def import_pack() -> None:
 
 def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
     import comfy.sd
+    import torch
     from comfy.cli_args import PerformanceFeature, args
     from kontext_bridge.kontext.comfyui import load as comfyui
     from kontext_bridge.kontext.fp8.compute import Compute
@@ -126,13 +136,17 @@ def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
 
     def with_lora() -> Any:
         import full_size
-        import torch
         from kontext_bridge.kontext.comfyui.lora import size_of
 
         model, generator = ours(), torch.Generator().manual_seed(3)
         tensors = full_size.lora_tensors(16, size_of(model))
         tensors = {name: torch.randn(t.shape, generator=generator).to(t) * 0.01 for name, t in tensors.items()}
         return comfy.sd.load_lora_for_models(model, None, tensors, 0.8, 0)[0]
+
+    def in_comfyuis_order() -> Any:
+        model = ours()
+        model.model_options["transformer_options"].pop("optimized_attention_override", None)
+        return model
 
     return {
         "comfyui": lambda: comfy.sd.load_diffusion_model(str(path)),
@@ -141,6 +155,7 @@ def loaders_of(path: Path) -> dict[str, Callable[[], Any]]:
         "stored": lambda: ours(compute=Compute.STORAGE),
         "lora": with_lora,
         "compiled": lambda: ours(compiled=True),
+        "order": in_comfyuis_order,
     }
 
 
@@ -204,7 +219,7 @@ class Edit:
         self.empty = {"samples": torch.zeros(1, 16, side, side)}
         self.steps, self.card = chosen.steps, card
 
-    def __call__(self, model: Any, seed: int) -> tuple[Any, float, list[float]]:
+    def __call__(self, model: Any, seed: int, steps: int | None = None) -> tuple[Any, float, list[float]]:
         """The latent, the seconds of the whole run, and those of each step but the first."""
         import latent_preview
 
@@ -213,31 +228,37 @@ class Edit:
         ends: list[float] = []
         latent_preview.prepare_callback = lambda *_: lambda *_: ends.append(self.card.now())
         began = self.card.now()
-        sampler = (model, seed, self.steps, 1.0, "euler", "simple")
+        sampler = (model, seed, steps or self.steps, 1.0, "euler", "simple")
         (out,) = nodes.KSampler().sample(*sampler, self.prompt, self.prompt, self.empty)
         taken = self.card.now() - began
         return out["samples"], taken, [end - start for start, end in pairwise(ends)]
 
 
-def profiled(title: str, edit: Edit, model: Any) -> None:
-    """Of one run, a step's share: kernels, what the computer waited for, and where each of the two spent its time."""
+def profiled(title: str, edit: Edit, model: Any, steps: int = 3) -> dict[str, float]:
+    """Of one run, a step's share: kernels, what the computer waited for, and where each of the two spent its time.
+
+    Gives which part of the device's time each kind of work took.
+    """
+    from profiles import on_gpu, quantising_annotated, shares
     from torch.profiler import ProfilerActivity, profile
 
-    on_gpu = edit.card.device.type == "cuda"
-    watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=watched) as seen:
-        edit(model, 99)
-    events, steps = seen.key_averages(), edit.steps
-    kernels = [event for event in events if event.self_device_time_total > 0]
+    cuda = edit.card.device.type == "cuda"
+    watched = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
+    with quantising_annotated(), profile(activities=watched) as seen:
+        edit(model, 99, steps)
+    events = seen.key_averages()
+    kernels = [event for event in events if on_gpu(event)]
     number, total = sum(event.count for event in kernels), sum(event.self_device_time_total for event in kernels)
     print(f"{title}: {number / steps:.0f} kernels a step, {total / steps / 1e3:.1f} ms in them", flush=True)
     longest = sorted(kernels, key=lambda event: -event.self_device_time_total)[:12]
-    waits = [event for event in events if "Synchronize" in event.key or "Memcpy" in event.key]
-    slowest = sorted(events, key=lambda event: -event.self_cpu_time_total)[:18]
+    computer = [event for event in events if str(event.device_type).endswith("CPU")]
+    waits = [event for event in computer if "Synchronize" in event.key or "Memcpy" in event.key]
+    slowest = sorted(computer, key=lambda event: -event.self_cpu_time_total)[:18]
     rows = [("device", event, event.self_device_time_total) for event in longest]
     rows += [("computer", event, event.self_cpu_time_total) for event in dict.fromkeys([*waits, *slowest])]
     for where, event, microseconds in rows:
         print(f"    {where:9}{microseconds / steps / 1e3:8.2f} ms {event.count / steps:6.0f} {event.key[:90]}")
+    return shares(seen.events())
 
 
 def main() -> None:
@@ -251,6 +272,7 @@ def main() -> None:
     comfy.utils.set_progress_bar_enabled(False)
     logging.basicConfig(level=logging.INFO, format="    %(message)s", stream=sys.stdout)
     import_pack()
+    from gpu_bench import step_flops
     from kontext_bridge.kontext.checkpoint.layers import Size
     from local_fullsize import write_full_size
 
@@ -264,6 +286,8 @@ def main() -> None:
     latents: dict[str, Any] = {}
     told: dict[str, str] = {}
     failed: list[str] = []
+    peaks: dict[str, float] = {}
+    parts: dict[str, dict[str, float]] = {}
     runs: dict[str, list[float]] = {loader: [] for loader in chosen.loaders}
     steps: dict[str, list[float]] = {loader: [] for loader in chosen.loaders}
 
@@ -273,7 +297,8 @@ def main() -> None:
             began = card.now()
             models[loader] = loaders[loader]()
             loaded = card.now() - began
-            latents[loader], first, _ = edit(models[loader], 0)
+            _, first, _ = edit(models[loader], 0, chosen.first)
+        peaks[loader] = most[0]
         told[loader] = f"loaded in {loaded:.1f} s, first run {first:.1f} s, memory {before:.1f} to {most[0]:.1f} GB"
         print(f"{LOADERS[loader]}: {told[loader]}", flush=True)
 
@@ -288,18 +313,42 @@ def main() -> None:
             print(f"{LOADERS[loader]} failed:\n{traceback.format_exc()}", flush=True)
 
     def measure(loader: str, round: int) -> None:
-        _, run, later = edit(models[loader], round + 1)
+        with card.watched() as most:
+            latent, run, later = edit(models[loader], round + 1)
+        latents.setdefault(loader, latent)
+        peaks[loader] = max(peaks[loader], most[0])
         runs[loader].append(run)
         steps[loader] += later
 
     def told_of(loader: str) -> None:
-        profiled(LOADERS[loader], edit, models[loader])
+        parts[loader] = profiled(LOADERS[loader], edit, models[loader])
 
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    def apart(loader: str) -> float:
+        truth = latents.get("stored", next(iter(latents.values())))
+        return float((latents[loader] - truth).norm() / truth.norm())
+
+    def note(loader: str) -> None:
+        """What is known of a loader so far; of one that failed, that it did."""
+        if chosen.notes is None:
+            return
+        row: dict[str, Any] = {"kind": "row", "what": f"in ComfyUI: {LOADERS[loader]}{chosen.of}"}
+        if steps[loader]:
+            step = statistics.median(steps[loader])
+            row |= {"step": step, "edit": statistics.median(runs[loader]), "rate": flops / step / 1e12}
+            row |= {"peak": peaks[loader] if card.device.type == "cuda" else None, "apart": apart(loader)}
+            row |= {"shares": parts.get(loader, {}), "note": told[loader]}
+        if loader in failed:
+            row["note"] = "failed: see the log"
+        with chosen.notes.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder, torch.inference_mode():
         path = chosen.model or Path(folder) / "kontext_random.safetensors"
+        doubles, singles = map(int, chosen.blocks.split(","))
+        size = Size(chosen.width, doubles, singles, CONTEXT, POOLED)
+        flops = step_flops(size, chosen.tokens, 2 * (chosen.side // 16) ** 2)
         if chosen.model is None:
-            doubles, singles = map(int, chosen.blocks.split(","))
-            write_full_size(path, Size(chosen.width, doubles, singles, CONTEXT, POOLED), scaled=not chosen.plain)
+            write_full_size(path, size, scaled=not chosen.plain)
         loaders = loaders_of(path)
         for loader in chosen.loaders:
             if not chosen.turns:
@@ -309,26 +358,31 @@ def main() -> None:
             tried(begin, loader)
             for round in () if chosen.turns else range(chosen.rounds):
                 tried(measure, loader, round)
+            note(loader)
             if chosen.profile and not chosen.turns:
                 tried(told_of, loader)
+                note(loader)
         for round in range(chosen.rounds) if chosen.turns else ():
             for loader in chosen.loaders:
                 tried(measure, loader, round)
-        for loader in chosen.loaders if chosen.profile and chosen.turns else ():
-            tried(told_of, loader)
+        for loader in chosen.loaders if chosen.turns else ():
+            if chosen.profile:
+                tried(told_of, loader)
+            note(loader)
         models.clear()
         comfy.model_management.unload_all_models()
     measured = [loader for loader in chosen.loaders if runs[loader] and steps[loader]]
     if not measured:
         sys.exit("No loader was measured: give --rounds 1 and --steps 2 at least.")
-    truth = latents.get("stored", latents[measured[0]])
     print(f"| loader | s a step | s a run of {chosen.steps} | loading and memory | latent, apart | finite |")
     print("|---|---|---|---|---|---|")
     for loader in measured:
-        apart = float((latents[loader] - truth).norm() / truth.norm())
         step, run = statistics.median(steps[loader]), statistics.median(runs[loader])
         finite = bool(torch.isfinite(latents[loader]).all())
-        print(f"| {LOADERS[loader]} | {step:.4f} | {run:.3f} | {told[loader]} | {apart:.2e} | {finite} |", flush=True)
+        print(
+            f"| {LOADERS[loader]} | {step:.4f} | {run:.3f} | {told[loader]} | {apart(loader):.2e} | {finite} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ mixing.py    methods of this pack in place of ComfyUI's own, for a ModelPatcher 
 lora.py      a LoRA file put on a MODEL
 numbers.py   the numbers that FP8 bytes stand for, for merging and other nodes that read weights
 saving.py    what leaves the MODEL when ComfyUI saves it
+attention.py the kernel of attention that torch chooses by itself, where it is clearly faster than in ComfyUI's order
 steps.py     what is computed once an edit instead of once a step
 uncompiled.py ComfyUI's own compiler kept away from steps that differ
 fast_model.py the approximations of fast/ on a MODEL

@@ -22,7 +22,7 @@ from comfy.patcher_extension import WrappersMP  # type: ignore[import-not-found]
 
 from ..errors import BadRequest
 from ..fast.evaluations import OneCall, Run
-from ..fast.measured import NOT_MEASURED, Clock, compared
+from ..fast.measured import Clock, compared
 from ..fast.tally import Tally
 from ..fast.wishes import Wishes
 from ..latents import ReferenceMethod, pack, positions, unpack
@@ -87,7 +87,7 @@ def _around_run(asking: NodeWishes, executor: Any, noise: Any, *arguments: Any, 
             latent, lines = compared(exactly, fast, tally, decode)
         else:
             latent = fast()
-            lines = [*tally.lines(), NOT_MEASURED]
+            lines = tally.said(None)
     asking.told(lines)
     return latent
 

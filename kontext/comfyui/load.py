@@ -31,6 +31,7 @@ from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import E4M3, FORMATS, quantise_rows
 from ..fp8.quantising import join_on
+from .attention import let_torch_choose
 from .carried import carry
 from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
@@ -73,7 +74,9 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
         fp8_on(device).required()
     patcher = _build(checkpoint, compute, compiled=compiled, disable_dynamic=compiled)
     patcher.cached_patcher_init = (_rebuild, (path, compute, compiled, pruned))
-    return Loaded(patcher, _describe(checkpoint, patcher, compute, device))
+    # Compiled blocks were not tried with it.
+    attention = "" if compiled else let_torch_choose(patcher, device)
+    return Loaded(patcher, "\n".join(filter(None, (_describe(checkpoint, patcher, compute, device), attention))))
 
 
 def _rebuild(path: Path | str, compute: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:

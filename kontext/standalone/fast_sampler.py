@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ..fast.measured import NOT_MEASURED, Clock, compared
+from ..fast.measured import Clock, compared
 from ..fast.tally import Tally
 from ..fast.wishes import Wishes
 
@@ -26,7 +26,7 @@ def sampled(
     tally = Tally()
     if decode is None:
         latent = take(fast=wishes, tally=tally)
-        return latent, [*tally.lines(), NOT_MEASURED]
+        return latent, tally.said(None)
 
     def exactly(clock: Clock) -> torch.Tensor:
         return take(clock=clock)

@@ -32,8 +32,8 @@ class KontextFast(io.ComfyNode):
                     max=0.9,
                     step=0.01,
                     round=0.001,
-                    tooltip="How little the first block may change for a step to end after it. 0 is off; 0.1 is a "
-                    "start. More is faster and further from the exact edit.",
+                    tooltip="Lets a step end early while the picture changes little from the step before. 0 is off; "
+                    "0.1 is a start. More is faster and further from the exact edit.",
                 ),
                 io.Float.Input(
                     "reference",
@@ -43,7 +43,8 @@ class KontextFast(io.ComfyNode):
                     step=0.25,
                     round=0.01,
                     tooltip="Divides the sides of the reference pictures, which then cost less in every step. 1 is "
-                    "off; 2 leaves a quarter of their tokens, and less of their detail.",
+                    "off; 2 leaves a quarter of their tokens, and less of their detail. Leave it at 1 for the demo "
+                    "model.",
                 ),
                 io.Float.Input(
                     "settled",
@@ -52,8 +53,8 @@ class KontextFast(io.ComfyNode):
                     max=0.9,
                     step=0.01,
                     round=0.001,
-                    tooltip="With a mask: how little the foreseen picture outside it may still change for that part "
-                    "to be left out of all later steps, and to be taken from the source. 0 is off; 0.1 is a start.",
+                    tooltip="With a mask: once the picture outside it changes by less than this from step to step, "
+                    "that part is left out of all later steps and taken from the source. 0 is off; 0.1 is a start.",
                 ),
                 io.Boolean.Input(
                     "measure",

@@ -13,10 +13,10 @@ from kontext_bridge.kontext.errors import BadRequest
 from kontext_bridge.kontext.fast import evaluations
 from kontext_bridge.kontext.fast.asked import FastOptions, asked
 from kontext_bridge.kontext.fast.evaluations import OTHER_SIZE, Run
-from kontext_bridge.kontext.fast.measured import NOT_MEASURED
+from kontext_bridge.kontext.fast.measured import Clock
 from kontext_bridge.kontext.fast.outside import inside
 from kontext_bridge.kontext.fast.smaller import shrunk, shrunk_places
-from kontext_bridge.kontext.fast.tally import Tally, apart, decibels
+from kontext_bridge.kontext.fast.tally import NOT_MEASURED, Deviation, Tally, apart, decibels
 from kontext_bridge.kontext.fast.wishes import Wishes
 from kontext_bridge.kontext.latents import ReferenceMethod, pack, positions
 from kontext_bridge.kontext.standalone import blocks
@@ -180,10 +180,35 @@ def test_what_is_said_of_a_run_is_what_was_counted(model) -> None:
 
     assert sampled(take, Wishes())[1] == []
     _, lines = sampled(take, Wishes(smaller=2.0))
-    assert lines[0] == "reference: 6 instead of 24 tokens" and lines[-1] == NOT_MEASURED
+    assert "of the work left out" in lines[0]
+    assert lines[1:] == [NOT_MEASURED, "reference: 6 instead of 24 tokens"]
     latent, lines = sampled(take, Wishes(cache=ANYTHING), lambda latent: latent[:, :3].sigmoid())
-    assert lines[0].startswith("cache: ") and "blocks left out" in lines[0]
-    assert f"latent {apart(latent, take()):.3f} apart, picture " in lines[-1] and "saved" in lines[-1]
+    assert lines[-1].startswith("cache: ") and "blocks left out" in lines[-1]
+    assert f" dB, latent {apart(latent, take()):.3f} apart (" in lines[0] and "time saved, picture " in lines[0]
+
+
+def test_a_time_saved_and_a_deviation_that_a_node_has_no_room_for_are_noticed() -> None:
+    """Two lines of a node are some 80 characters, and the rest is cut off."""
+    tally = Tally(calls=20, ended=15, blocks=220, blocks_left=150, rows=100, rows_left=68)
+    measured = " · ".join(tally.said(Deviation(0.027, 51.1, 12.12, 4.13)))[:80]
+    assert measured.startswith("66% of the time saved, picture 51.1 dB, latent 0.027 apart")
+    assert " · ".join(tally.said(None))[:80].startswith(f"68% of the work left out · {NOT_MEASURED}")
+    tally.note("mask: nothing left out")
+    assert tally.said(Deviation(0.1, None, 1, 1))[2] == tally.said(None)[2] == "mask: nothing left out"
+
+
+def test_a_saved_time_that_a_first_call_or_a_busy_machine_makes_up_is_noticed() -> None:
+    """Half of the calls of both runs were held up; beside the median of the exact ones nothing would be saved."""
+    exact, fast = Clock(), Clock()
+    exact.seconds, fast.seconds = [9.0, 1.0, 4.0, 1.0, 4.0, 1.0], [1.0, 0.1, 3.1, 0.1, 3.1, 0.1]
+    assert exact.steady == 1 + 4 + 1 + 4 + 1 + 2.5 and fast.total == pytest.approx(7.5)
+    assert str(Deviation(0, None, exact.steady, fast.total)).startswith("44% of the time saved")
+    assert Clock().steady == 0
+
+
+def test_a_fast_run_that_was_slower_is_not_said_to_have_saved_less_than_nothing() -> None:
+    """As on a computer that is busy meanwhile: -425% saved, it said."""
+    assert str(Deviation(0.016, 54.2, 0.84, 4.40)).startswith("no time saved, picture 54.2 dB")
 
 
 def test_decibels_of_the_same_picture_and_of_none_are_as_they_should_be() -> None:

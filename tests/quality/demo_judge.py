@@ -137,10 +137,10 @@ class Edits:
 class Seen:
     """What the judge sees of some edits.
 
-    right: how many instructions, of how many asked. outside: decibels of the untouched part of the pictures. kept:
-    the same against what the VAE alone makes of it. contrast, brightness: the slope and the intercept of the edits'
-    latents on the right ones, in the untouched part. vae: decibels of a picture there and back against the VAE's own
-    way there and back.
+    right: how many instructions, of how many asked. outside: decibels of the untouched part of the pictures. kept: the
+    same against what the VAE alone makes of it. contrast, brightness: the slope and the intercept of the edits'
+    latents on the right ones, in the untouched part; like kept, NaN where nothing is untouched. vae: decibels of a
+    picture there and back against the VAE's own way there and back.
     """
 
     right: int
@@ -206,11 +206,14 @@ class Judge:
     def __call__(self, made: Edits) -> Seen:
         judged = verdicts(self._asked, self._kept, self._ideal, made.pictures)
         right, own = (one.movedim(1, -1)[self._untouched_latents] for one in (self._latent, made.latents))
-        contrast, brightness = np.polyfit(right.flatten().numpy(), own.flatten().numpy(), 1)
+        contrast = brightness = np.nan
+        if right.numel():
+            contrast, brightness = np.polyfit(right.flatten().numpy(), own.flatten().numpy(), 1)
+        outside = [one.outside for one in judged if not np.isnan(one.outside)]
         return Seen(
             right=sum(one.right for one in judged),
             asked=len(judged),
-            outside=float(np.nanmean([one.outside for one in judged])),
+            outside=float(np.mean(outside)) if outside else np.nan,
             kept=_decibels((made.pictures - self._ideal).movedim(1, -1)[self._untouched]),
             contrast=float(contrast),
             brightness=float(brightness),
