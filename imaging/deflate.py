@@ -1,19 +1,21 @@
-"""A zlib stream by Huffman coding alone, vectorised: all that filtered photographs need, and twice as fast.
+"""A zlib stream made of whole arrays at once: of single bytes or of runs, whichever suits a strip.
 
 Filtered photographs hold next to no repeats, so zlib's search for them is wasted, and its bit-by-bit output is
-the rest of the time. Here one code serves the whole picture, pairs of bytes are looked up at once, and whole
-arrays of codes are shifted into 64-bit words. Strips that do repeat themselves, as those of drawings, go to zlib's
-run-length strategy, which is fast on such data and packs it far better. Formats: RFC 1950 (zlib), RFC 1951 (deflate).
+the rest of the time. Here one Huffman code serves the whole picture, and pairs of bytes are looked up at once. Strips
+that do repeat themselves, as those of drawings, are taken as runs of one byte: to find them takes one look at each, and
+little remains to be coded. Either way whole arrays of codes are shifted into 64-bit words.
+Formats: RFC 1950 (zlib), RFC 1951 (deflate).
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
+import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,39 +24,41 @@ from .pixels import UInt8
 
 UInt64 = NDArray[np.uint64]
 
-# Small enough for a core's cache, large enough for the 139 bytes of a header not to matter.
+# What is made of a strip on the way stays in a core's cache, and outweighs the calls that it takes.
 _STRIP_BYTES = 1 << 18
+# Runs are taken as many at a time.
+_RUNS_AT_ONCE = 1 << 15
+# So many of these are counted, and a few more.
+_RUNS_COUNTED = 1 << 13
 # Every 23rd byte is enough to make a code from.
 _SAMPLED = 23
 # So many bytes are looked at in every so many, to tell whether a strip repeats itself.
 _LOOKED_AT, _OF = 512, 2053
-# One in so many that differs from the byte before it is where zlib's run length and a code take equally long.
-_BREAKS = 4
+# One in so many that differs from the byte before it is where runs and single bytes take equally long.
+_BREAKS = 5
 # RFC 1950: deflate with a 32 KiB window, fastest.
 _ZLIB_HEADER = b"\x78\x01"
 _END = 256
 # Four codes at a time must fit a 64-bit word; deflate itself allows 15.
 _LONGEST = 15
-# Ends a strip on a byte: an empty stored block (3 bits of type, padding, then this).
-_EMPTY_STORED = b"\0\0\xff\xff"
-_LENGTH_AT = np.uint64(32)
-_CODE_BITS = np.uint64(0xFFFFFFFF)
 _LENGTHS_ORDER = (16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15)
+# RFC 1951, 3.2.5: how far a repeat goes. The symbols of that follow the end mark, each with so many bits behind it; the
+# last stands for the farthest alone.
+_NEAREST, _FARTHEST = 3, 258
+_BITS_BEHIND = (*[0] * 8, *[bits for bits in range(1, 6) for _ in range(4)], 0)
+_SYMBOLS = _END + 1 + len(_BITS_BEHIND)
+# An entry of a table is a code, and below it in so many bits its size.
+_SIZE_BITS = np.uint64(6)
+_SIZE = np.uint64(63)
 
-
-@dataclass(frozen=True)
-class _Code:
-    """One Huffman code, shared by all strips.
-
-    pairs: for each two bytes (the first in the low half of the index) their codes in bits 0-29 and the codes'
-    summed length from bit 32 up. header, header_bits: a dynamic block's header as a number.
-    """
-
-    pairs: UInt64
-    header: int
-    header_bits: int
-    end: int
-    end_bits: int
+# A byte in the lowest bits, and above it what follows: a length of a repeat, or an index of one byte more or of two. A
+# byte of _NONE is none: a long run goes on.
+Runs: TypeAlias = "NDArray[np.intp]"
+_VALUE_BITS = 9
+_VALUE = 511
+_NONE = 256
+_ONE_MORE = _FARTHEST + 1
+_TWO_MORE = _ONE_MORE + 256
 
 
 def compress(raw: UInt8) -> bytes:
@@ -62,118 +66,279 @@ def compress(raw: UInt8) -> bytes:
     raw = np.ascontiguousarray(raw).reshape(-1)
     whole = len(raw) // 4 * 4
     strips = [raw[at : min(at + _STRIP_BYTES, whole)] for at in range(0, whole, _STRIP_BYTES)]
-    packed: list[bytes] = []
-    code: _Code | None = None
+    bits = _Bits()
+    pairs: _Pairs | None = None
     for repeats, alike in itertools.groupby(strips, _repeats_itself):
         if repeats:
-            packed.append(_run_lengths(list(alike)))
-            continue
-        for strip in alike:
-            code = code or _make_code(raw)
-            packed.append(_finish(*_pack(strip, code.pairs, code.header_bits), code))
+            _put_runs(alike, bits)
+        else:
+            pairs = pairs or _Pairs(raw)
+            pairs.put(alike, bits)
     rest = raw[whole:].tobytes()
-    last = struct.pack("<BHH", 1, len(rest), len(rest) ^ 0xFFFF) + rest
-    return b"".join((_ZLIB_HEADER, *packed, last, struct.pack(">I", zlib.adler32(raw.data))))
+    bits.put_number(1, 3)  # the last block, and stored
+    last = struct.pack("<HH", len(rest), len(rest) ^ 0xFFFF) + rest
+    return b"".join((_ZLIB_HEADER, *bits.ended(), last, struct.pack(">I", zlib.adler32(raw.data))))
 
 
 def _repeats_itself(raw: UInt8) -> bool:
-    """Whether zlib's run lengths are the faster way to pack a strip, by a look at a quarter of it."""
+    """Whether a strip is sooner packed as runs, by a look at a quarter of it."""
     looked_at = raw[: len(raw) // _OF * _OF].reshape(-1, _OF)[:, :_LOOKED_AT] if len(raw) >= _OF else raw[None]
     breaks = np.count_nonzero(looked_at[:, 1:] != looked_at[:, :-1])
     return bool(breaks * _BREAKS < looked_at.size)
 
 
-def _run_lengths(strips: Sequence[UInt8]) -> bytes:
-    """Deflate blocks, none of them final, ending on a byte."""
-    deflater = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    return b"".join((*(deflater.compress(strip.data) for strip in strips), deflater.flush(zlib.Z_SYNC_FLUSH)))
+class _Bits:
+    """A stream of bits, each byte's lowest first."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._begun = self._used = 0
+        self._room = np.empty((2, 0), np.uint64)
+
+    def put_number(self, value: int, size: int) -> None:
+        """A number of no more than `size` bits."""
+        value, size = self._begun | value << self._used, self._used + size
+        whole = size // 64 * 8
+        self._parts.append((value & ((1 << 8 * whole) - 1)).to_bytes(whole, "little"))
+        self._begun, self._used = value >> 8 * whole, size % 64
+
+    def put(self, codes: UInt64, sizes: UInt64) -> None:
+        """Codes of 1 to 63 bits, one after the other; the sizes are overwritten."""
+        if self._room.shape[1] <= len(codes):
+            self._room = np.empty((2, len(codes) + 1), np.uint64)
+        begins, words = self._room[:, : len(codes) + 1]
+        sizes[0] += np.uint64(self._used)
+        begins[0] = self._used
+        np.cumsum(sizes, out=begins[1:])
+        end = int(begins[-1])
+        np.right_shift(begins, _SIZE_BITS, out=words)
+        words[-1] += np.uint64(1)
+        # No code fills a word, so one begins in each word and only a word's last one reaches into the next.
+        lasts = np.flatnonzero(words[1:] != words[:-1])
+        begins = np.bitwise_and(begins, _SIZE, out=begins)[:-1]
+        # Codes lie side by side, so that what a word holds is their sum; summed up all at once, the words differ by it.
+        sums = np.cumsum(np.left_shift(codes, begins, out=sizes), out=words[:-1]).take(lasts)
+        packed = np.zeros(len(lasts) + 1, np.uint64)
+        packed[0] = sums[0] + np.uint64(self._begun)
+        np.subtract(sums[1:], sums[:-1], out=packed[1:-1])
+        packed[1:] |= codes.take(lasts) >> np.uint64(1) >> (_SIZE - begins.take(lasts))
+        self._parts.append(packed[: end >> 6].astype("<u8", copy=False).tobytes())
+        self._begun, self._used = int(packed[end >> 6]), end & 63
+
+    def ended(self) -> list[bytes]:
+        """All of it, the last byte filled up."""
+        return [*self._parts, self._begun.to_bytes((self._used + 7) // 8, "little")]
 
 
-def _make_code(raw: UInt8) -> _Code:
-    counts = np.bincount(raw[::_SAMPLED], minlength=_END + 1)
-    lengths = code_lengths(counts.tolist())
-    codes = _codes(lengths)
-    header, header_bits = _block_header(lengths)
-    code, length = np.array(codes[:_END], np.uint64), np.array(lengths[:_END], np.uint64)
-    pairs = code[None, :] | code[:, None] << length[None, :] | (length[None, :] + length[:, None]) << _LENGTH_AT
-    return _Code(pairs.reshape(-1), header, header_bits, codes[_END], lengths[_END])
+@dataclass(frozen=True)
+class _Code:
+    """A Huffman code of bytes, the end mark and perhaps of repeats.
+
+    sizes: bits of each symbol's code, 0 for one that has none. entries: codes and sizes in one.
+    """
+
+    sizes: list[int]
+    entries: UInt64
+
+    @classmethod
+    def of(cls, sizes: list[int]) -> _Code:
+        """The canonical code (RFC 1951, 3.2.2), its bits reversed because deflate sends a code's top bit first."""
+        size = np.array(sizes, np.uint64)
+        order = np.argsort(size, kind="stable")[np.count_nonzero(size == 0) :]
+        takes = np.uint64(1) << np.uint64(16) - size[order]
+        topmost = (np.cumsum(takes) - takes).astype(">u2")
+        entries = np.zeros(len(sizes), np.uint64)
+        entries[order] = np.packbits(np.unpackbits(topmost.view(np.uint8)), bitorder="little").view("<u2")
+        return cls(sizes, entries << _SIZE_BITS | size)
+
+    def put_header(self, bits: _Bits) -> None:
+        """What a dynamic block starts with: every size in 4 bits, no repeats."""
+        fields = [(0, 1), (2, 2), (len(self.sizes) - 257, 5), (1, 5), (len(_LENGTHS_ORDER) - 4, 4)]
+        fields += [(4 if symbol <= _LONGEST else 0, 3) for symbol in _LENGTHS_ORDER]
+        # Two distances of one bit: a complete code is what every inflater accepts. The first means the byte before.
+        fields += [(_REVERSED[size], 4) for size in (*self.sizes, 1, 1)]
+        header, at = 0, 0
+        for value, size in fields:
+            header |= value << at
+            at += size
+        bits.put_number(header, at)
+
+    def put_end(self, bits: _Bits) -> None:
+        bits.put_number(int(self.entries[_END]) >> int(_SIZE_BITS), self.sizes[_END])
+
+
+_REVERSED = [int(f"{number:04b}"[::-1], 2) for number in range(16)]
 
 
 def code_lengths(counts: list[int]) -> list[int]:
-    """Huffman code lengths, 1 to 15 bits, for 256 byte values and the end mark."""
-    # A byte that was not seen gets a code too: the counts may be a sample, and the end mark is in no count.
-    weights = [max(1, count) for count in counts]
+    """Huffman code lengths, 1 to 15 bits, one for each count of two or more."""
+    # What was not seen gets a code too: the counts may be a sample, and the end mark is in no count.
+    least = max(1, sum(counts) >> _LONGEST)
+    weights = [max(least, count) for count in counts]
+    leaves = len(weights)
     while True:
-        heap: list[tuple[int, int]] = [(weight, symbol) for symbol, weight in enumerate(weights)]
-        parents = [0] * (2 * len(weights) - 1)
-        heapq.heapify(heap)
-        for node in range(len(weights), len(parents)):
-            left, a = heapq.heappop(heap)
-            right, b = heapq.heappop(heap)
-            parents[a] = parents[b] = node
-            heapq.heappush(heap, (left + right, node))
+        order = sorted(range(leaves), key=weights.__getitem__)
+        # Both lists ascend, so that the lightest two stand in front; nodes are numbered as they come, leaves first.
+        light = [*(weights[symbol] for symbol in order), math.inf]
+        joined: list[float] = []
+        parents = [0] * (2 * leaves - 1)
+        leaf = inner = 0
+        for node in range(leaves, 2 * leaves - 1):
+            weight = 0.0
+            for _ in range(2):
+                if inner == len(joined) or light[leaf] <= joined[inner]:
+                    weight += light[leaf]
+                    parents[leaf] = node
+                    leaf += 1
+                else:
+                    weight += joined[inner]
+                    parents[leaves + inner] = node
+                    inner += 1
+            joined.append(weight)
         depths = [0] * len(parents)
         for node in range(len(parents) - 2, -1, -1):
             depths[node] = depths[parents[node]] + 1
         if max(depths) <= _LONGEST:
-            return depths[: len(weights)]
+            lengths = [0] * leaves
+            for symbol, depth in zip(order, depths, strict=False):
+                lengths[symbol] = depth
+            return lengths
         weights = [(weight + 1) // 2 for weight in weights]
 
 
-def _codes(lengths: list[int]) -> list[int]:
-    """Canonical codes (RFC 1951, 3.2.2), bits reversed because deflate sends a code's top bit first."""
-    code, previous = 0, 0
-    codes = [0] * len(lengths)
-    for length, symbol in sorted((length, symbol) for symbol, length in enumerate(lengths)):
-        code <<= length - previous
-        codes[symbol] = int(f"{code:0{length}b}"[::-1], 2)
-        code, previous = code + 1, length
-    return codes
+class _Pairs:
+    """Blocks of single bytes: by one code, made from a look at all of them. Two are looked up at once."""
+
+    def __init__(self, raw: UInt8) -> None:
+        self._code = _Code.of(code_lengths(np.bincount(raw[::_SAMPLED], minlength=_END + 1).tolist()))
+        one = self._code.entries[:_END]
+        size = one & _SIZE
+        # The first of two bytes is the lower half of the index.
+        two = (one >> _SIZE_BITS)[:, None] << (size + _SIZE_BITS)[None, :]
+        two += one[None, :]
+        two += size[:, None]
+        self._two = two.reshape(-1)
+
+    def put(self, strips: Iterable[UInt8], bits: _Bits) -> None:
+        """A block of strips of up to _STRIP_BYTES, each a multiple of 4."""
+        self._code.put_header(bits)
+        room, indices = np.empty((3, _STRIP_BYTES // 4), np.uint64), np.empty(_STRIP_BYTES // 4, np.intp)
+        for strip in strips:
+            twos = strip.view("<u2").reshape(-1, 2)
+            first, second, sizes = room[:, : len(twos)]
+            index = indices[: len(twos)]
+            for half, entries in enumerate((first, second)):
+                index[:] = twos[:, half]
+                self._two.take(index, out=entries, mode="wrap")  # without a mode it would go by way of a copy
+            np.add(first, second, out=sizes)
+            sizes &= _SIZE
+            bits.put(_joined(first, second), sizes)
+        self._code.put_end(bits)
 
 
-def _block_header(lengths: list[int]) -> tuple[int, int]:
-    """A dynamic block's header as a number and its length in bits: every code length in 4 bits, no repeats."""
-    fields = [(0, 1), (2, 2), (len(lengths) - 257, 5), (1, 5), (len(_LENGTHS_ORDER) - 4, 4)]
-    fields += [(4 if symbol <= _LONGEST else 0, 3) for symbol in _LENGTHS_ORDER]
-    # Two distance codes of one bit, never used: a complete code is what every inflater accepts.
-    fields += [(int(f"{length:04b}"[::-1], 2), 4) for length in (*lengths, 1, 1)]
-    header, bits = 0, 0
-    for value, size in fields:
-        header |= value << bits
-        bits += size
-    return header, bits
+def _joined(first: UInt64, second: UInt64) -> UInt64:
+    """The codes of two arrays of entries as one each, in the place of the first; the second is overwritten."""
+    second >>= _SIZE_BITS
+    second <<= first & _SIZE
+    first >>= _SIZE_BITS
+    first |= second
+    return first
 
 
-def _pack(raw: UInt8, pairs: UInt64, start: int) -> tuple[UInt64, int]:
-    """The codes of all bytes as 64-bit words, the first of them `start` bits in, and where they end."""
-    twos = pairs.take(raw.view("<u2"))
-    sizes = twos >> _LENGTH_AT
-    twos &= _CODE_BITS
-    fours = twos[1::2] << sizes[::2]
-    fours |= twos[::2]
-    ends = np.cumsum(sizes[::2] + sizes[1::2]) + np.uint64(start)
-    begins = np.empty_like(ends)
-    begins[0], begins[1:] = start, ends[:-1]
-    word = begins >> np.uint64(6)
-    begins &= np.uint64(63)
-    # No four codes fill a word, so one begins in each word and only a word's last one reaches into the next.
-    lasts = np.append(np.flatnonzero(word[1:] != word[:-1]), len(fours) - 1)
-    words = np.zeros(int(ends[-1] >> np.uint64(6)) + 2, np.uint64)
-    at = start >> 6
-    # Codes lie side by side, so that what a word holds is their sum; summed up all at once, the words differ by it.
-    sums = np.cumsum(fours << begins)[lasts]
-    words[at : at + len(lasts)] = np.diff(sums, prepend=np.uint64(0))
-    words[at + 1 : at + 1 + len(lasts)] |= fours[lasts] >> np.uint64(1) >> (np.uint64(63) - begins[lasts])
-    return words, int(ends[-1])
+def _put_runs(strips: Iterable[UInt8], bits: _Bits) -> None:
+    """A block of strips as runs, by a code of what occurs in them."""
+    runs = list(_runs(strips))
+    code = _Code.of(code_lengths(np.sum(list(map(_counts, runs)), axis=0).tolist()))
+    code.put_header(bits)
+    values, follows = np.append(code.entries[:_END], np.uint64(0)), _follows(code.entries)
+    for some in runs:
+        first, second = values.take(some & _VALUE), follows.take(some >> _VALUE_BITS)
+        sizes = first + second
+        sizes &= _SIZE
+        bits.put(_joined(first, second), sizes)
+    code.put_end(bits)
 
 
-def _finish(words: UInt64, bits: int, code: _Code) -> bytes:
-    """The words with the header in front, the end mark behind, and the strip's byte-aligned end."""
-    size = (bits + code.end_bits + 3 + 7) // 8
-    packed = np.zeros(size, np.uint8)
-    used = words.astype("<u8", copy=False).view(np.uint8)[:size]
-    packed[: len(used)] = used
-    for at, value in ((0, code.header), (bits >> 3, code.end << (bits & 7))):
-        patch = np.frombuffer(value.to_bytes((value.bit_length() + 7) // 8, "little"), np.uint8)
-        packed[at : at + len(patch)] |= patch
-    return packed.tobytes() + _EMPTY_STORED
+def _runs(strips: Iterable[UInt8]) -> Iterator[Runs]:
+    """The runs of all strips, many at a time; none goes on from one strip to the next."""
+    found: list[Runs] = []
+    for strip in strips:
+        begins = _begins(strip)
+        lengths = np.empty_like(begins)
+        np.subtract(begins[1:], begins[:-1], out=lengths[:-1])
+        lengths[-1] = len(strip) - begins[-1]
+        lengths <<= _VALUE_BITS
+        lengths += strip.take(begins)
+        found.append(lengths)
+        if sum(map(len, found)) >= _RUNS_AT_ONCE:
+            yield _split(np.concatenate(found))
+            found = []
+    if found:
+        yield _split(np.concatenate(found))
+
+
+def _begins(strip: UInt8) -> NDArray[np.intp]:
+    """Where runs begin: at 0, and where a byte differs from the one before. Eight are passed over at once."""
+    differs = np.empty(-(-len(strip) // 8) * 8, bool)
+    differs[len(strip) - 1 :] = False
+    np.not_equal(strip[1:], strip[:-1], out=differs[: len(strip) - 1])
+    eights = differs.view(np.uint64)
+    some = np.flatnonzero(eights != 0)
+    at = np.flatnonzero(eights.take(some).view(bool))
+    begins = np.empty(len(at) + 1, np.intp)
+    begins[0] = 0
+    some <<= 3
+    some += 1
+    np.add(some.take(at >> 3), at & 7, out=begins[1:])
+    return begins
+
+
+def _split(runs: Runs) -> Runs:
+    """Runs by their lengths, as bytes and what follows each."""
+    more = runs >> _VALUE_BITS
+    more -= 1
+    long = np.flatnonzero(more > _FARTHEST)
+    whole = (more[long] - 1) // _FARTHEST
+    more[long] -= whole * _FARTHEST
+    runs &= _VALUE
+    short = np.flatnonzero((more - 1).view(np.uintp) < 2)
+    more[short] = np.where(more[short] == 1, _ONE_MORE, _TWO_MORE) + runs[short]
+    more <<= _VALUE_BITS
+    runs |= more
+    return np.insert(runs, np.repeat(long + 1, whole), _FARTHEST << _VALUE_BITS | _NONE) if len(long) else runs
+
+
+def _counts(runs: Runs) -> NDArray[np.intp]:
+    """About how often each symbol occurs in runs."""
+    step = 1 + len(runs) // _RUNS_COUNTED
+    runs = runs[::step]
+    follows = np.bincount(runs >> _VALUE_BITS, minlength=_TWO_MORE + 256)
+    counts = np.bincount(runs & _VALUE, minlength=_SYMBOLS)
+    counts[_END] = 0
+    counts[:_END] += follows[_ONE_MORE:_TWO_MORE] + 2 * follows[_TWO_MORE:]
+    np.add.at(counts, _LENGTHS[:, 0], follows[_NEAREST:_ONE_MORE])
+    return counts * step
+
+
+def _follows(entries: UInt64) -> UInt64:
+    """What may follow a byte, as entries: repeats by their length, each byte once, and each byte twice."""
+    _, behind, bits = _LENGTHS.T.astype(np.uint64)
+    length = entries[_LENGTHS[:, 0]]
+    size = length & _SIZE
+    # The bit above says where from: the byte before.
+    lengths = (length >> _SIZE_BITS | behind << size) << _SIZE_BITS | size + bits + np.uint64(1)
+    ones = entries[:_END]
+    size = ones & _SIZE
+    twos = (ones >> _SIZE_BITS << size + _SIZE_BITS) + ones + size
+    return np.concatenate([np.zeros(_NEAREST, np.uint64), lengths, ones, twos])
+
+
+def _lengths() -> NDArray[np.intp]:
+    """Of each length of a repeat its symbol, and the number behind that with its bits."""
+    rows = []
+    for symbol, bits in enumerate(_BITS_BEHIND, _END + 1):
+        rows += [(symbol, number, bits) for number in range(1 << bits)]
+    return np.array([*rows[: _FARTHEST - _NEAREST], rows[-1]], np.intp)
+
+
+_LENGTHS = _lengths()

@@ -29,6 +29,43 @@ def test_lengths_around_a_strip_come_back(extra: int, spread: float) -> None:
     assert zlib.decompress(deflate.compress(raw)) == raw.tobytes()
 
 
+def test_runs_of_every_length_come_back() -> None:
+    lengths = np.random.default_rng(3).permutation(np.arange(1, 1100))
+    raw = np.repeat(np.resize(np.arange(256, dtype=np.uint8), len(lengths)), lengths)
+    assert zlib.decompress(deflate.compress(raw)) == raw.tobytes()
+
+
+@pytest.mark.parametrize("extra", [0, 1, 3])
+def test_runs_over_many_strips_come_back(extra: int) -> None:
+    raw = np.zeros(3 * deflate._STRIP_BYTES + extra, np.uint8)
+    raw[::50_021] = 7
+    assert zlib.decompress(deflate.compress(raw)) == raw.tobytes()
+
+
+def test_noise_that_a_look_at_some_of_it_missed_comes_back_among_runs() -> None:
+    raw = np.zeros(deflate._STRIP_BYTES, np.uint8)
+    for at in range(deflate._LOOKED_AT, len(raw), deflate._OF):
+        unseen = raw[at : at + deflate._OF - deflate._LOOKED_AT]
+        unseen[:] = np.random.default_rng(at).integers(0, 256, len(unseen))
+    assert zlib.decompress(deflate.compress(raw)) == raw.tobytes()
+
+
+def test_a_picture_of_drawing_and_photograph_in_turns_comes_back_and_is_small() -> None:
+    noise = np.random.default_rng(5).normal(0, 3, 2 * deflate._STRIP_BYTES).astype(np.int8).view(np.uint8)
+    drawn = np.repeat(np.random.default_rng(6).integers(0, 9, deflate._STRIP_BYTES // 16, np.uint8), 16)
+    raw = np.concatenate([drawn, noise, drawn, drawn, noise])
+    packed = deflate.compress(raw)
+    assert zlib.decompress(packed) == raw.tobytes()
+    assert len(packed) < len(zlib.compress(raw, 1)) * 1.02
+
+
+def test_repeats_are_packed_as_well_as_by_zlib() -> None:
+    lengths = np.random.default_rng(7).geometric(1 / 20, 20_000)
+    raw = np.repeat(np.random.default_rng(8).integers(0, 256, len(lengths), np.uint8), lengths)
+    deflater = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, zlib.Z_RLE)
+    assert len(deflate.compress(raw)) < len(deflater.compress(raw.data) + deflater.flush()) * 1.03
+
+
 def test_bytes_that_the_sample_missed_still_have_a_code() -> None:
     raw = np.tile(np.array([1, 2], np.uint8), 60_000)
     raw[1::11] = np.resize(np.arange(256, dtype=np.uint8), len(raw[1::11]))
