@@ -47,6 +47,7 @@ from .plain import in_plain_words, out_of_handles
 from .statuses import MAX_RETRY_AFTER, classify, http_date, is_moderation, is_own_word, retry_after
 from .structure import looks_too_intricate
 from .way import way_to
+from .writing import json_bytes
 
 __all__ = [
     "CONNECT_SECONDS",
@@ -255,7 +256,10 @@ class Transport:
 
     def _prepared(self, request: _Request) -> requests.PreparedRequest:
         url = self.account.base_url + request.path
-        asked = requests.Request(request.method, url, auth=KeyAuth(request.key), **request.content)
+        content = dict(request.content)
+        if (value := content.pop("json")) is not None:
+            content |= {"data": json_bytes(value), "headers": {"Content-Type": "application/json"}}
+        asked = requests.Request(request.method, url, auth=KeyAuth(request.key), **content)
         prepared = self.session.prepare_request(asked)
         size = len(_bytes_of(prepared))
         if request.paid and size > MAX_PAID_BYTES:
