@@ -6,6 +6,7 @@ address.py       which addresses a URL from a workflow may reach
 way.py           proxies and certificates, as the environment tells them
 codings.py       Content-Encoding, unpacked in bounded pieces
 body.py          bodies on their way out and in
+large.py         texts of megabytes in JSON: a reply's are set apart before it is read
 writing.py       the JSON of a request, whose pictures are not looked through
 structure.py     JSON that is made to exhaust memory, refused before it is parsed
 envelope.py      the service's own error inside a reply

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import UnexpectedReply
+from .large import put_back, set_apart
+from .structure import looks_too_intricate
 
 _SHOWN = 300
 # Where half a character may stand in JSON: as an escape, or as bytes.
@@ -17,13 +20,17 @@ _HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 def parse_json(body: bytes, content_type: str = "") -> Any:
     """The JSON of a body.
 
-    Raises UnexpectedReply for HTML or anything else that is not JSON, and for JSON nested too deeply.
+    Raises UnexpectedReply for HTML or anything else that is not JSON, for JSON nested too deeply, and for JSON with
+    more values than a reply has.
     """
+    small, texts = set_apart(body)
+    if texts:
+        with contextlib.suppress(UnexpectedReply, ValueError, RecursionError):
+            parsed = _parsed(small)
+            if isinstance(parsed, dict | list) and put_back(parsed, texts):
+                return parsed
     try:
-        parsed = json.loads(body)
-        # of a picture in a reply neither is true, and the pattern is slow in megabytes
-        may_be_half = b"\\" in body or b"\xed" in body
-        return _whole_characters(parsed) if may_be_half and _HALF.search(body) else parsed
+        return _parsed(body)
     except RecursionError:
         raise UnexpectedReply("The service's answer is JSON nested too deeply to be read.") from None
     except ValueError:
@@ -34,6 +41,16 @@ def parse_json(body: bytes, content_type: str = "") -> Any:
             f"The service answered with {kind}{where} where JSON belongs, beginning {start!r}. A proxy or a login "
             "page may stand between; check OXEN_BASE_URL and the network."
         ) from None
+
+
+def _parsed(body: bytes) -> Any:
+    """Raises ValueError, RecursionError, and UnexpectedReply for what is too large in memory."""
+    if looks_too_intricate(body):
+        raise UnexpectedReply("The service answered with more values than a reply has; it was not read.")
+    parsed = json.loads(body)
+    # the pattern is slow in megabytes
+    may_be_half = b"\\" in body or b"\xed" in body
+    return _whole_characters(parsed) if may_be_half and _HALF.search(body) else parsed
 
 
 def _whole_characters(parsed: Any) -> Any:

@@ -45,7 +45,6 @@ from .envelope import error_text, parse_json
 from .line import HEADER_BYTES, Line, current
 from .plain import in_plain_words, out_of_handles
 from .statuses import MAX_RETRY_AFTER, classify, http_date, is_moderation, is_own_word, retry_after
-from .structure import looks_too_intricate
 from .way import way_to
 from .writing import json_bytes
 
@@ -93,8 +92,6 @@ class Reply:
 
     def json(self) -> Any:
         """Raises UnexpectedReply for what is no JSON, and for JSON that is no reply."""
-        if looks_too_intricate(self.body):
-            raise UnexpectedReply("The service answered with more values than a reply has; it was not read.")
         return parse_json(self.body, self.headers.get("Content-Type", ""))
 
 

@@ -10,9 +10,10 @@ import json
 import uuid
 from typing import Any
 
+from .large import is_plain
+
 # Of shorter texts there is nothing to gain.
 _LARGE = 1 << 14
-_ESCAPED = ('"', "\\", *map(chr, range(32)))
 
 
 def json_bytes(value: Any) -> bytes:
@@ -32,7 +33,7 @@ def _with_marks(value: Any, mark: str, large: list[str]) -> Any:
         return {name: _with_marks(one, mark, large) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_with_marks(one, mark, large) for one in value]
-    if isinstance(value, str) and len(value) >= _LARGE and value.isascii() and not any(c in value for c in _ESCAPED):
+    if isinstance(value, str) and len(value) >= _LARGE and is_plain(value):
         large.append(value)
         return mark
     return value
