@@ -128,6 +128,7 @@ class Ledger:
         would pass it, in which case nothing was written. Checked and written in one transaction, so that several
         processes together keep to it. clock_offset: as in Record.
         """
+        input_digest = sent_digest((input_image, *beside))  # of megabytes, while nobody waits for the ledger
         with self._transaction() as database:
             if limit is not None and self.spent_since(time.time() - DAY_SECONDS) + (price or 0) > limit:
                 return None
@@ -138,7 +139,7 @@ class Ledger:
                 prompt=NO_PROMPT if parameters.prompt is None else parameters.prompt,
                 seed=NO_SEED if parameters.seed_sent is None else parameters.seed_sent,
                 parameters=json.dumps(parameters.body()),
-                input_digest=sent_digest((input_image, *beside)),
+                input_digest=input_digest,
                 blocking=blocking,
                 created_at=time.time(),
                 price=None if price is None else str(price),

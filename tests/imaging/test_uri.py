@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from kontext_bridge.imaging import uri
-from kontext_bridge.imaging.codec import decode, encode_batch
+from kontext_bridge.imaging.codec import EncodedImage, decode, encode_batch
 from kontext_bridge.imaging.errors import ImageError, ImageTooLarge
 from kontext_bridge.imaging.limits import Limits
 from PIL import Image
@@ -23,6 +23,13 @@ def test_a_picture_comes_back_from_its_uri() -> None:
     assert text.startswith("data:image/png;base64,") and uri.is_data_uri(text)
     assert uri.parse_data_uri(text) == encoded.data
     assert decode(uri.parse_data_uri(text)).width == 7
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, *(uri._PIECE + more for more in (-1, 0, 1, 2)), 2 * uri._PIECE + 1])
+def test_a_uri_that_is_made_in_pieces_is_the_plain_one(size: int) -> None:
+    data = bytes(range(251)) * (size // 251 + 1)
+    picture = EncodedImage(data[:size], "image/png", 1, 1)
+    assert uri.to_data_uri(picture) == "data:image/png;base64," + base64.b64encode(data[:size]).decode()
 
 
 @given(data=st.binary(min_size=1, max_size=200))
