@@ -72,6 +72,7 @@ ROW_BYTES = 64 << 20
 MAX_REPLY_BYTES = 192 << 20
 # So that the service's own row of it, which may echo the picture, can still be read.
 MAX_PAID_BYTES = 48 << 20
+_PART = 1 << 20
 _ERROR_BYTES = 1 << 20
 _ERROR_SECONDS = 10.0
 _FRAMING = 8  # bytes on the network for one of a body, in chunks of one byte each
@@ -369,17 +370,23 @@ def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_
     line = current()
     if line is not None:
         line.room = _FRAMING * limit + HEADER_BYTES
-    body = bytearray()
+    # what grows to megabytes is moved again and again on the way there
+    whole: list[bytes] = []
+    size, body = 0, bytearray()
     late = False
     for chunk in chunks(response):
         body += chunk
-        if len(body) > limit:
+        size += len(chunk)
+        if len(body) >= _PART:
+            whole.append(bytes(body))
+            body.clear()
+        if size > limit:
             raise UnexpectedReply(f"The service sent more than {limit >> 20} MB; the rest was not read.")
         missing = response.raw.length_remaining
         if deadline.passed and (late if missing is None else missing):
             raise UnexpectedReply(f"The service's answer took longer than {deadline.seconds:g} s to arrive.")
         late = deadline.passed
-    return bytes(body)
+    return b"".join((*whole, body))
 
 
 def new_session(base_url: str, pool_size: int) -> requests.Session:
