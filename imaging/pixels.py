@@ -147,10 +147,11 @@ def _check_values(values: Tensor, noun: str) -> None:
         )
     if values.layout is not torch.strided or values.is_meta:
         raise ImageError(f"The {noun} is a tensor that holds no numbers to read ({values.layout}, {values.device}).")
-    # The extremes carry NaN and infinity, in one pass and without a copy.
-    if torch.isfinite(torch.stack(torch.aminmax(values.detach()))).all():
+    # The extremes carry NaN and infinity, in one pass; of what does not lie in one piece torch makes a copy for it.
+    extremes = [torch.stack(torch.aminmax(one)) for one in values.detach()]
+    if torch.isfinite(torch.stack(extremes)).all():
         return
-    bad = next(i for i, one in enumerate(values) if not torch.isfinite(one).all())
+    bad = next(i for i, one in enumerate(extremes) if not torch.isfinite(one).all())
     count = int((~torch.isfinite(values[bad])).sum())
     raise ImageError(
         f"{noun.capitalize()} {bad + 1} of {len(values)} holds {count} values that are NaN or infinite. "

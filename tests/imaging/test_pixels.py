@@ -127,3 +127,11 @@ def test_the_digest_of_a_view_is_that_of_its_pixels() -> None:
 
 def test_errors_show_to_the_artist_under_the_packs_name() -> None:
     assert f"{ImageError.__module__}.{ImageError.__qualname__}" == "kontext_bridge.ImageError"
+
+
+def test_a_look_at_pictures_cut_out_of_larger_ones_copies_no_more_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[torch.Size] = []
+    aminmax = torch.aminmax
+    monkeypatch.setattr(torch, "aminmax", lambda values: looked_at.append(values.shape) or aminmax(values))
+    check_image(torch.rand(8, 72, 72, 3)[:, 4:68, 4:68])
+    assert looked_at == [torch.Size([64, 64, 3])] * 8  # torch makes one piece of what it looks at
