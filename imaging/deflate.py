@@ -13,7 +13,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -66,14 +66,15 @@ def compress(raw: UInt8) -> bytes:
     raw = np.ascontiguousarray(raw).reshape(-1)
     whole = len(raw) // 4 * 4
     strips = [raw[at : min(at + _STRIP_BYTES, whole)] for at in range(0, whole, _STRIP_BYTES)]
+    kinds = list(map(_repeats_itself, strips))
+    pairs = None if all(kinds) else _Pairs(list(itertools.compress(strips, (not repeats for repeats in kinds))))
     bits = _Bits()
-    pairs: _Pairs | None = None
-    for repeats, alike in itertools.groupby(strips, _repeats_itself):
-        if repeats:
-            _put_runs(alike, bits)
+    for repeats, alike in itertools.groupby(zip(kinds, strips, strict=True), lambda one: one[0]):
+        group = (strip for _, strip in alike)
+        if repeats or pairs is None:
+            _put_runs(group, bits)
         else:
-            pairs = pairs or _Pairs(raw)
-            pairs.put(alike, bits)
+            pairs.put(group, bits)
     rest = raw[whole:].tobytes()
     bits.put_number(1, 3)  # the last block, and stored
     last = struct.pack("<HH", len(rest), len(rest) ^ 0xFFFF) + rest
@@ -209,8 +210,9 @@ def code_lengths(counts: list[int]) -> list[int]:
 class _Pairs:
     """Blocks of single bytes: by one code, made from a look at all of them. Two are looked up at once."""
 
-    def __init__(self, raw: UInt8) -> None:
-        self._code = _Code.of(code_lengths(np.bincount(raw[::_SAMPLED], minlength=_END + 1).tolist()))
+    def __init__(self, strips: Sequence[UInt8]) -> None:
+        seen = np.concatenate([strip[::_SAMPLED] for strip in strips])
+        self._code = _Code.of(code_lengths(np.bincount(seen, minlength=_END + 1).tolist()))
         one = self._code.entries[:_END]
         size = one & _SIZE
         # The first of two bytes is the lower half of the index.
