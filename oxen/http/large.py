@@ -7,13 +7,13 @@ Python runs, ComfyUI's among them. Pure.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 # Blocks of so many bytes are looked at for a quotation mark; a text that fills one is set apart.
 _BLOCK = 1 << 14
 _QUOTE = b'"'
-# Looked through for one sign after the other, a piece of a text stays in a core's cache meanwhile.
-_PIECE = 1 << 17
+_PIECE = 1 << 16
 _ESCAPED = ('"', "\\", *map(chr, range(32)))
 
 
@@ -60,10 +60,12 @@ def put_back(parsed: Any, texts: dict[str, str]) -> bool:
 
 def is_plain(text: str) -> bool:
     """Whether a text stands in JSON as it is: ASCII that needs no escapes."""
-    if not text.isascii():
-        return False
-    pieces = (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
-    return not any(sign in piece for piece in pieces for sign in _ESCAPED)
+    return text.isascii() and not any(sign in piece for piece in pieces(text) for sign in _ESCAPED)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text in pieces that stay in a core's cache, whatever is done with each."""
+    return (text[at : at + _PIECE] for at in range(0, len(text), _PIECE))
 
 
 def _plain(piece: memoryview) -> str | None:

@@ -10,7 +10,7 @@ import json
 import uuid
 from typing import Any
 
-from .large import is_plain
+from .large import is_plain, pieces
 
 # Of shorter texts there is nothing to gain.
 _LARGE = 1 << 14
@@ -20,11 +20,11 @@ def json_bytes(value: Any) -> bytes:
     """The same JSON as `json.dumps` gives; raises ValueError for a number that JSON has not."""
     large: list[str] = []
     mark = uuid.uuid4().hex
-    pieces = json.dumps(_with_marks(value, mark, large), allow_nan=False).split(f'"{mark}"')
-    parts = [pieces[0]]
-    for text, piece in zip(large, pieces[1:], strict=True):
-        parts += ['"', text, '"', piece]
-    return "".join(parts).encode("ascii")
+    rest, *others = json.dumps(_with_marks(value, mark, large), allow_nan=False).encode().split(f'"{mark}"'.encode())
+    parts = [rest]
+    for text, rest in zip(large, others, strict=True):
+        parts += [b'"', *(piece.encode() for piece in pieces(text)), b'"', rest]
+    return b"".join(parts)
 
 
 def _with_marks(value: Any, mark: str, large: list[str]) -> Any:
