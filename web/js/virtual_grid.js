@@ -4,6 +4,8 @@ import { element } from "./elements.js";
 const GAP = 6;
 const SMALLEST = 80;
 const OVER = 2;
+// What moves in one frame by more than this share of what is in sight cannot be made out.
+const BLUR = 0.5;
 // Pictures of what is only scrolled past are not asked for.
 const LOOK_MS = 100;
 const AT_ONCE = 4;
@@ -22,9 +24,21 @@ const STYLE = {
 // How the grid lies: columns, the side of a tile, the height of all.
 export function layoutOf(width, count) {
   const columns = Math.max(1, Math.floor((width + GAP) / (SMALLEST + GAP)));
-  const side = Math.max(1, (width - GAP * (columns - 1)) / columns);
+  const side = Math.max(1, Math.floor((width - GAP * (columns - 1)) / columns));
   const rows = Math.ceil(count / columns);
   return { columns, side, height: rows ? rows * (side + GAP) - GAP : 0 };
+}
+
+// Bare squares where the tiles of the full rows lie, as one picture.
+function groundOf({ columns, side }, count) {
+  const row = side + GAP;
+  const bars = (to) => `linear-gradient(to ${to}, transparent ${side}px, var(--comfy-menu-bg) 0)`;
+  return {
+    width: `${columns * row - GAP}px`,
+    height: `${Math.floor(count / columns) * row}px`,
+    background: `${bars("right")}, ${bars("bottom")}, var(--comfy-input-bg)`,
+    backgroundSize: `${row}px ${row}px`,
+  };
 }
 
 // Which tiles are in sight, from the first up to and without the last.
@@ -38,9 +52,11 @@ export function inSight({ columns, side }, top, height, count) {
 // make() gives a tile; fill(tile, id) makes it an id's; load(tile, id) brings its picture, a promise that ends with it.
 //
 // To scroll is not to lay out: a tile is used again where it is, with its size and its place alone written, and what
-// only comes and goes is hidden once all is at rest.
+// only comes and goes is hidden once all is at rest. While the list flies past nothing is written at all, and bare
+// squares fly past: what a frame writes is also what the page has to collect later, at the cost of a frame.
 export function virtualGrid({ make, fill, load }) {
-  const space = element("div", { style: { position: "relative" } });
+  const ground = element("div", { style: { position: "absolute", left: "0", top: "0" } });
+  const space = element("div", { style: { position: "relative" } }, ground);
   const root = element("div", { style: STYLE }, space);
   root.tabIndex = -1;
   root.setAttribute("role", "group");
@@ -53,6 +69,7 @@ export function virtualGrid({ make, fill, load }) {
   let due = false;
   let looking;
   let lastTop = 0;
+  let frameTop = 0;
 
   // A few at a time: ComfyUI's own requests find a free line, and no frame has to take in all of them. First those in
   // sight, as one reads, and at the end those above.
@@ -94,7 +111,8 @@ export function virtualGrid({ make, fill, load }) {
   }
 
   function spareTile() {
-    const tile = spare.pop() ?? { element: make() };
+    // the first one: it was in the same column
+    const tile = spare.shift() ?? { element: make() };
     if (!tile.element.parentNode) {
       tile.element.style.position = "absolute";
       space.append(tile.element);
@@ -104,7 +122,6 @@ export function virtualGrid({ make, fill, load }) {
   }
 
   function draw() {
-    due = false;
     if (!width) return;
     const { first, last } = inSight(layout, root.scrollTop, height, ids.length);
     for (const [at, tile] of shown) {
@@ -123,10 +140,19 @@ export function virtualGrid({ make, fill, load }) {
     lookSoon();
   }
 
+  function frame() {
+    due = false;
+    const top = root.scrollTop;
+    const flies = Math.abs(top - frameTop) > height * BLUR;
+    frameTop = top;
+    if (flies) drawSoon();
+    else draw();
+  }
+
   function drawSoon() {
     if (due) return;
     due = true;
-    requestAnimationFrame(draw);
+    requestAnimationFrame(frame);
   }
 
   function measure() {
@@ -136,6 +162,7 @@ export function virtualGrid({ make, fill, load }) {
     height = root.clientHeight;
     layout = layoutOf(width, ids.length);
     space.style.height = `${layout.height}px`;
+    Object.assign(ground.style, groundOf(layout, ids.length));
     for (const [at, tile] of shown) place(tile, at);
     draw();
     // those that are left over may be in sight
