@@ -165,3 +165,20 @@ def test_a_run_that_ends_without_its_picture_or_its_text_is_noticed(tab: Tab, se
     tab.wait(f"{shown}.some((one) => one.src.includes({json.dumps(saved[0]['filename'])}) && one.naturalWidth)")
     if PICTURES:
         tab.picture(Path(PICTURES) / f"{model}, {bool(tab.value('window.LiteGraph.vueNodesMode'))}.png")
+
+
+@pytest.mark.parametrize("kind", ["OxenEdit", "OxenSubmit"])
+def test_a_prompt_that_is_refused_is_said_on_the_node_and_the_model_is_not_marked(tab: Tab, kind: str) -> None:
+    """The last one: the graph is another one then."""
+    tab.value(
+        "(() => { const graph = window.app.graph, from = graph.nodes.find((one) => one.type === 'LoadImage');"
+        f" const node = window.refusing = window.LiteGraph.createNode('{kind}'); graph.add(node);"
+        " from.connect(0, node, node.inputs.findIndex((one) => one.name === 'image'));"
+        " const shows = window.LiteGraph.createNode('PreviewImage'); graph.add(shows);"
+        " if (node.outputs[0].type === 'IMAGE') node.connect(0, shows, 0); })()"
+    )
+    tab.value("window.app.queuePrompt(0)")
+    tab.wait("window.refusing.widgets.some((one) => /^The prompt is empty/.test(one.element?.innerText ?? ''))")
+    marked = "window.app.lastNodeErrors[window.refusing.id].errors.map((error) => error.extra_info.input_name)"
+    assert tab.value(marked) == ["prompt"]
+    tab.value("void window.app.graph.remove(window.refusing)")

@@ -125,3 +125,18 @@ def run(tab: Tab, **values: str) -> None:
     for name, value in values.items():
         tab.value(f"{WIDGET % name}.value = {json.dumps(value)}")
     tab.value("window.app.queuePrompt(0)")
+
+
+def test_a_name_that_is_refused_stands_on_the_node_and_marks_no_other_input(
+    tab: Tab, request: pytest.FixtureRequest
+) -> None:
+    marked = f"window.app.lastNodeErrors?.[{NODE}.id]?.errors.map((error) => error.extra_info.input_name)"
+    for values, wrong in (
+        ({"folder": "../models", "prompt": "Make it night"}, "folder"),
+        ({"folder": "shoot", "output": "../prompt"}, "output"),
+        ({"output": "", "prompt": ""}, "prompt"),
+    ):
+        run(tab, **values)
+        said(tab, rf"(The )?{wrong} is .*", f"refused {wrong}", request)
+        tab.wait(f"{LINE}.style.color.includes('error')")
+        tab.wait(f"JSON.stringify({marked}) === '[\"{wrong}\"]'")

@@ -1,8 +1,9 @@
-// What a node says of itself: meanwhile how far it is, and at the end what became of its run.
+// What a node says of itself: before a run what it refuses, meanwhile how far it is, at the end what became of it.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { allNodes, followRuns, nodeOf, openWorkflow, workflowOf } from "./graphs.js";
 import { addLine, colourLine, setLine } from "./line.js";
+import { followRefusals } from "./refused.js";
 
 const SPEAK = new Set([
   "KontextEdit",
@@ -49,6 +50,11 @@ app.registerExtension({
   name: "KontextBridge.Says",
   setup() {
     followRuns();
+    // ComfyUI has words for it in a list that must be opened; in the classic renderer the node has a frame and no more
+    followRefusals(SPEAK, (workflow, id, text) => {
+      say(workflow ?? openWorkflow(), id, text);
+      fail(workflow ?? openWorkflow(), id);
+    });
     api.addEventListener("kontext_bridge.says", ({ detail }) => say(workflowOf(detail.prompt_id), detail.node, detail.text));
     api.addEventListener("execution_error", ({ detail }) => fail(workflowOf(detail.prompt_id), detail.node_id));
     api.addEventListener("execution_start", ({ detail }) => forget(workflowOf(detail.prompt_id)));
