@@ -130,7 +130,7 @@ def scrolled(tab: Tab) -> tuple[float, Frames]:
     """The longest frame of SCROLL by the clock, in ms, and what each was worked for.
 
     What the page left behind before is collected first. Else that falls into some frame of whatever is scrolled then:
-    after ComfyUI's start one of 50 to 70 ms.
+    after ComfyUI's start one of 60 to 70 ms.
     """
     tab.call("HeapProfiler.collectGarbage")
     worst, events = tab.traced(SCROLL, CATEGORIES)
