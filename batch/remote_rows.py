@@ -20,13 +20,7 @@ from ..oxen.api.uploads import upload
 from ..oxen.choices import SendAs, WaitMode
 from ..oxen.control import Control
 from ..oxen.credentials import Account, find_account
-from ..oxen.errors import (
-    GenerationCancelled,
-    GenerationFailed,
-    Interrupted,
-    OxenError,
-    SpendLimitReached,
-)
+from ..oxen.errors import Interrupted, OxenError, SpendLimitReached
 from ..oxen.jobs.batch import HOPELESS, Batch
 from ..oxen.jobs.given_up import Decision
 from ..oxen.jobs.order import Edit, How, Outcome, Terms
@@ -34,7 +28,7 @@ from ..oxen.jobs.record import Record
 from ..oxen.jobs.session import Session
 from ..oxen.jobs.spend import spent_by
 from ..oxen.jobs.trouble import in_words
-from ..oxen.jobs.waiting import ONCE_MORE
+from ..oxen.jobs.waiting import ONCE_MORE, may_be_billed
 from ..oxen.settings import Settings, load_settings
 from .columns import keeps, parameters_of
 from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
@@ -211,10 +205,9 @@ class RemoteRows:
             raise RunStopped(str(failed))
         if isinstance(failed, Interrupted):
             raise failed
-        is_over = isinstance(failed, GenerationFailed | GenerationCancelled)
         # in a batch that is --retry-failed's, or the node's retry_failed's
         said = str(failed).replace(f" {ONCE_MORE}", "")
-        raise RowFailed(said, is_over=is_over, facts={"generation_id": failed.generation_id})
+        raise RowFailed(said, is_over=may_be_billed(failed), facts={"generation_id": failed.generation_id})
 
     def _stopped_by(self, error: SpendLimitReached) -> RunStopped:
         if not self._is_own_limit or "usd_per_run)" not in error.message:

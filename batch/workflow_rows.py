@@ -23,15 +23,14 @@ from ..headless.given import COMBO, input_specs
 from ..headless.graph import Problem, Workflow, WorkflowError, parse_workflow, read_workflow
 from ..headless.outputs import RunResult
 from ..headless.run import NodeFailed, RunInterrupted, node_table, run_workflow
-from ..oxen.errors import GenerationCancelled, GenerationFailed, Interrupted, OxenError, SomeFailed
+from ..oxen.errors import Interrupted, OxenError, SomeFailed
 from ..oxen.jobs.batch import HOPELESS
+from ..oxen.jobs.waiting import may_be_billed
 from ..oxen.settings import load_settings, variable_of
 from .columns import IMAGE, OUTPUT, Columns
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
 from .row_price import asked_price, private_folder
 from .source_rows import SourceError
-
-_OVER = (GenerationFailed, GenerationCancelled, SomeFailed)
 
 # What a value that a row gave may be found wrong for.
 _OF_VALUES = {
@@ -167,7 +166,8 @@ class WorkflowRows:
         except NodeFailed as error:
             if isinstance(error.error, HOPELESS):
                 raise RunStopped(str(error)) from error
-            raise RowFailed(str(error), is_over=isinstance(error.error, _OVER), facts=_id_of(error.error)) from None
+            is_over = isinstance(error.error, SomeFailed) or may_be_billed(error.error)
+            raise RowFailed(str(error), is_over=is_over, facts=_id_of(error.error)) from None
         except RunInterrupted as error:
             raise Interrupted(str(error)) from None
         finally:

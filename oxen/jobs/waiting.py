@@ -160,6 +160,16 @@ class _Looks:
         logger.debug("Generation %s: %s", self._id, error)
 
 
+def may_be_billed(error: BaseException) -> bool:
+    """Whether an edit that ended so may have been billed without a picture; to try again is for the artist to ask for.
+
+    So with a job that failed, and where the service failed before it named one.
+    """
+    if isinstance(error, GenerationFailed | GenerationCancelled):
+        return True
+    return isinstance(error, OxenError) and NOT_TOLD in error.message
+
+
 def _row_of(event: JobEvent) -> Row:
     """What an event says in the form of a row, for when the row itself cannot be read."""
     return Row(event.generation_id, event.status, result_url=event.url, error_message=event.error)

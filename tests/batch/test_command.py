@@ -121,6 +121,18 @@ def test_what_failed_at_the_service_is_paid_again_only_where_that_is_asked_for(
     assert batch(folder, *REMOTE, "--retry-failed") == command.ALL and len(service.jobs) == jobs + 1
 
 
+def test_a_row_that_the_service_failed_at_before_it_named_a_job_may_have_been_billed_as_well(
+    service: StandIn, batch: Batch, pictures: Pictures, report: Report
+) -> None:
+    folder = pictures("a.png")
+    service.set(upstream_error=Fault(times=1))
+    assert batch(folder, *REMOTE) == command.NONE and "not say whether that was billed" in report()[0]["error"]
+    asked = len(service.requests)
+    assert batch(folder, *REMOTE) == command.NONE
+    assert "enqueue" not in [request.route for request in service.requests[asked:]]
+    assert batch(folder, *REMOTE, "--retry-failed") == command.ALL and len(service.billed) == 1
+
+
 def test_a_dry_run_tells_rows_and_price_and_sends_and_writes_nothing(
     service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, capsys: Any
 ) -> None:
