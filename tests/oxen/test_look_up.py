@@ -345,11 +345,30 @@ def test_the_search_ends_at_a_job_that_was_taken_before_the_request_was_opened(l
     now = lost.entry["enqueued_at"]
     rows = [
         {**lost.entry, "prompt": "earlier", "generation_id": "earlier", "enqueued_at": now - 1},
-        *({**lost.entry, "prompt": "old", "generation_id": f"old-{n}", "enqueued_at": now - 10 - n} for n in range(50)),
+        *(
+            {**lost.entry, "prompt": "old", "generation_id": f"old-{n}", "enqueued_at": now - 200 - n}
+            for n in range(50)
+        ),
     ]
     service = Service(*rows)
     assert isinstance(look_up(service, lost.ledger, record), Nothing)
     assert service.pages_read == [1]
+
+
+def test_a_job_of_a_busy_account_is_found_although_the_services_clocks_differ_by_some_seconds(lost: Any) -> None:
+    """Of two of its machines one is half a minute behind, and puts the job below many that are older."""
+    lost.ledger.sent(lost.cut_off("earlier", prompt="earlier"), generation_id="earlier")
+    record = lost.cut_off("later", prompt="later")
+    now = lost.entry["enqueued_at"]
+    others = foreign(lost, 40, newer=-41.0)
+    rows = [
+        {**lost.entry, "prompt": "earlier", "generation_id": "earlier", "enqueued_at": now},
+        *others[:30],
+        {**lost.entry, "prompt": "later", "enqueued_at": now - 30},
+        *others[30:],
+    ]
+    answer = look_up(Service(*rows), lost.ledger, record)
+    assert isinstance(answer, Found) and answer.row.generation_id == "ours"
 
 
 @pytest.mark.parametrize(("offset", "pages"), [(0.0, [1]), (None, [1, 2, 3, 4, 5]), (3e7, [1, 2, 3, 4, 5])])
