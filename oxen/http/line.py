@@ -11,6 +11,8 @@ import contextlib
 import http.client
 import io
 import socket
+import struct
+import sys
 import threading
 from collections.abc import Iterator
 from types import TracebackType
@@ -23,6 +25,8 @@ HEADER_BYTES = 1 << 19
 # What may still be taken once the time is over, if it is there already: an answer that has come is not thrown away.
 LATE_BYTES = 4 << 20
 _NO_WAIT = 0.001
+# Two numbers: whether to linger, and for how many seconds.
+_LINGER = "HH" if sys.platform == "win32" else "ii"
 
 
 class Cut(ConnectionAbortedError):
@@ -38,16 +42,19 @@ class Line:
 
     seconds: for the status line and headers of the answer, and for its body as well unless `until` is changed
     between the two. overall: bounds everything from connecting on. stall: the longest wait for a next byte.
+    drops: what the system has not delivered when the request is given up, or its program killed, it never delivers:
+    by itself it would go on for minutes, once a line that is down is up again.
     begun: whether a byte of the request was handed to the network.
     """
 
-    def __init__(self, seconds: float, overall: Deadline | None = None) -> None:
+    def __init__(self, seconds: float, overall: Deadline | None = None, *, drops: bool = False) -> None:
         self.seconds = seconds
         self.overall = overall
         self.stall = seconds
         self.until: Deadline | None = None
         self.room: int | None = None
         self.begun = False
+        self._drops = drops
         self._late = 0
         self._guard = threading.Lock()
         self._sock: socket.socket | None = None
@@ -63,6 +70,7 @@ class Line:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _here.line = self._outer
+        self._drops &= error is None  # the connection of one that failed is closed, now or when it is forgotten
         self.hold(None)  # its connection may be another request's from here on
 
     @property
@@ -78,7 +86,10 @@ class Line:
     def hold(self, sock: Any) -> None:
         """Note the socket that is in use now."""
         with self._guard:
-            self._sock = _plain(sock)
+            held, self._sock = self._sock, _plain(sock)
+            if self._drops and held is not self._sock:
+                _set_to_drop(held, False)
+                _set_to_drop(self._sock, True)
             if self._cut:
                 _shut(self._sock)
 
@@ -162,6 +173,13 @@ def _plain(sock: Any) -> socket.socket | None:
     while sock is not None and not isinstance(sock, socket.socket):
         sock = getattr(sock, "socket", None)
     return sock
+
+
+def _set_to_drop(sock: socket.socket | None, drops: bool) -> None:
+    """Whether closing a socket, as the end of its program does, resets its connection: what is not out stays here."""
+    if sock is not None:
+        with contextlib.suppress(OSError):  # closed already, or of a kind that has no such thing
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, drops, 0))
 
 
 def _shut(sock: socket.socket | None) -> None:

@@ -223,7 +223,7 @@ class Transport:
         self.control.check()
         if request.key is not None and not is_sendable(request.key):
             raise Misconfigured("The API key cannot be sent as it is; copy it again. Nothing was sent.")
-        line = Line(request.seconds)
+        line = Line(request.seconds, drops=request.paid)
         body = Outgoing(b"", self.control)
         try:
             prepared = self._prepared(request)

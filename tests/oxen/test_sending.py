@@ -55,7 +55,10 @@ class SlowReader:
         taken, length = len(body), int(fields[b"content-length"])
         self.begun.set()
         while taken < length:
-            block = connection.recv(32768)
+            try:
+                block = connection.recv(32768)
+            except ConnectionResetError:  # what is given up is dropped
+                break
             if not block:
                 break
             taken += len(block)

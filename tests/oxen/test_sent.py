@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from kontext_bridge.oxen.errors import (
     RateLimited,
 )
 from kontext_bridge.oxen.http import connections
+from kontext_bridge.oxen.http import line as line_module
 from kontext_bridge.oxen.http.transport import MAX_PAID_BYTES, Transport
 from patience import PATIENCE
 
@@ -30,6 +33,7 @@ PATH = "/api/ai/queue"
 AWAY = "https://hub.example.invalid"
 SMALL = {"input_image": "data:image/png;base64,QUJD"}
 BIG = {"input_image": "x" * (3 << 20)}
+HELD_UP = {"input_image": "x" * 200_000}
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 KEY = "the-key-of-the-account"
 
@@ -298,3 +302,44 @@ def test_a_picture_that_is_too_large_to_send_is_refused_before_it_is(talking: An
         client.enqueue(EditParameters(prompt="a hat", seed=1), "x" * MAX_PAID_BYTES)
     client.close()
     assert server.heads == []
+
+
+def test_what_is_not_out_when_a_paid_request_is_given_up_never_gets_there(talking: Any) -> None:
+    """A line that is down keeps what was sent, and the system would go on sending it for minutes after its program."""
+    goes_on, got = threading.Event(), []
+
+    def down_for_a_while(sock: socket.socket) -> None:
+        goes_on.wait(PATIENCE)
+        with contextlib.suppress(ConnectionResetError):
+            while block := sock.recv(1 << 16):
+                got.append(len(block))
+
+    server = talking(down_for_a_while)
+    server._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    error = failure(server.url, HELD_UP, seconds=0.2)
+    goes_on.set()
+    assert server.ended.acquire(timeout=PATIENCE)
+    assert isinstance(error, OutcomeUnknown) and sum(got) < len(HELD_UP["input_image"])
+
+
+def test_a_connection_drops_what_is_not_out_only_as_long_as_a_paid_request_is_on_it(talking: Any) -> None:
+    """So it does where its program is killed."""
+    socks: list[Any] = []
+    server = talking(lambda sock: sock.sendall(ANSWER))
+    transport = Transport(Account(server.url, KEY), Control())
+
+    def drops() -> bool:
+        form = line_module._LINGER
+        told = socks[-1].getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.calcsize(form))
+        return bool(struct.unpack(form, told)[0])
+
+    def before_last() -> None:
+        line = line_module.current()
+        assert line is not None
+        socks.append(line._sock)
+        assert drops() is (len(socks) == 1)
+
+    transport.send("POST", PATH, json=SMALL, paid=True, before_last=before_last)
+    assert not drops()
+    transport.send("POST", PATH, json=SMALL, before_last=before_last)
+    transport.close()
