@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -58,6 +59,11 @@ class Account:
     key: str | None = field(repr=False)
     source: str = "nowhere"
     key_file: Path = Path(KEY_FILE)
+
+    @property
+    def mark(self) -> str | None:
+        """By which a key is known again and from which it cannot be had; None where there is none."""
+        return None if self.key is None else hashlib.sha256(self.key.encode()).hexdigest()[:16]
 
     def require_key(self) -> str:
         """The key; raises Misconfigured with every place to put one where there is none."""

@@ -37,6 +37,8 @@ T = TypeVar("T")
 
 DEFAULT_EDIT_SECONDS = 300.0
 _ENQUEUE_SECONDS = 60.0
+# How long it may be under way: its last block takes as long as its answer at most.
+ENQUEUED_WITHIN = 2 * _ENQUEUE_SECONDS
 _IMPATIENT_SECONDS = 3.0
 # How long a job's answer is awaited once Cancel was pressed, so that the job can be cancelled at the service.
 _LINGER_SECONDS = 3.0

@@ -7,11 +7,13 @@ doubt: the artist is told, and alone decides to pay again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sqlite3
 import time
 from http import HTTPStatus
 
-from ..api.client import Client
+from ..api.client import ENQUEUED_WITHIN, Client
 from ..control import Deadline
 from ..errors import Interrupted, OutcomeUnknown, OxenError, RateLimited
 from .ledger import Ledger
@@ -21,18 +23,20 @@ from .waiting import NOT_TOLD, ONCE_MORE
 
 logger = logging.getLogger(__name__)
 
-# How old a request is before "not listed" is believed: the service may list a job some time after it took it.
+# How long ago the service got a request before "not listed" is believed: it may list a job some time after it took it.
 CERTAIN_SECONDS = 60.0
+# How long after its last block a run that was killed may have held on to a line that was down.
+_HELD_SECONDS = ENQUEUED_WITHIN
 # How long a job is looked for that may never be listed.
 SETTLE_SECONDS = 10.0
 _PAUSES = (0.0, 0.5, 1.5)
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 5.0
 # What an answer with one of these, from whomever, says of a request that no list shows: it was turned away unread.
+# Not so 403, by which a gateway also keeps an answer back that it does not like.
 _TURNED_AWAY = frozenset(
     [
         HTTPStatus.UNAUTHORIZED,
-        HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.METHOD_NOT_ALLOWED,
         HTTPStatus.LENGTH_REQUIRED,
@@ -66,6 +70,8 @@ class Doubts:
         None where a gateway turned the request away for the moment (429) and no list shows it: it may be sent again.
         Raises `error`, reworded, where the job is not found; what is to be told then is noted in the record.
         """
+        with contextlib.suppress(sqlite3.Error):  # a full disk: it then counts as one whose run was killed
+            record = self._ledger.given_up(record)
         answer: Answer | None = None
         failed: OxenError | None = None
         for pause in _PAUSES:
@@ -98,8 +104,7 @@ class Doubts:
         doubt: the record is closed then. Raises OutcomeUnknown otherwise, and what the requests raise.
         """
         if not record.departed:
-            self._ledger.ended(record, State.REFUSED, "Its run was stopped before it was sent.")
-            return None
+            return self._closed(record, State.REFUSED, "Its run was stopped before it was sent.")
         decided = decided and record.told
         watched = Deadline(SETTLE_SECONDS)
         since, patience, pause = time.monotonic(), Deadline(self._patience), _FIRST_PAUSE
@@ -115,34 +120,50 @@ class Doubts:
                 answer = Perhaps("could not be asked")
             if isinstance(answer, Found):
                 return self._ledger.sent(record, generation_id=answer.row.generation_id)
+            if isinstance(answer, Nothing) and self._is_anothers(record):
+                answer = Perhaps("lists no job for it, but was asked with another API key than it was sent with")
             certain = isinstance(answer, Nothing) and not record.blocking
             if certain and self._age(record, since) >= CERTAIN_SECONDS + _uploading(record):
                 logger.warning("%s Oxen.ai lists no job for it: it is sent again.", self._cut_off(record))
-                self._ledger.ended(record, State.REFUSED, "The service knows no such job.")
-                return None
+                return self._closed(record, State.REFUSED, "The service knows no such job.")
             if decided and watched.passed:
-                self._ledger.ended(record, State.GONE, "Its answer was lost, and the artist had it made anew.")
-                return None
+                return self._closed(record, State.GONE, "Its answer was lost, and the artist had it made anew.")
             if patience.passed or (watched.passed and not certain):
-                unknown = OutcomeUnknown(self._cut_off(record))
-                raise self._told(record, unknown, _in_words(record, answer, None))
+                raise self._unknown(record, answer)
             self._client.control.sleep(min(pause, max(0.05, patience.left)))
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+    def _closed(self, record: Record, state: State, why: str) -> Record | None:
+        """None with the record closed; as it stands now where its run lives and has got an answer meanwhile."""
+        if self._ledger.closed(record, state, why):
+            return None
+        now = self._ledger.current(record)
+        if now.state in (State.SENT, State.DONE):
+            return now
+        raise self._unknown(now, Perhaps("may have it, as another run is sending it"))
+
+    def _is_anothers(self, record: Record) -> bool:
+        """Whether a request was sent by another account than the one whose lists are read, as far as keys tell."""
+        return record.sent_by not in (None, self._client.account.mark)
+
+    def _unknown(self, record: Record, answer: Answer) -> OxenError:
+        return self._told(record, OutcomeUnknown(self._cut_off(record)), _in_words(record, answer, None))
 
     def _told(self, record: Record, error: OxenError, words: str) -> OxenError:
         self._ledger.told(record)
         return error.reworded(f"{error.message} {words}")
 
     def _age(self, record: Record, since: float) -> float:
-        """Seconds that have certainly passed since a request's last block was sent.
+        """Seconds that have certainly passed since a request was under way for the last time.
 
-        since: when this run began to look, by the one clock that nobody sets. The others count only together.
+        since: when this run began to look, by the one clock that nobody sets; the request's own run has ended before.
+        The others count only together.
         """
         here = time.monotonic() - since
         offset = self._client.transport.clock_offset
         if record.clock_offset is None or offset is None or record.left_at is None:
             return here
-        by_this_machine = time.time() - record.left_at
+        by_this_machine = time.time() - record.left_at - _held(record)
         by_the_service = by_this_machine + offset - record.clock_offset
         return max(here, min(by_this_machine, by_the_service))
 
@@ -154,8 +175,15 @@ class Doubts:
 
 
 def _uploading(record: Record) -> float:
-    """Seconds that a request took to leave; what a system still sends of it after its program was killed takes less."""
+    """Seconds that a request took to leave; what stands between here and the service takes less to pass it on."""
     return 0.0 if record.left_at is None else max(0.0, record.left_at - record.created_at)
+
+
+def _held(record: Record) -> float:
+    """Seconds after its last block for which its own run may have kept a request on a line that was down."""
+    if record.left_at is None:
+        return 0.0
+    return _HELD_SECONDS if record.given_up_at is None else max(0.0, record.given_up_at - record.left_at)
 
 
 def _in_words(record: Record, answer: Answer | None, failed: OxenError | None) -> str:
@@ -174,7 +202,7 @@ def _in_words(record: Record, answer: Answer | None, failed: OxenError | None) -
             "Oxen.ai lists no job for it, but may not list blocking edits at all, so that it may be on your bill. "
             f"{looks} {PAID_ANEW}"
         )
-    old_enough = CERTAIN_SECONDS + _uploading(record)
+    old_enough = CERTAIN_SECONDS + _uploading(record) + _held(record)
     return (
         f"Oxen.ai lists no job for it. It was not sent again; a run that looks it up {old_enough:.0f} s after it was "
         f"sent, or later, and finds none sends it again by itself. {PAID_ANEW}"

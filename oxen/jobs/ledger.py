@@ -121,12 +121,13 @@ class Ledger:
         beside: Sequence[str] = (),
         blocking: bool = False,
         clock_offset: float | None = None,
+        sent_by: str | None = None,
     ) -> Record | None:
         """Write the record of a request about to be sent, with its picture as sent, and beside it others and a mask.
 
         limit: US dollars that all requests of the last 24 hours may come to, this one included; None where that
         would pass it, in which case nothing was written. Checked and written in one transaction, so that several
-        processes together keep to it. clock_offset: as in Record.
+        processes together keep to it. clock_offset, sent_by: as in Record.
         """
         input_digest = sent_digest((input_image, *beside))  # of megabytes, while nobody waits for the ledger
         with self._transaction() as database:
@@ -144,13 +145,41 @@ class Ledger:
                 created_at=time.time(),
                 price=None if price is None else str(price),
                 clock_offset=clock_offset,
+                sent_by=sent_by,
                 opened=self._step(database),
                 departed=False,
             )
 
     def leaving(self, record: Record) -> None:
-        """Note that the request's last block goes out now: from here on the service may take it."""
-        self._update(record, departed=True, left_at=time.time())
+        """Note that the request's last block goes out now: from here on the service may take it.
+
+        Raises LocalTrouble where another run has closed the record, which the locks should have kept away.
+        """
+        with self._transaction() as database:  # which may have been waited for, so that the time is taken in it
+            now = self.current(record)
+            if now.state is not State.SENDING:
+                raise LocalTrouble(
+                    "Another run has taken this edit for one that was cut off, and makes it itself. This run did not "
+                    f"send it, nothing was paid for it. The locks in {self._folder / 'locks'} were removed, or keep no "
+                    "two runs apart there. Leave that folder alone, on a local disk, and run again."
+                )
+            self._set(database, now, {"departed": True, "left_at": time.time()})
+
+    def given_up(self, record: Record) -> Record:
+        """Note that the answer to the request is no longer waited for."""
+        return self._update(record, given_up_at=time.time())
+
+    def closed(self, record: Record, state: State, error: str) -> bool:
+        """Close the record of a run that was stopped while it sent; False where that run has gone on since.
+
+        Then it is alive, whatever the locks say.
+        """
+        with self._transaction() as database:
+            now = self.current(record)
+            if now.state is not State.SENDING or now.departed != record.departed:
+                return False
+            self._set(database, now, {"state": state, "finished_at": time.time(), "error": error})
+            return True
 
     def told(self, record: Record) -> Record:
         """Note that the artist was told of the doubt, and of the way to have the edit made and paid anew."""

@@ -49,6 +49,9 @@ class Record:
     departed: whether its last block may have left this machine; until then the service cannot have taken it.
     left_at: when that block left; a large request over a slow line is opened minutes before. None where it has not, or
     an earlier version did not note it.
+    given_up_at: when its run no longer waited for the answer: what a line that is down holds up gets to the service
+    until then. None where it still waits, or was killed.
+    sent_by: the `mark` of the account that it was sent by; None where an earlier version did not note it.
     prompt, seed: None for a model that takes none.
     told: whether the artist has been told that it may have been paid for, and how to pay for another; no longer
     once its picture was handed over.
@@ -77,6 +80,8 @@ class Record:
     taken: int | None
     departed: bool
     left_at: float | None
+    given_up_at: float | None
+    sent_by: str | None
     told: bool
 
     @property

@@ -101,6 +101,7 @@ class Sender(Generic[Picture]):
             beside=beside.all,
             blocking=blocking,
             clock_offset=self._client.transport.clock_offset,
+            sent_by=self._client.account.mark,
         )
         if record is None:
             raise SpendLimitReached(

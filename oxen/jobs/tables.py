@@ -42,6 +42,8 @@ _ADDED = {
     "taken": "INTEGER",
     "departed": "INTEGER NOT NULL DEFAULT 1",
     "left_at": "REAL",
+    "given_up_at": "REAL",
+    "sent_by": "TEXT",
     "told": "INTEGER NOT NULL DEFAULT 0",
 }
 _INDICES = """

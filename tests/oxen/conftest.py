@@ -241,10 +241,11 @@ def nothing_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def doubt_ends_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request whose outcome is unknown is looked for at once, and not for long."""
+    """A request whose outcome is unknown is looked for at once, and not for long; no line was down."""
     monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._PAUSES", (0.0,))
     monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._FIRST_PAUSE", 0.05)
     monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt.SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr("kontext_bridge.oxen.jobs.doubt._HELD_SECONDS", 0.0)
 
 
 class Talking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -12,7 +13,15 @@ from typing import Any
 import pytest
 from kontext_bridge.oxen.api.client import Client
 from kontext_bridge.oxen.choices import WaitMode
-from kontext_bridge.oxen.errors import InvalidParameters, OutcomeUnknown, OxenError, UnexpectedReply
+from kontext_bridge.oxen.credentials import Account
+from kontext_bridge.oxen.errors import (
+    InvalidParameters,
+    LocalTrouble,
+    OutcomeUnknown,
+    OxenError,
+    Unauthenticated,
+    UnexpectedReply,
+)
 from kontext_bridge.oxen.http import transport as transport_module
 from kontext_bridge.oxen.jobs import doubt as doubt_module
 from kontext_bridge.oxen.jobs import finishing as finishing_module
@@ -29,11 +38,21 @@ NEW = Terms(reuse=False)
 BLOCKING = Terms(wait=WaitMode.BLOCKING)
 
 
-def cut_off(remote: Any, edit: Any, *, departed: bool, clock_offset: float | None = 0.0, uploading: float = 0.0) -> int:
+def cut_off(
+    remote: Any,
+    edit: Any,
+    *,
+    departed: bool,
+    clock_offset: float | None = 0.0,
+    uploading: float = 0.0,
+    sent_by: str | None = None,
+) -> int:
     """Leave the record of a run that was killed while it sent this edit."""
     key = request_key(remote.account.base_url, edit.parameters, edit.pixels)
     with remote.session() as session:
-        record = session.ledger.open(key, edit.parameters, edit.input_image(), None, clock_offset=clock_offset)
+        record = session.ledger.open(
+            key, edit.parameters, edit.input_image(), None, clock_offset=clock_offset, sent_by=sent_by
+        )
         if departed:
             session.ledger.leaving(record)
         record_id = int(record.id)
@@ -105,6 +124,91 @@ def test_a_large_request_over_a_slow_line_is_as_old_as_its_last_block(serve: Any
     assert hows(remote.run([edit])) == [How.FOUND]
 
 
+@pytest.mark.parametrize("end", ["answer given up", "killed"])
+def test_a_request_that_a_line_held_up_is_as_old_as_the_end_of_its_run(serve: Any, monkeypatch: Any, end: str) -> None:
+    """Its last block went into a line that was down; when that was up again the service had it, and lists it late."""
+    monkeypatch.setattr(doubt_module, "_HELD_SECONDS", 120.0)
+    remote = serve(list_lags=600)
+    enqueue = Client.enqueue
+
+    def held_up(self: Client, *asked: Any, before_last: Any) -> str:
+        before_last()
+        with closing(sqlite3.connect(remote.home / "ledger.sqlite3")) as database, database:
+            database.execute("UPDATE jobs SET created_at = created_at - 70, left_at = left_at - 70")
+        enqueue(self, *asked)
+        if end == "killed":
+            raise KeyboardInterrupt
+        raise OutcomeUnknown("The connection broke after the request was sent.")
+
+    monkeypatch.setattr(Client, "enqueue", held_up)
+    if end == "killed":
+        with pytest.raises(KeyboardInterrupt):
+            remote.run(remote.edits())
+    else:
+        assert errors(remote.run(remote.edits())) == [OutcomeUnknown]
+    monkeypatch.setattr(Client, "enqueue", enqueue)
+    (outcome,) = remote.run(remote.edits(), QUICKLY)
+    assert isinstance(outcome.error, OutcomeUnknown) and len(remote.server.billed) == 1
+    assert f"{180 if end == 'killed' else 130} s after it was sent" in str(outcome.error)
+    remote.server.set(list_lags=False)
+    assert hows(remote.run(remote.edits())) == [How.FOUND]
+
+
+def test_what_another_keys_lists_do_not_show_may_be_in_the_lists_of_the_key_that_it_was_sent_with(
+    remote: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(doubt_module, "CERTAIN_SECONDS", 0.0)
+    (edit,) = remote.edits()
+    record_id = cut_off(remote, edit, departed=True, sent_by=Account(remote.account.base_url, "another").mark)
+    for _ in range(2):
+        (outcome,) = remote.run([edit], QUICKLY)
+        assert isinstance(outcome.error, OutcomeUnknown) and "another API key" in str(outcome.error)
+        assert "always new" in str(outcome.error) and not remote.server.billed
+    with closing(sqlite3.connect(remote.home / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE jobs SET sent_by = ? WHERE id = ?", (remote.account.mark, record_id))
+    assert hows(remote.run([edit])) == [How.NEW]
+    with remote.session() as session:
+        assert session.ledger.recent(1)[0].sent_by == remote.account.mark != remote.account.key
+
+
+@pytest.mark.parametrize("departs", [False, True], ids=["before its last block", "after it"])
+def test_where_the_locks_of_a_run_under_way_are_removed_one_of_two_runs_sends_nothing(
+    serve: Any, monkeypatch: Any, departs: bool
+) -> None:
+    remote = serve(list_lags=600)
+    monkeypatch.setattr(doubt_module, "CERTAIN_SECONDS", 0.0)
+    enqueue, others = Client.enqueue, []
+
+    def slow(self: Client, *asked: Any, before_last: Any) -> str:
+        monkeypatch.setattr(Client, "enqueue", enqueue)
+
+        def another_run_begins() -> None:
+            shutil.rmtree(remote.home / "locks")
+            others.extend(remote.run(remote.edits(), QUICKLY))
+
+        def last() -> None:
+            if not departs:
+                another_run_begins()
+            before_last()
+
+        taken = enqueue(self, *asked, before_last=last)
+        if departs:
+            with remote.session() as session:
+                session.ledger.sent(session.ledger.recent(1)[0], generation_id=taken)
+            another_run_begins()
+        return taken
+
+    monkeypatch.setattr(Client, "enqueue", slow)
+    outcomes = remote.run(remote.edits())
+    assert len(remote.server.billed) == 1
+    if departs:
+        assert hows(outcomes) == [How.NEW] and others[0].how in (How.RESUMED, How.REUSED)
+    else:
+        assert errors(outcomes) == [LocalTrouble] and hows(others) == [How.NEW]
+        assert "nothing was paid for it" in str(outcomes[0].error)
+    assert len(hows(remote.run(remote.edits()))) == len(remote.server.billed) == 1
+
+
 @pytest.mark.parametrize("corrected", [7200.0, 400.0, -7200.0, 1e8])
 @pytest.mark.parametrize("known", [True, False], ids=["service's time known", "not known"])
 def test_a_clock_that_was_corrected_between_two_runs_makes_nothing_certain(
@@ -150,6 +254,15 @@ def test_after_a_gateways_refusal_the_next_run_sends_only_what_certainly_was_tur
     (outcome,) = remote.run(remote.edits())
     assert isinstance(outcome.error, OxenError) and outcome.error.status == status
     assert hows(remote.run(remote.edits(), QUICKLY if again is None else Terms())) == [again]
+
+
+def test_a_gateway_that_forbids_may_have_passed_the_request_on_and_kept_the_answer(serve: Any) -> None:
+    remote = serve(answer_error=Fault(403, times=1), list_lags=600)
+    (outcome,) = remote.run(remote.edits())
+    assert isinstance(outcome.error, Unauthenticated) and "lists no job" in str(outcome.error)
+    assert errors(remote.run(remote.edits(), QUICKLY)) == [OutcomeUnknown] and len(remote.server.billed) == 1
+    remote.server.set(list_lags=False)
+    assert hows(remote.run(remote.edits())) == [How.FOUND]
 
 
 def test_a_look_up_that_does_not_get_through_is_not_said_to_have_found_nothing(serve: Any) -> None:

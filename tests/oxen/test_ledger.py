@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 import threading
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -353,7 +354,7 @@ def test_a_record_that_no_version_of_ours_would_close_stays_open(remote: Any) ->
         record = session.ledger.open("key", edit.parameters, edit.input_image(), None)
     with sqlite3.connect(remote.home / "ledger.sqlite3") as database:
         database.execute("DROP INDEX jobs_in_doubt")
-        for column in ("clock_offset", "opened", "taken", "departed", "left_at", "told"):
+        for column in ("clock_offset", "opened", "taken", "departed", "left_at", "given_up_at", "sent_by", "told"):
             database.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
     database.close()
     with remote.session() as session:
@@ -377,3 +378,22 @@ def test_a_file_that_another_program_holds_open_keeps_no_other_from_being_remove
     with pytest.raises(PermissionError):
         store.remove(names)
     assert store.names() == names[:1]
+
+
+def test_a_request_leaves_when_the_ledger_says_so_and_not_when_it_was_asked_to(remote: Any) -> None:
+    """Another program may hold the ledger for half a minute, and the request waits for it."""
+    (edit,) = remote.edits()
+    freed: list[float] = []
+
+    def free() -> None:
+        freed.append(time.time())
+        other.execute("COMMIT")
+
+    with remote.session() as session:
+        record = session.ledger.open("key", edit.parameters, edit.input_image(), None)
+        other = sqlite3.connect(remote.home / "ledger.sqlite3", isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        threading.Timer(0.1, free).start()
+        session.ledger.leaving(record)
+        other.close()
+        assert session.ledger.by_id(record.id).left_at >= freed[0]

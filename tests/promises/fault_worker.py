@@ -285,6 +285,7 @@ def main() -> None:
     # longer than the second by which the stand-in has a result late
     set_everywhere(_LATE_SECONDS=4.0)
     doubt._FIRST_PAUSE = 0.2
+    doubt._HELD_SECONDS = 0.0  # no line is ever down for a while here
     serve(_child)
 
 
