@@ -55,7 +55,8 @@ class Field:
         if self.kind is Kind.WHOLE:
             return values.whole(value, self.name, self.bounds)
         if self.kind is Kind.NUMBER:
-            return values.within(value, self.name, self.bounds)
+            # one number is one request, as 3 in a list of rows and 3.0 in a widget, or nought of either sign
+            return float(values.within(value, self.name, self.bounds)) + 0.0
         if self.kind is Kind.SWITCH:
             return values.switch(value, self.name)
         return values.one_of(self.choices, value, self.name)

@@ -164,3 +164,9 @@ def test_a_request_that_would_give_the_same_picture_has_the_same_key() -> None:
     assert key(seed=1 + 2**31) == key()
     assert key(output_quality=10) == key(), "quality has no effect on png"
     assert key(output_format="webp", output_quality=10) != key(output_format="webp")
+
+
+def test_a_number_without_a_fraction_is_one_request_however_it_is_written() -> None:
+    """A list of rows in JSON has 3 where a widget gives 3.0."""
+    assert key(guidance=3) == key(guidance=3.0) == key(guidance=np.int64(3))
+    assert key(guidance=0) == key(guidance=0.0) == key(guidance=-0.0)
