@@ -128,7 +128,7 @@ class Editor(Generic[Picture]):
 
     def _attempt(self, index: int, key: str, edit: Edit) -> Claim[Picture] | None:
         """One way through an edit; None where a record led nowhere and was closed, so that another is due."""
-        claim = None if key in self._anew else self._take_up(index, key)
+        claim = self._sent_in_its_place(index, key) if key in self._anew else self._take_up(index, key)
         # one that was submitted is looked after only where a new one is asked for in its place
         leaves_it = self._terms.submit_only and (claim is None or not self._consent.gives_up(claim.record))
         if claim is not None and (claim.picture is not None or leaves_it):
@@ -163,6 +163,26 @@ class Editor(Generic[Picture]):
             if (picture := self._shelf.kept(record)) is not None:
                 return Claim(record, claim.how, picture)
         self._anew[key] = record  # an older picture of the same request is not what was asked for
+        return None
+
+    def _sent_in_its_place(self, index: int, key: str) -> Claim[Picture] | None:
+        """What a run that was stopped had sent in place of the record that is given up; None where that is nothing.
+
+        The artist decided to pay for one, and it may be paid for.
+        """
+        while (found := self._ledger.owed_since_then(self._anew[key])) is not None:
+            found = self._ledger.recovered(found)
+            how = How.FOUND
+            if found.state is State.SENDING:
+                self._progress.at(index, Stage.LOOKING)
+                taken = self._doubts.of_a_stopped_run(found, decided=self._consent.is_decided(found))
+                if taken is None:
+                    continue
+                found = taken
+            else:
+                how = How.RESUMED
+            self._close_given_up(key)
+            return Claim(found, how, self._shelf.kept(found))
         return None
 
     def _close_given_up(self, key: str) -> None:

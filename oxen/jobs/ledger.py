@@ -36,6 +36,7 @@ OPEN_SECONDS = 30.0
 # What was retired has no key: the requests of others never see it.
 _LISTED = "key != ''"
 _TAKEN = f"departed AND state != 'refused' AND {_LISTED}"
+_OWED = "(state IN ('sending', 'sent') OR (state = 'done' AND collected_at IS NULL))"
 _UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
 _SELECT = ", ".join(COLUMNS)
 # The ledgers that this process has looked over and closed, each as it left the file: nobody has touched it since.
@@ -284,11 +285,11 @@ class Ledger:
 
     def owed(self, key: str) -> Record | None:
         """The oldest record of a key whose picture is under way or was never collected."""
-        return self._one(
-            "key = ? AND (state IN ('sending', 'sent') OR (state = 'done' AND collected_at IS NULL))"
-            " ORDER BY id LIMIT 1",
-            key,
-        )
+        return self._one(f"key = ? AND {_OWED} ORDER BY id LIMIT 1", key)
+
+    def owed_since_then(self, record: Record) -> Record | None:
+        """The oldest such record of the same key that was opened after this one."""
+        return self._one(f"key = ? AND id > ? AND {_OWED} ORDER BY id LIMIT 1", record.key, record.id)
 
     def undecided(self, key: str) -> Record | None:
         """The oldest record of a key of which the artist was told that it may have been paid for and is not to be had.

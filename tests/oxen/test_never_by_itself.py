@@ -12,6 +12,8 @@ from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.errors import GenerationNotFound, OxenError, ResultUnavailable, TimedOut
 from kontext_bridge.oxen.jobs import doubt as doubt_module
 from kontext_bridge.oxen.jobs.batch import Batch
+from kontext_bridge.oxen.jobs.editor import Editor
+from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.oxen.jobs.order import How, Terms
 from kontext_bridge.oxen.jobs.record import State
 from kontext_bridge.standin import Fault
@@ -174,6 +176,31 @@ def test_what_was_given_up_stays_where_the_new_one_is_not_taken(remote: Any, fau
     remote.server.release()
     assert hows(remote.run(remote.edits())) == [How.RESUMED]
     assert len(remote.server.billed) == 1
+
+
+@pytest.mark.parametrize("killed", ["before its answer", "after its answer"])
+def test_what_a_killed_run_sent_in_place_of_a_job_that_was_given_up_is_not_paid_once_more(
+    remote: Any, monkeypatch: Any, killed: str
+) -> None:
+    remote.server.hold()
+    (sent,) = remote.run(remote.edits(), SUBMIT)
+    remote.server.set(poll_error=Fault(match=sent.record.generation_id))
+    assert "always new" in str(remote.run(remote.edits(), QUICKLY)[0].error)
+    remote.server.release()
+    kills: tuple[type, str] = (Editor, "_close_given_up")
+    if killed == "before its answer":
+        kills = Ledger, "sent"
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(*kills, kill)
+        remote.run(remote.edits(), NEW)
+    assert len(remote.server.billed) == 2
+    found = How.FOUND if killed == "before its answer" else How.RESUMED
+    assert hows(remote.run(remote.edits(), replace(NEW, seconds=5.0))) == [found]
+    assert hows(remote.run(remote.edits())) == [How.REUSED] and len(remote.server.billed) == 2
 
 
 @pytest.mark.parametrize("fault", ["result_error", "result_truncated", "result_html"])
