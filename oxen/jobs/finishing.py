@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Generic, TypeVar
 
+from ..api.client import ENQUEUED_WITHIN
 from ..api.events import EventStream
 from ..api.replies import JobStatus
 from ..control import Deadline
@@ -36,6 +37,8 @@ Picture = TypeVar("Picture")
 
 # How long a job that was just sent may be unknown to the service, and its picture not be there yet.
 _LATE_SECONDS = 15.0
+# Until when a job may have been sent just now, as its request may have been under way for as long as its run waited.
+_YOUNG_SECONDS = ENQUEUED_WITHIN + _LATE_SECONDS
 # How long a stopped run may go on cancelling its job at the service, with the job's lock held.
 _CLEANUP_SECONDS = 20.0
 
@@ -73,7 +76,7 @@ class Finisher(Generic[Picture]):
             seconds = min(seconds, settling)
         try:
             url = record.result_url
-            young = is_new or (bool(record.input_digest) and time.time() - record.sent_at < _LATE_SECONDS)
+            young = is_new or (bool(record.input_digest) and time.time() - record.sent_at < _YOUNG_SECONDS)
             late = _LATE_SECONDS if young and record.collected_at is None else 0.0
             if record.generation_id is not None:
                 row = wait_for_row(

@@ -357,6 +357,16 @@ def test_a_row_that_is_unknown_for_some_seconds_is_waited_for(serve: Any) -> Non
     assert len(remote.server.billed) == 1
 
 
+def test_a_row_of_a_request_that_a_line_held_up_is_waited_for_by_the_next_run_as_well(serve: Any) -> None:
+    """Or the job would be given up as unknown there, and another paid in its place."""
+    remote = serve(row_late=3.0)
+    remote.run(remote.edits(), Terms(submit_only=True))
+    with closing(sqlite3.connect(remote.home / "ledger.sqlite3")) as database, database:
+        database.execute("UPDATE jobs SET created_at = created_at - 70, left_at = left_at - 70")
+    assert hows(remote.run(remote.edits(), NEW)) == [How.RESUMED]
+    assert len(remote.server.billed) == 1
+
+
 def test_a_definite_refusal_is_not_in_doubt(serve: Any) -> None:
     remote = serve(error_text=Fault(times=1))
     assert errors(remote.run(remote.edits())) == [InvalidParameters]
