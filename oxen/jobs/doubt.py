@@ -120,7 +120,7 @@ class Doubts:
                 answer = Perhaps("could not be asked")
             if isinstance(answer, Found):
                 return self._ledger.sent(record, generation_id=answer.row.generation_id)
-            if isinstance(answer, Nothing) and self._is_anothers(record):
+            if isinstance(answer, Nothing) and self.is_anothers(record):
                 answer = Perhaps("lists no job for it, but was asked with another API key than it was sent with")
             certain = isinstance(answer, Nothing) and not record.blocking
             if certain and self._age(record, since) >= CERTAIN_SECONDS + _uploading(record):
@@ -142,7 +142,7 @@ class Doubts:
             return now
         raise self._unknown(now, Perhaps("may have it, as another run is sending it"))
 
-    def _is_anothers(self, record: Record) -> bool:
+    def is_anothers(self, record: Record) -> bool:
         """Whether a request was sent by another account than the one whose lists are read, as far as keys tell."""
         return record.sent_by not in (None, self._client.account.mark)
 

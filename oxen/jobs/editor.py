@@ -146,6 +146,8 @@ class Editor(Generic[Picture]):
             except NO_PICTURE as error:
                 if self._terms.submit_only and isinstance(error, TimedOut) and error.alive:
                     return claim
+                # one account does not know the jobs of another
+                error.definite = error.definite and not self._doubts.is_anothers(claim.record)
                 if not self._consent.pays_after(claim.record, error):
                     raise with_way_out(self._ledger, claim.record, error) from error
                 return self._give_up(key, claim, error)

@@ -15,6 +15,7 @@ from kontext_bridge.oxen.api.client import Client
 from kontext_bridge.oxen.choices import WaitMode
 from kontext_bridge.oxen.credentials import Account
 from kontext_bridge.oxen.errors import (
+    GenerationNotFound,
     InvalidParameters,
     LocalTrouble,
     OutcomeUnknown,
@@ -169,6 +170,19 @@ def test_what_another_keys_lists_do_not_show_may_be_in_the_lists_of_the_key_that
     assert hows(remote.run([edit])) == [How.NEW]
     with remote.session() as session:
         assert session.ledger.recent(1)[0].sent_by == remote.account.mark != remote.account.key
+
+
+def test_a_job_that_another_key_does_not_know_is_not_given_up_before_the_artist_is_told(
+    remote: Any, nothing_comes_late: None
+) -> None:
+    (edit,) = remote.edits()
+    record_id = cut_off(remote, edit, departed=True, sent_by=Account(remote.account.base_url, "another").mark)
+    with remote.session() as session:
+        session.ledger.sent(session.ledger.by_id(record_id), generation_id="a-job-of-the-other-account")
+    (outcome,) = remote.run([edit], NEW)
+    assert isinstance(outcome.error, GenerationNotFound) and "always new" in str(outcome.error)
+    assert not remote.server.billed
+    assert hows(remote.run([edit], NEW)) == [How.NEW] and len(remote.server.billed) == 1
 
 
 @pytest.mark.parametrize("departs", [False, True], ids=["before its last block", "after it"])
