@@ -80,6 +80,9 @@ class Sender(Generic[Picture]):
                     raise busy.error from None
                 pause = busy.error.retry_after
                 self._client.control.sleep(_BUSY_PAUSE * (attempt + 1) if pause is None else pause)
+                answer = asked(self._client, self._ledger, busy.record)  # it may have been listed meanwhile
+                if isinstance(answer, Found):
+                    return self._found(index, busy.record, answer)
         raise AssertionError("the last attempt returns or raises")
 
     def _once(self, index: int, key: str, edit: Edit) -> Claim[Picture]:
@@ -135,8 +138,13 @@ class Sender(Generic[Picture]):
         taken = self._doubts.after_a_lost_answer(self._ledger.current(record), error)
         if taken is None:
             assert isinstance(error, RateLimited)
-            raise _TurnedAway(error)
+            raise _TurnedAway(error, self._ledger.current(record))
         return Claim(taken, How.FOUND)
+
+    def _found(self, index: int, record: Record, answer: Found) -> Claim[Picture]:
+        record = self._shelf.noted(record, generation_id=answer.row.generation_id)
+        self.submitted.append((index, record))
+        return Claim(record, How.FOUND)
 
     def _at_once(self, record: Record, send: Callable[..., tuple[EditImage, ...]]) -> Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
@@ -167,6 +175,7 @@ class Sender(Generic[Picture]):
 class _TurnedAway(Exception):
     """A gateway refused a request for the moment, and the service's lists show that it was not taken."""
 
-    def __init__(self, error: RateLimited) -> None:
+    def __init__(self, error: RateLimited, record: Record) -> None:
         super().__init__(error.message)
         self.error = error
+        self.record = record

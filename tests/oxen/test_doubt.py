@@ -260,6 +260,16 @@ def test_a_gateway_that_turned_a_request_away_for_the_moment_is_tried_again(serv
     assert len(remote.server.billed) == 1 and remote.count("enqueue") == 3
 
 
+def test_a_request_that_a_gateway_turned_away_is_looked_up_once_more_before_it_is_sent_again(
+    serve: Any, monkeypatch: Any
+) -> None:
+    """A gateway may say so of a request that it passed on, and the service list it some seconds later."""
+    monkeypatch.setattr(sending_module, "_BUSY_PAUSE", 0.6)
+    remote = serve(answer_error=Fault(429, times=1), list_lags=0.5)
+    assert hows(remote.run(remote.edits())) == [How.FOUND]
+    assert len(remote.server.billed) == 1
+
+
 @pytest.mark.parametrize(("status", "again"), [(413, How.NEW), (400, None), (409, None), (499, None)])
 def test_after_a_gateways_refusal_the_next_run_sends_only_what_certainly_was_turned_away(
     serve: Any, status: int, again: How | None
