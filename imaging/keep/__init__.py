@@ -12,6 +12,8 @@ colour.py       the edit's drift of colour, learnt and taken back
 components.py   connected parts of a mask
 change.py       which pixels were edited
 look.py         all of it in one look
+outline.py      how a shape goes on beyond the last line in which it is seen
+carry.py        a change gone on to the picture's border
 verdict.py      whether there is a picture to keep
 blend.py        the edited parts laid into the source
 measures.py     how far two pictures are apart

@@ -26,7 +26,8 @@ class LaidPart:
     """What the edit has to give: where it lies, what to add to its colour, and to its rim.
 
     rim [3,y,x]: on a coarse grid over the source. strength: how much of the drift is taken back, 0..1. beyond: what
-    is taken for the edit beyond its border: its mirror image, or with "border" its last pixels.
+    is taken for the edit beyond its border: its mirror image, or with "border" its last pixels. shift [2,y,x], on any
+    grid over the source: from how many of the edit's pixels away a place takes its colour.
     """
 
     edited: Tensor
@@ -35,11 +36,15 @@ class LaidPart:
     rim: Tensor | None
     strength: float
     beyond: str = "reflection"
+    shift: Tensor | None = None
 
     def at(self, down: Tensor, across: Tensor) -> Tensor:
         """[3,h,w] in 0..1 at shares of the source."""
         height, width = self.mapping.edit
         u, v = self.mapping.at(down, across)
+        if self.shift is not None:
+            along = _spread(self.shift, down, across)
+            u, v = u + along[0], v + along[1]
         u, v = u * (self.edited.shape[2] / width), v * (self.edited.shape[1] / height)
         colour = sampled(self.edited, u, v, "bicubic", self.beyond).clamp_(0, 1)
         if self.drift is not None:

@@ -29,7 +29,8 @@ _TAIL, _TAIL_REACH = 0.2, 6  # less than that share of the largest nearby is a b
 FINE_REACH = 20  # rows: three deviations of each blur, one of slopes, and the tail's
 _GOES_ON = 40  # a faint part beside an obvious one is certain if so many of its pixels lie further off
 _HOLE = 120  # pixels: smaller holes in a changed part are changed
-_CUT = 0.012  # a channel this near to black or white was cut off
+CUT = 0.012  # a channel this near to black or white was cut off
+_NEARLY = 0.015  # how exactly it is known from where on
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,15 +63,17 @@ def find_change(
     return EditedPixels(mask, _suspects(torch.maximum(fine, wide) / noise) if likely is None else likely, noise)
 
 
-def left_over(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor, slack: float) -> Tensor:
+def left_over(source: Tensor, corrected: Tensor, edited: Tensor, covered: Tensor) -> Tensor:
     """[3,H,W]: source minus corrected, as far as that does not come of the edit's being cut off. covered [1,H,W].
 
-    edited: the edit before its drift was taken back, which shows where it was cut off at black and white; slack: how
-    far beyond these it may have been.
+    edited: the edit before its drift was taken back, which shows where it was cut off. There any source that is darker
+    than corrected black looks the same, and any that is brighter than corrected white, but no other.
     """
     difference = (source - corrected).mul_(covered)
-    cut = (edited - 0.5).abs_() > 0.5 - _CUT
-    return torch.where(cut, difference - difference.clamp(-slack, slack), difference)
+    explained = difference.clamp(-1, _NEARLY)
+    difference = torch.where(edited < CUT, difference - explained, difference)
+    explained = difference.clamp(-_NEARLY, 1)
+    return torch.where(edited > 1 - CUT, difference - explained, difference)
 
 
 def fine_ratio(source: Tensor, difference: Tensor, covered: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ _CUTS = (0.3, 0.15, 0.1, 0.1, 0.06, 0.05)
 _TIGHT = (0.3, 0.12, 0.07, 0.05, 0.04)
 _AGAIN = (0.12, 0.06, 0.04)  # from a first fit on
 _ALIKE = 9  # pixels that are about one measurement: neighbours err alike
+_DOUBT = 0.9  # how much less counts what was cut off
 _LEAST = 200  # pixels without which nothing can be said
 _GREY = 0.01  # channels that differ by less than that are one
 _DARK = 0.02  # keeps the logarithm of black finite
@@ -81,12 +82,18 @@ def _likely() -> Tensor:
 
 
 def fit_drift(
-    source: Tensor, edited: Tensor, weight: Tensor, known: bool = False, first: Drift | None = None
+    source: Tensor,
+    edited: Tensor,
+    weight: Tensor,
+    known: bool = False,
+    first: Drift | None = None,
+    white: Tensor | None = None,
 ) -> Drift | None:
     """The drift between two small pictures [3,h,w], pixel on pixel; None where too few pixels count.
 
     weight [1,h,w]: how sure it is that nothing was edited, 0..1. known: what was edited has no weight already. first:
-    what was found before that was known.
+    what was found before that was known. white [3,h,w]: how much of each was cut off at white, 1, or at
+    black, -1.
     """
     height, width = source.shape[1:]
     sure = weight.reshape(-1) > 0.05
@@ -96,6 +103,7 @@ def fit_drift(
     slow = torch.stack([rows[i][:, None] * columns[j] for i, j in _SLOW_BIAS]).reshape(len(_SLOW_BIAS), -1)[:, sure]
     given, weight = source.reshape(3, -1)[:, sure].double(), weight.reshape(-1)[sure].double()
     wanted = given - edited.reshape(3, -1)[:, sure]
+    cut_off = torch.zeros_like(wanted) if white is None else white.reshape(3, -1)[:, sure].double()
     start = first or Drift(torch.zeros(_GROUPS.shape), 0.0)
     weights, variance = start.weights.double(), start.variance.clone()
     # A grey picture says nothing of how channels leak, and would learn it from noise.
@@ -111,8 +119,10 @@ def fit_drift(
         terms = [_terms(seen, c, slow) for c in range(3)]
         left = wanted - _sums(weights, terms)
         trusted = weight * (1 - (left.square().sum(0) / cut**2)).clamp(min=0).square()
+        # Where the edit is white, what was brighter tells nothing, and the rest may be what was edited; so in the dark.
+        told = trusted * (1 - torch.where(cut_off * left > 0, 1, _DOUBT) * cut_off.abs())
         for c in range(3):
-            weights[c], variance[c] = _solved(terms[c], left[c], weights[c], trusted, variance[c], _GROUPS[c], leaks)
+            weights[c], variance[c] = _solved(terms[c], left[c], weights[c], told[c], variance[c], _GROUPS[c], leaks)
         added = _sums(weights, terms)
     added = added.abs()[:, trusted > 0.2]
     largest = float(added.amax(0).quantile(0.995)) if added.shape[1] else 0.1

@@ -20,8 +20,9 @@ from ..pixels import colour_of
 from .align import Alignment
 from .bench import Bench, bench_of
 from .blend import LaidPart, blended, rim_of, sharpest
+from .carry import carried
 from .filters import highest, pooled
-from .look import Look, carried, close_look, first_look, half
+from .look import Look, close_look, first_look, half
 from .mapping import Mapping
 from .refine import Refined
 from .report import KeepReport, report_of
@@ -84,12 +85,14 @@ def keep(
         signs, why = _whole(seen, found, options, allowed)
     if why is not None:
         return _handed_on(base, sharp, bench, found, seen, signs, why)
-    change = _mask_of(bench, seen, found.mapping, mask, options)
+    change, shift = _mask_of(bench, seen, found.mapping, mask, options)
     if not (change > 0).any():
         return _untouched(base, bench, found.mapping, seen)
     check()
     rim = rim_of(seen.source, seen.corrected, seen.sure)
-    picture, weight = blended(base, LaidPart(sharp, found.mapping, seen.drift, rim, options.strength), change)
+    picture, weight = blended(
+        base, LaidPart(sharp, found.mapping, seen.drift, rim, options.strength, shift=shift), change
+    )
     check()
     report = report_of(bench, found.mapping, seen, Verdict.LOCAL, "", base, picture, weight)
     return Kept(picture, weight, report, found.mapping)
@@ -151,20 +154,24 @@ def _resized(mask: Tensor, bench: Bench) -> Tensor:
     return torch.nn.functional.interpolate(planes[None], (height, width), mode="nearest")[0]
 
 
-def _mask_of(bench: Bench, seen: Look, mapping: Mapping, mask: Tensor | None, options: Options) -> Tensor:
-    """How much of the edit is taken, 0..1, over the whole source: on the bench, or at full size for a given mask."""
+def _mask_of(
+    bench: Bench, seen: Look, mapping: Mapping, mask: Tensor | None, options: Options
+) -> tuple[Tensor, Tensor | None]:
+    """How much of the edit is taken, 0..1, over the whole source, on the bench, or at full size for a given mask; and
+    from where what lies beyond the edit's border."""
     if options.scope is Scope.MASK and mask is not None:
         scale = math.sqrt(mask.numel() / seen.mask.numel())
-        return feathered(mask.float().clamp(0, 1)[None], round(options.feather * scale))[0]
-    return _faded(carried(seen, mapping), options.feather)
+        return feathered(mask.float().clamp(0, 1)[None], round(options.feather * scale))[0], None
+    found = carried(seen, mapping)
+    return _faded(found.mask, options.feather), found.shift
 
 
 def _faded(mask: Tensor, feather: int) -> Tensor:
-    """The mask [h,w] bool fading out; the work is done around it alone."""
+    """The mask [h,w] bool fading out, softly where it ends; the work is done around it alone."""
     faded = torch.zeros(mask.shape)
     if mask.any():
         box = box_around(mask[None], 2 * feather + 1)
-        faded[box.rows, box.columns] = feathered(mask[None, box.rows, box.columns].float(), feather)[0]
+        faded[box.rows, box.columns] = feathered(mask[None, box.rows, box.columns].float(), feather)[0].square()
     return faded
 
 

@@ -10,23 +10,18 @@ import torch
 from torch import Tensor
 
 from .bench import Bench
-from .change import FINE_REACH, EditedPixels, find_change, fine_ratio, left_over
+from .change import CUT, FINE_REACH, EditedPixels, find_change, fine_ratio, left_over
 from .colour import Drift, fit_drift
-from .filters import blur, centres, enlarged, grown, halved, in_blocks, pooled, sampled, shrunk
+from .filters import centres, enlarged, grown, halved, in_blocks, pooled, sampled, shrunk
 from .mapping import Mapping
 
 _POOLED = 6_000, 12_000  # pixels that the drift is learnt from, at first and then: enough, and quick
-_BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
+BORDER = 3  # pixels at a border that cannot be judged: what lies beside them is unknown
 _APART = 6  # pixels around a change that may not tell of the drift
 _CLOSE = 8  # pixels around a likely change that are looked at closely, too
 _OBVIOUS = 1e6
 _BESIDE = 2  # pixels at half the size into which a change's blur may reach
 _INNER = 12  # pixels inside a change from where on there is no doubt
-_SLACK = 0.08  # a colour cut off at black or white was at least this near, drift or not
-_SEEN = 0.02  # a difference that is one at a border
-_GAP = 8  # pixels
-_OVER = 5  # pixels that a mask reaches beyond its change
-_CARRIED = 0.03  # of the long side: how far beyond the edit's border a change goes on
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +59,7 @@ def first_look(bench: Bench, mapping: Mapping, likeness: Tensor, allowed: Tensor
     seen = _seen(bench, mapping, likeness, allowed)
     height, width = bench.source.shape[1:]
     judged = _judged(bench, mapping, *mapping.on(height, width))
-    left, reach = left_over(*seen.pictures, judged.float()[None], seen.slack), judged.float()[None]
+    left, reach = left_over(*seen.pictures, judged.float()[None]), judged.float()[None]
 
     def fine(rows: slice, columns: slice) -> Tensor:
         return fine_ratio(*(planes[:, rows, columns] for planes in (bench.source, left, reach)))
@@ -93,14 +88,14 @@ def close_look(
         aligned = sampled(bench.edited, *at, "bicubic").clamp_(0, 1)
         corrected = seen.mended(aligned, down[rows], across[columns])
         source = bench.source[:, rows, columns]
-        left = left_over(source, corrected, aligned, reach[:, rows, columns], seen.slack)
+        left = left_over(source, corrected, aligned, reach[:, rows, columns])
         return fine_ratio(source, left, reach[:, rows, columns])
 
     inner = _at(shrunk(first.mask, _INNER), height, width)[0] > 0.5
     around = (_at(grown(first.likely, _CLOSE), height, width)[0] > 0) & ~inner
     ratio = in_blocks(fine, FINE_REACH, height, width, around)[0].masked_fill_(inner, _OBVIOUS)
     beyond = halved(reach)
-    change = find_change(ratio, small.source, left_over(*seen.pictures, beyond, seen.slack), judged, around)
+    change = find_change(ratio, small.source, left_over(*seen.pictures, beyond), judged, around)
     return _told(seen, judged, change, allowed)
 
 
@@ -111,10 +106,6 @@ class _Seen:
     pictures: tuple[Tensor, Tensor, Tensor]  # the source, the edit corrected, the edit
     covered: Tensor
     drift: Drift | None
-
-    @property
-    def slack(self) -> float:
-        return _SLACK if self.drift is None else max(_SLACK, self.drift.limit)
 
     def mended(self, aligned: Tensor, down: Tensor, across: Tensor) -> Tensor:
         """The edit's colours at these shares of the source, its drift taken back."""
@@ -138,8 +129,8 @@ def _seen(bench: Bench, mapping: Mapping, likeness: Tensor, edited: Tensor | Non
 def _judged(bench: Bench, mapping: Mapping, u: Tensor, v: Tensor) -> Tensor:
     """[h,w] bool: which of the points u, v are far enough from the borders of both."""
     # In the edit's pixels, which at half the size are half as wide.
-    judged = mapping.covered(u, v, _BORDER * math.sqrt(math.prod(bench.edit) / u.numel()))
-    judged[:_BORDER] = judged[-_BORDER:] = judged[:, :_BORDER] = judged[:, -_BORDER:] = False
+    judged = mapping.covered(u, v, BORDER * math.sqrt(math.prod(bench.edit) / u.numel()))
+    judged[:BORDER] = judged[-BORDER:] = judged[:, :BORDER] = judged[:, -BORDER:] = False
     return judged
 
 
@@ -149,117 +140,6 @@ def _told(seen: _Seen, judged: Tensor, change: EditedPixels, allowed: Tensor | N
     if allowed is not None:
         mask &= _at(allowed, *mask.shape)[0] > 0.5
     return Look(source, aligned, corrected, seen.covered, judged, mask, change.likely, seen.drift, change.noise)
-
-
-def carried(seen: Look, mapping: Mapping) -> Tensor:
-    """The mask [h,w] gone on from where the edit can be judged to the source's border, if that is near.
-
-    Each pixel beyond takes the nearest judged one's, if the change is still seen at the edit's very border: a thing
-    that ends there ends. Its edges go on as they ran, so that what narrows towards the border comes to its end. Where
-    the edit shows much less than the source, a change ends with the edit, unless it so closes soon.
-    """
-    mask = seen.mask.clone()
-    height, width = mask.shape
-    if not (mask & grown(~seen.judged, _BORDER)).any():
-        return mask
-    most = max(2 * _BORDER, round(_CARRIED * max(height, width)))
-    down, across = (~seen.judged).nonzero(as_tuple=True)
-    affine = mapping.affine()
-    u, v = mapping.on(height, width)
-    columns, far_across = _nearest(u, down, across, mapping.edit[1], float(affine[0, 0]) / width, most)
-    rows, far_down = _nearest(v.T, across, down, mapping.edit[0], float(affine[1, 1]) / height, most)
-    near = (rows >= 0) & (columns >= 0)
-    down, across, rows, columns, far_down, far_across = (
-        one[near] for one in (down, across, rows, columns, far_down, far_across)
-    )
-    # Two textures are alike here and there by chance: so short a gap is none.
-    solid = shrunk(grown(mask, _GAP), _GAP)
-    goes_on = solid[rows, columns] & _reaches(seen, down, across, rows, columns)
-    if goes_on.any():
-        goes_on &= _still_wide(solid, seen.judged, down, rows, columns, far_down, most)
-        goes_on &= _still_wide(solid.T, seen.judged.T, across, columns, rows, far_across, most)
-        mask[down, across] |= goes_on
-        mask[down, across] |= shrunk(grown(mask, _GAP), _GAP)[down, across]
-        # A mask runs over its change. Within the edit that shows nothing; beyond it, it would.
-        mask[down, across] &= ~grown(~mask, _OVER)[down, across]
-    # Its ends were drawn row by row: made even.
-    mask[down, across] &= blur(mask.float()[None], 2.0)[0][down, across] > 0.5
-    return mask
-
-
-def _reaches(seen: Look, down: Tensor, across: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """[N]: whether what differs at the last pixels that can be judged (rows, columns) still does at the very border of
-    the edit, towards the pixels beyond (down, across): a mask reaches further than its change."""
-    far = (seen.source - seen.corrected).square_().sum(0).sqrt_()
-
-    def at(some: Tensor, other: Tensor) -> Tensor:
-        return far[(some // 2).clamp(max=far.shape[0] - 1), (other // 2).clamp(max=far.shape[1] - 1)]
-
-    last = [near + (there - near).clamp(1 - _BORDER, _BORDER - 1) for near, there in ((rows, down), (columns, across))]
-    ends = at(last[0], last[1])
-    return (ends > _SEEN) & (ends > 0.3 * at(rows, columns))
-
-
-def _still_wide(
-    mask: Tensor, judged: Tensor, there: Tensor, near: Tensor, along: Tensor, far: Tensor, most: int
-) -> Tensor:
-    """[N]: whether a change has not closed yet, in the rows `there` beyond the last that can be judged, `near`.
-
-    What narrows goes on to narrow: its middle moves evenly, and the square of its width shrinks evenly. That is exact
-    for a round end and, as far as it matters, for straight edges. along: the pixels' columns; far: where it must have
-    closed within `most` rows.
-    """
-    left, right = _edges(mask, judged)
-    end = mask.shape[1]
-
-    def beyond(way: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The middle and the square of half the width so far beyond; whether it is known how that changes."""
-        before = (near - way).clamp(0, len(mask) - 1)
-        middle, half, old_middle, old_half = (
-            (right[at, along] + sign * left[at, along]) / 2 for at in (near, before) for sign in (1, -1)
-        )
-        # An edge that is seen in one of them alone is not the same one: a gap began there.
-        same = (left[near, along] < 0) == (left[before, along] < 0)
-        same &= (right[near, along] > end) == (right[before, along] > end)
-        return 2 * middle - old_middle, 2 * half.square() - old_half.square(), mask[before, along] & same
-
-    way = there - near
-    middle, square, known = beyond(way)
-    _, last, sure = beyond(way.sign() * most)
-    closes = sure & (last <= 0)
-    return (way == 0) | ((~known | ((along - middle).square() < square)) & (~far | closes))
-
-
-def _edges(mask: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
-    """[h,w] twice: where along the row the mask ends before and after a pixel of it; far out where that is not seen."""
-    width = mask.shape[1]
-    places = torch.arange(width, dtype=torch.int32).expand_as(mask)
-    before = torch.where(judged & ~mask, places, -width).cummax(1).values
-    after = torch.where(judged & ~mask, places, 2 * width).flip(1).cummin(1).values.flip(1)
-    return before, after
-
-
-def _nearest(
-    points: Tensor, rows: Tensor, columns: Tensor, length: int, scale: float, most: int
-) -> tuple[Tensor, Tensor]:
-    """[N] twice: for each pixel (rows, columns) the nearest column that can be judged; and whether it lies beyond a
-    side of the edit that is further than `most` from the source's: there only so many have one, and others -1.
-
-    points [h,w]: u of every pixel of the source; scale: edit pixels in one of them.
-    """
-    width = points.shape[1]
-
-    def beyond(some: Tensor) -> Tensor:
-        return (some - some.clamp(_BORDER + 1, max(_BORDER + 1, length - _BORDER - 1))) / scale
-
-    near = (columns - beyond(points[rows, columns])).round()
-    near = near.clamp(min(_BORDER, width // 2), max(width - 1 - _BORDER, width // 2)).long()
-    far = torch.zeros_like(near, dtype=torch.bool)
-    if float(-beyond(points[:, 0]).min()) > most:
-        far |= near > columns
-    if float(beyond(points[:, -1]).max()) > most:
-        far |= near < columns
-    return torch.where(far & ((near - columns).abs() > most), -1, near), far
 
 
 def half(bench: Bench) -> Bench:
@@ -279,9 +159,10 @@ def _drift(
     height, width = source.shape[1:]
     pool = max(1, round(math.sqrt(height * width / _POOLED[known])))
     small = max(1, height // pool), max(1, width // pool)
-    planes = pooled(torch.cat([source * weight, aligned * weight, weight]), *small)
-    share, planes = planes[6:], planes[:6] / planes[6:].clamp(min=1e-3)
+    cut = (aligned > 1 - CUT).float() - (aligned < CUT).float()
+    planes = pooled(torch.cat([source * weight, aligned * weight, cut * weight, weight]), *small)
+    share, planes = planes[9:], planes[:9] / planes[9:].clamp(min=1e-3)
     if not known:
         # Flat places look unlike for no reason; the fit leaves out what does not follow.
         share = share * ((enlarged(likeness, *small) - 0.3) / 0.4).clamp(0.3, 1)
-    return fit_drift(planes[:3], planes[3:], share, known, first)
+    return fit_drift(planes[:3], planes[3:6], share, known, first, planes[6:])

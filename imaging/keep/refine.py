@@ -10,35 +10,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .filters import blur, halved, pooled, sampled, scaled, slopes
+from .filters import blur, enlarged, halved, lowest, pooled, sampled, scaled, slopes
 from .mapping import DEGREE, Mapping, legendre, places
 
 
 @dataclass(frozen=True)
 class Level:
-    """One stage: the picture's long side, the mapping's degree, steps, and from where a difference says nothing."""
+    """One stage: the picture's long side, the mapping's degree, steps, and from where a difference says nothing.
+
+    coarse: at this long side it is looked at what looks unlike, as a sky does whose noise is finer than its clouds.
+    """
 
     long: int
     degree: int
     steps: int
     cut: float
+    coarse: int = 0
 
 
 COARSE = (Level(160, 1, 8, 4.0),)
 MIDDLE = (Level(320, 1, 4, 3.0), Level(512, 3, 2, 2.0), Level(512, 5, 2, 2.0))
-FINE = (Level(512, DEGREE, 2, 1.8), Level(800, DEGREE, 1, 1.8))
+FINE = (Level(512, DEGREE, 2, 1.8, 400), Level(800, DEGREE, 1, 1.8, 400))
 
+_EDGE = 10  # pixels: three deviations of the blur that tells fine from coarse
 _STILL = 0.02  # edit pixels: a smaller step is the last
 _BEND = 1.5  # edit pixels: the deviation of a bend of order 2 before anything is known; each further order is less
 _DECAY = 0.6
-_ALONE = 4  # blocks err with their neighbours: so many of them are one measurement
+_ALONE, _SMOOTH = 4, 12  # blocks err with their neighbours: so many are one measurement, and so many of a sky's
 _TURN = 0.01  # the deviation of turns and slants, of the long side: half a degree, before anything is known
+_LEAST, _UNTOLD = 2.5e-4, 0.25  # no noise is less; what it is where too few blocks tell
 _TURNS = 3  # of learning the bends' variances, each step
 
 
@@ -53,12 +59,14 @@ class Refined:
 @dataclass(frozen=True)
 class _Sums:
     """Per block [5,h,w]: the weighted squares of the slopes (uu, uv, vv) and their products with the difference, in
-    edit pixels; how alike the blocks are [1,h,w]; where their centres lie, as shares of the source."""
+    edit pixels; how alike the blocks are [1,h,w]; where their centres lie, as shares of the source; how many are one
+    measurement."""
 
     planes: Tensor
     likeness: Tensor
     down: Tensor
     across: Tensor
+    alone: int = _ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +99,16 @@ class Aligner:
             for _ in range(level.steps):
                 sums = self._sums(mapping, at, level.cut, weight)
                 likeness = sums.likeness
-                step, variance = _solved(sums, mapping, level.degree, variance)
+                seen = [sums]
+                if level.coarse:
+                    seen.append(self._unlike(mapping, self._at(level.coarse), level.cut, free, likeness))
+                step, variance = _solved(seen, mapping, level.degree, variance)
                 mapping = mapping.moved(step)
                 if float(step.abs().sum((1, 2)).max()) < _STILL:
                     break
         return Refined(mapping, likeness)
 
-    def _sums(self, mapping: Mapping, at: _Features, cut: float, free: Tensor) -> _Sums:
+    def _sums(self, mapping: Mapping, at: _Features, cut: float, free: Tensor, margin: float = 1.0) -> _Sums:
         source, edited = at.source, at.edited
         height, width = source.shape[1:]
         u, v = mapping.on(height, width)
@@ -109,7 +120,7 @@ class Aligner:
         slope_v = slope_v * (height / 2 / float(mapping.affine()[1, 1]))
         difference = seen - source
         weight = (1 - (difference / cut).square_()).clamp_(min=0).square_()
-        weight *= mapping.covered(u, v, 1.0)
+        weight *= mapping.covered(u, v, margin)
         weight *= free
         block = min(8 if max(height, width) < 500 else 16, height, width)
         both = [seen * source, seen * seen, source * source]
@@ -117,9 +128,22 @@ class Aligner:
         pulled = [weight * slope_u, weight * slope_v]
         products = [pulled[0] * slope_u, pulled[0] * slope_v, pulled[1] * slope_v]
         sums = torch.cat([*products, pulled[0] * difference, pulled[1] * difference])
-        planes = _blocks(sums, block) * ((likeness - 0.25) / 0.4).clamp(0, 1)
-        shares = ((torch.arange(n) + 0.5) * block / of for n, of in zip(planes.shape[1:], (height, width), strict=True))
-        return _Sums(planes, likeness, *shares)
+        planes = _blocks(sums, block) * _trust(likeness)
+        rows, columns = (
+            (torch.arange(n) + 0.5) * block / of for n, of in zip(planes.shape[1:], (height, width), strict=True)
+        )
+        return _Sums(planes, likeness, rows, columns)
+
+    def _unlike(self, mapping: Mapping, at: _Features, cut: float, free: Tensor | None, likeness: Tensor) -> _Sums:
+        """The sums over what looked unlike, likeness [1,h,w], at a size at which it was looked at more finely."""
+        size = at.source.shape[1:]
+        weight = 1 - enlarged(_trust(likeness), *size)
+        if free is not None:
+            weight = weight * lowest(pooled(free, *size), _EDGE)
+        # A slope that ends at a border is detail there, and more than all that a sky has.
+        weight[:, :_EDGE] = weight[:, -_EDGE:] = weight[:, :, :_EDGE] = weight[:, :, -_EDGE:] = 0
+        sums = self._sums(mapping, at, cut, weight, _EDGE * self._edit[1] / at.edited.shape[2])
+        return replace(sums, alone=_SMOOTH)
 
     def smaller(self, long: int) -> tuple[Tensor, Tensor]:
         """Both pictures, halved until the source's long side is less than twice that."""
@@ -159,16 +183,24 @@ def _likeness(products: Tensor) -> Tensor:
     return near[:1] / (near[1:2] * near[2:3] + 1e-3).clamp_(min=1e-9).sqrt_()
 
 
-def _solved(sums: _Sums, mapping: Mapping, degree: int, variance: Tensor) -> tuple[Tensor, Tensor]:
+def _trust(likeness: Tensor) -> Tensor:
+    """How much a block counts that is so alike, 0..1."""
+    return ((likeness - 0.25) / 0.4).clamp(0, 1)
+
+
+def _solved(seen: Sequence[_Sums], mapping: Mapping, degree: int, variance: Tensor) -> tuple[Tensor, Tensor]:
     """The step [2,n,n] that the block sums ask for, and the bends' variances after it."""
     down, across = zip(*places(degree), strict=True)
     order = torch.tensor([i + j for i, j in places(degree)] * 2)
-    rows, columns = (legendre(2 * share.double() - 1, degree) for share in (sums.down, sums.across))
-    basis = (rows[list(down)][:, :, None] * columns[list(across)][:, None, :]).reshape(len(down), -1)
-    uu, uv, vv, u, v = sums.planes.reshape(5, -1).double() / _noise(sums.planes.double())
-    uu, uv, vv = ((basis * one) @ basis.T for one in (uu, uv, vv))
-    pull = torch.cat([basis @ u, basis @ v])
-    information = torch.cat([torch.cat([uu, uv], 1), torch.cat([uv, vv], 1)])
+    count = 2 * len(down)
+    information, pull = torch.zeros(count, count, dtype=torch.float64), torch.zeros(count, dtype=torch.float64)
+    for sums in seen:
+        rows, columns = (legendre(2 * share.double() - 1, degree) for share in (sums.down, sums.across))
+        basis = (rows[list(down)][:, :, None] * columns[list(across)][:, None, :]).reshape(len(down), -1)
+        uu, uv, vv, u, v = sums.planes.reshape(5, -1).double() / (_noise(sums.planes.double()) * sums.alone)
+        uu, uv, vv = ((basis * one) @ basis.T for one in (uu, uv, vv))
+        pull += torch.cat([basis @ u, basis @ v])
+        information += torch.cat([torch.cat([uu, uv], 1), torch.cat([uv, vv], 1)])
     loose = torch.full_like(pull, 1e-8)
     for place, cross in enumerate([i > j for i, j in places(degree)] + [i < j for i, j in places(degree)]):
         if cross and order[place] == 1:
@@ -197,6 +229,6 @@ def _noise(sums: Tensor) -> float:
     solid = uu * vv - uv * uv
     sure = solid > 1e-3 * (uu + vv).square() + 1e-12
     if int(sure.sum()) < 8:
-        return 1.0
+        return _UNTOLD
     spread = (vv * u * u - 2 * uv * u * v + uu * v * v)[sure] / solid[sure]
-    return max(1e-3, float(spread.median()) / 1.386 * _ALONE)
+    return max(_LEAST, float(spread.median()) / 1.386)

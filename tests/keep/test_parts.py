@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,16 @@ from drawn import pair, scene
 from kontext_bridge.imaging.keep import blend, engine, filters
 from kontext_bridge.imaging.keep import colour as colours
 from kontext_bridge.imaging.keep.blend import LaidPart, blended
-from kontext_bridge.imaging.keep.change import FINE_REACH, find_change, fine_ratio
+from kontext_bridge.imaging.keep.carry import carried
+from kontext_bridge.imaging.keep.change import FINE_REACH, find_change, fine_ratio, left_over
 from kontext_bridge.imaging.keep.components import parts_of, with_filled_holes
 from kontext_bridge.imaging.keep.engine import keep
-from kontext_bridge.imaging.keep.filters import blur, centres, halved, highest, in_blocks, lowest
-from kontext_bridge.imaging.keep.look import Look, carried
+from kontext_bridge.imaging.keep.filters import blur, centres, halved, highest, in_blocks, lowest, sampled
+from kontext_bridge.imaging.keep.look import Look
 from kontext_bridge.imaging.keep.mapping import Mapping, legendre
 from kontext_bridge.imaging.keep.measures import ciede2000, distance, lab
+from kontext_bridge.imaging.keep.refine import FINE, Aligner
+from kontext_bridge.imaging.keep.verdict import Verdict
 from torch import Tensor
 
 
@@ -94,7 +99,7 @@ def test_a_gap_by_chance_at_the_edits_border_does_not_go_on_widening_beyond_it()
     mask[:28, 114:126] = False
     half_size = torch.zeros(3, 450, 120)
     seen = Look(half_size, half_size + 0.5, half_size + 0.5, half_size[0] == 0, judged, mask, mask, None, 1.0)
-    beyond = carried(seen, mapping)[:20]
+    beyond = carried(seen, mapping).mask[:20]
     assert beyond[:, 6:105].all() and beyond[:, 135:-6].all()
 
 
@@ -224,3 +229,88 @@ def test_a_mapping_of_a_framing_is_that_framing() -> None:
     assert mapping.bend() == (0, 0)
     shift, scale, turn = mapping.motion()
     assert shift == (0, 0) and scale == pytest.approx(1) and turn == 0
+
+
+@pytest.mark.parametrize(
+    ("edited", "corrected", "source", "left"),
+    [
+        (0.0, 0.04, 0.0, 0.0),  # black may have been any darker colour
+        (0.0, 0.0, 0.05, 0.035),  # but no brighter one
+        (1.0, 0.85, 0.99, 0.0),
+        (1.0, 0.95, 0.9, -0.035),
+        (0.5, 0.52, 0.5, -0.02),
+    ],
+)
+def test_what_was_cut_off_explains_a_difference_beyond_it_and_no_other(
+    edited: float, corrected: float, source: float, left: float
+) -> None:
+    one, two, three = (torch.full((3, 1, 1), value) for value in (source, corrected, edited))
+    assert float(left_over(one, two, three, torch.ones(1, 1, 1))[0]) == pytest.approx(left, abs=1e-6)
+
+
+def test_a_thing_recoloured_in_the_dark_is_found_whole() -> None:
+    """Its blue goes from little to none, where the edit is cut off."""
+    given = pair(disc=None)
+    source = given.source * 0.12 + 0.02
+    y, x = torch.meshgrid(torch.arange(288), torch.arange(384), indexing="ij")
+    disc = (x - 200) ** 2 + (y - 140) ** 2 < 50**2
+    source[disc] = torch.tensor([0.05, 0.05, 0.05])
+    edited = source.clone()
+    edited[disc] = torch.tensor([0.06, 0.06, 0.0])
+    kept = keep(source, edited)
+    assert float((kept.mask[disc] > 0.5).float().mean()) > 0.95
+
+
+def test_white_to_which_an_edit_was_brightened_is_no_change() -> None:
+    """Above it is just bright enough to be cut off, below it was white before."""
+    source = 0.05 + 0.5 * scene(288, 384)
+    source[:150, 300:] = 0.87 + 0.02 * scene(150, 84, 1)
+    source[150:, 300:] = 1 - 0.02 * scene(138, 84, 1)
+    kept = keep(source, (source * 1.17).clamp(0, 1))
+    assert kept.report.verdict is Verdict.NONE, kept.report.line
+
+
+@pytest.mark.parametrize("white", [True, False])
+def test_what_was_cut_off_tells_of_a_drift_that_it_was_and_no_more(white: bool) -> None:
+    """A third of it is all one in the edit, and was brighter than white, or darker than black, without the drift."""
+    source = 0.79 * torch.rand(60, 100, generator=torch.Generator().manual_seed(8))
+    source[::3] = 0.9
+    source = (source if white else 1 - source).expand(3, -1, -1)
+    edited = source * 1.25 if white else source * 1.25 - 0.25
+    cut = (edited > 1).float() - (edited < 0).float()
+    end = torch.full((3, 1, 1), 1.0 if white else 0.0)
+    ones = torch.ones(1, 60, 100)
+    off = []
+    for told in (cut, None):
+        drift = colours.fit_drift(source, edited.clamp(0, 1), ones, True, None, told)
+        assert drift is not None
+        off.append(float((drift.corrected(end, centres(1), centres(1)) - (0.8 if white else 0.2)).abs().max()))
+    assert off[0] < 0.03 and off[1] > 0.05, off
+
+
+def test_a_sky_whose_noise_is_finer_than_its_clouds_is_located() -> None:
+    """Below there is texture, above are faint clouds, and there the edit is bent by up to 5 pixels."""
+    rng = torch.Generator().manual_seed(3)
+    clouds = F.interpolate(torch.rand(1, 1, 20, 30, generator=rng), (320, 480), mode="bicubic")[0]
+    fine = torch.rand(1, 320, 480, generator=rng)
+    land = (torch.arange(320) > 250).float()[None, :, None]
+    source = 0.5 + 0.02 * clouds + 0.3 * land * (fine - 0.5)
+    down, across = torch.meshgrid(torch.arange(320) + 0.5, torch.arange(480) + 0.5, indexing="ij")
+    bend = 5 * (1 - down / 320).square()
+    edited = sampled(source, across - bend, down, "bicubic")
+    grain = 0.012 * torch.randn(1, 320, 480, generator=rng)
+    aligner = Aligner(source, edited + grain, (320, 480))
+    start = Mapping.of(torch.tensor([[480.0, 0, 0], [0, 320, 0]]), (320, 480))
+    off = []
+    for coarse in (120, 0):
+        levels = [replace(level, coarse=coarse) for level in FINE]
+        u, _ = aligner.refine(start, levels).mapping.on(320, 480)
+        off.append(float((u - across - bend)[20:200, 40:440].abs().mean()))
+    assert off[0] < 0.7 and off[1] > 1.1, off
+
+
+def test_a_mask_ends_softly() -> None:
+    mask = torch.zeros(40, 40, dtype=torch.bool)
+    mask[15:25, 15:25] = True
+    faded = engine._faded(mask, 4)
+    assert bool((faded[mask] == 1).all()) and float(faded[20, 29]) == 0 and 0 < float(faded[20, 28]) < 0.05
