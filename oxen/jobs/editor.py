@@ -174,18 +174,21 @@ class Editor(Generic[Picture]):
         """
         while (found := self._ledger.owed_since_then(self._anew[key])) is not None:
             found = self._ledger.recovered(found)
-            how = How.FOUND
             if found.state is State.SENDING:
-                self._progress.at(index, Stage.LOOKING)
-                taken = self._doubts.of_a_stopped_run(found, decided=self._consent.is_decided(found))
-                if taken is None:
-                    continue
-                found = taken
+                claim = self._of_a_stopped_run(index, found)
             else:
-                how = How.RESUMED
-            self._close_given_up(key)
-            return Claim(found, how, self._shelf.kept(found))
+                claim = Claim(found, How.RESUMED, self._shelf.kept(found))
+            if claim is not None:
+                self._close_given_up(key)
+                return claim
         return None
+
+    def _of_a_stopped_run(self, index: int, record: Record) -> Claim[Picture] | None:
+        """The job that a request became whose run was stopped between its record and its answer, for nobody else holds
+        the key; None where it became none, and the record was closed."""
+        self._progress.at(index, Stage.LOOKING)
+        taken = self._doubts.of_a_stopped_run(record, decided=self._consent.is_decided(record))
+        return None if taken is None else Claim(taken, How.FOUND, self._shelf.kept(taken))
 
     def _close_given_up(self, key: str) -> None:
         """Close the record that was given up, now that another takes its place."""
@@ -200,13 +203,9 @@ class Editor(Generic[Picture]):
             asked_for = self._consent.is_asked_for(found)
             decided = self._consent.is_decided(found)
             if found.state is State.SENDING:
-                # nobody else holds the key: a run was stopped between its record and its answer
-                self._progress.at(index, Stage.LOOKING)
-                taken = self._doubts.of_a_stopped_run(found, decided=decided)
-                if taken is not None:
-                    return Claim(taken, How.FOUND, self._shelf.kept(taken))
-                if asked_for:
-                    return None
+                claim = self._of_a_stopped_run(index, found)
+                if claim is not None or asked_for:
+                    return claim
                 continue
             picture = self._shelf.kept(found)
             if picture is None and found.state is State.DONE and self._has_no_address(found):

@@ -82,7 +82,7 @@ class Sender(Generic[Picture]):
                 self._client.control.sleep(_BUSY_PAUSE * (attempt + 1) if pause is None else pause)
                 answer = asked(self._client, self._ledger, busy.record)  # it may have been listed meanwhile
                 if isinstance(answer, Found):
-                    return self._found(index, busy.record, answer)
+                    return self._submitted(index, busy.record, answer.row.generation_id, How.FOUND)
         raise AssertionError("the last attempt returns or raises")
 
     def _once(self, index: int, key: str, edit: Edit) -> Claim[Picture]:
@@ -118,9 +118,7 @@ class Sender(Generic[Picture]):
                 send = partial(self._client.edit, edit.parameters, input_image, beside, before_last=leaving)
                 return self._at_once(record, send)
             generation_id = self._client.enqueue(edit.parameters, input_image, beside, before_last=leaving)
-            record = self._shelf.noted(record, generation_id=generation_id)
-            self.submitted.append((index, record))
-            return Claim(record, How.NEW)
+            return self._submitted(index, record, generation_id, How.NEW)
         except ResultUnreadable as came:
             return self._in_place_of(came, record)
         except Interrupted:  # of a request that is out the outcome is unknown, and that is another error
@@ -141,10 +139,10 @@ class Sender(Generic[Picture]):
             raise _TurnedAway(error, self._ledger.current(record))
         return Claim(taken, How.FOUND)
 
-    def _found(self, index: int, record: Record, answer: Found) -> Claim[Picture]:
-        record = self._shelf.noted(record, generation_id=answer.row.generation_id)
+    def _submitted(self, index: int, record: Record, generation_id: str, how: How) -> Claim[Picture]:
+        record = self._shelf.noted(record, generation_id=generation_id)
         self.submitted.append((index, record))
-        return Claim(record, How.FOUND)
+        return Claim(record, how)
 
     def _at_once(self, record: Record, send: Callable[..., tuple[EditImage, ...]]) -> Claim[Picture]:
         """One blocking request; its answer is the picture, or the address of it."""
