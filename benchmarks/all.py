@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 PROGRAMS = {
-    "encoding": [],
-    "ledger": [],
-    "own_cost": [],
-    "waiting": [],
-    "big_batch": ["--pictures", "16", "--side", "2048"],
-    "importing": [],
+    "encoding": [""],
+    "ledger": [""],
+    "own_cost": [""],
+    "waiting": [""],
+    "big_batch": ["--pictures 64", "--pictures 256 --overlap"],
+    "importing": [""],
 }
 
 
@@ -25,8 +25,9 @@ def main() -> int:
     for name in sys.argv[1:] or PROGRAMS:
         print(f"\n== {name}", flush=True)
         program = Path(__file__).with_name(f"{name}.py")
-        if subprocess.run([sys.executable, str(program), *PROGRAMS[name]], check=False).returncode:
-            missed.append(name)
+        for options in PROGRAMS[name]:
+            if subprocess.run([sys.executable, str(program), *options.split()], check=False).returncode:
+                missed.append(f"{name} {options}".strip())
     print("\nmissed: " + ", ".join(missed) if missed else "\nall bounds kept")
     return 1 if missed else 0
 

@@ -48,21 +48,23 @@ class Gaps:
     """The longest times for which something that ticks did not: by the clock, and computed by this process.
 
     ready: of the longest by the clock, for how long the thread that ticks only waited for a core, as Linux counts it;
-    told and not judged.
+    told and not judged. Asking that lets go of the interpreter, and so is no part of a gap.
     """
 
     def __init__(self) -> None:
         self.clock = self.computed = self.ready = 0.0
-        self._begun = (time.perf_counter(), time.process_time(), 0.0)
+        self._waited = _Waited()
+        self.begin()
 
     def begin(self) -> None:
-        self._begun = (time.perf_counter(), time.process_time(), _queued())
+        queued = self._waited()
+        self._begun = (time.perf_counter(), time.process_time(), queued)
 
     def end(self) -> None:
         since, cpu, queued = self._begun
         gap = time.perf_counter() - since - _TICK
         if gap > self.clock:
-            self.clock, self.ready = gap, min(gap, _queued() - queued)
+            self.clock, self.ready = gap, min(gap, self._waited() - queued)
         self.computed = max(self.computed, min(gap, time.process_time() - cpu))
 
     def __str__(self) -> str:
@@ -70,12 +72,20 @@ class Gaps:
         return f"{computed} computed here; by the clock for {clock}, {ready} of them in wait for a core"
 
 
-def _queued() -> float:
-    """Seconds for which this thread was ready and no core was free; 0 where that is not counted."""
-    try:
-        return int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1]) / 1e9
-    except (OSError, IndexError):
-        return 0.0
+class _Waited:
+    """Seconds for which the thread that asks was ready and no core was free; 0 where that is not counted."""
+
+    def __init__(self) -> None:
+        self._of: dict[int, int] = {}
+
+    def __call__(self) -> float:
+        thread = threading.get_native_id()
+        try:
+            if thread not in self._of:
+                self._of[thread] = os.open(f"/proc/self/task/{thread}/schedstat", os.O_RDONLY)
+            return int(os.pread(self._of[thread], 64, 0).split()[1]) / 1e9
+        except (OSError, IndexError):
+            return 0.0
 
 
 async def _loop_ticks(gaps: Gaps) -> None:
@@ -138,7 +148,7 @@ def main() -> int:
     parser.add_argument("--overlap", action="store_true", help="the pictures given take the memory of one or two")
     options = parser.parse_args()
     in_flight = Settings().max_in_flight
-    with tempfile.TemporaryDirectory() as home, standin() as account:
+    with tempfile.TemporaryDirectory() as home, standin(gives_way=True) as account:
         os.environ.update(KONTEXT_BRIDGE_HOME=home, OXEN_BASE_URL=account.base_url, OXEN_API_KEY=str(account.key))
         asyncio.run(run(pictures(1, 64)))  # what is loaded at first use
         image = pictures(options.pictures, options.side, overlap=options.overlap)

@@ -15,10 +15,15 @@ _KEY = "standin-key"
 
 
 @contextlib.contextmanager
-def standin(*arguments: str) -> Iterator[Account]:
-    """An account at a stand-in that makes nobody wait, or as these arguments of its command say."""
+def standin(*arguments: str, gives_way: bool = False) -> Iterator[Account]:
+    """An account at a stand-in that makes nobody wait, or as these arguments of its command say.
+
+    gives_way: it computes on the cores that nobody else wants, as the service, which is elsewhere, takes none.
+    """
     command = [sys.executable, "-m", "kontext_bridge.standin", "--queued", "0", "--processing", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    if gives_way:
+        os.setpriority(os.PRIO_PROCESS, process.pid, 19)
     assert process.stdout is not None
     try:
         found = re.search(r"http://[\w.:]+", process.stdout.readline())

@@ -27,15 +27,10 @@ _LONG = 64
 
 def to_data_uri(picture: EncodedImage) -> str:
     """The picture as `data:<media type>;base64,<data>`."""
-    head = f"{_SCHEME}{picture.media_type};base64,".encode()
-    data, at = memoryview(picture.data), len(head)
-    uri = bytearray(at + -(-len(data) // 3) * 4)
-    uri[:at] = head
-    for start in range(0, len(data), _PIECE):
-        piece = binascii.b2a_base64(data[start : start + _PIECE], newline=False)
-        uri[at : at + len(piece)] = piece
-        at += len(piece)
-    return uri.decode("ascii")
+    data = memoryview(picture.data)
+    pieces = (data[start : start + _PIECE] for start in range(0, len(data), _PIECE))
+    text = (binascii.b2a_base64(piece, newline=False).decode("ascii") for piece in pieces)
+    return "".join((f"{_SCHEME}{picture.media_type};base64,", *text))
 
 
 def is_data_uri(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ from ..control import Control
 from ..credentials import Account
 from ..errors import GenerationNotFound, InvalidParameters, ModelNotFound, ReplyError, UnexpectedReply, Upstream
 from ..http.transport import MAX_REPLY_BYTES, REPLY_BYTES, ROW_BYTES, Reply, Transport
+from ..secrets import PICTURE_FIELDS
 from .models import DEFAULT
 from .replies import (
     EditImage,
@@ -128,6 +129,8 @@ class Client:
     def row(self, generation_id: str, *, within: float | None = None) -> Row:
         """A job's row, from the queue or else the history; raises GenerationNotFound where neither knows the id.
 
+        It is asked for again and again, and so comes without the pictures that it repeats.
+
         within: one try of so many seconds at each, which does not wait after a 429; None is patient.
         """
         try:
@@ -138,7 +141,7 @@ class Client:
             except GenerationNotFound as error:
                 error.definite = error.definite and unknown.definite
                 raise
-        return self._shown(self._read(partial(read_row, generation_id=generation_id), reply))
+        return self._shown(self._read(partial(read_row, generation_id=generation_id), reply, PICTURE_FIELDS))
 
     def cancel(self, generation_id: str) -> None:
         """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""
@@ -167,7 +170,7 @@ class Client:
         return replace(history, rows=tuple(map(self._shown, history.rows)))
 
     def past(self, generation_id: str, *, patient: bool = True) -> Row:
-        """One past generation with its cost; raises GenerationNotFound.
+        """One past generation with its cost, without the pictures that it repeats; raises GenerationNotFound.
 
         patient: False makes one try of 3 s, which does not wait after a 429.
         """
@@ -175,7 +178,7 @@ class Client:
 
     def _past(self, generation_id: str, within: float | None) -> Row:
         reply = self._about(generation_id, "GET", "/api/ai/generations/", within)
-        return self._shown(self._read(partial(read_history_row, generation_id=generation_id), reply))
+        return self._shown(self._read(partial(read_history_row, generation_id=generation_id), reply, PICTURE_FIELDS))
 
     def model(self, name: str = DEFAULT.id) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""
@@ -213,10 +216,13 @@ class Client:
     def _list(self, path: str, params: Mapping[str, str | int]) -> Reply:
         return self.transport.send("GET", path, params=params, max_bytes=MAX_REPLY_BYTES)
 
-    def _read(self, read: Callable[[Any], T], reply: Reply) -> T:
-        """What `read` makes of a reply's JSON; its error may quote the service, which may quote anything."""
+    def _read(self, read: Callable[[Any], T], reply: Reply, unread: Collection[str] = ()) -> T:
+        """What `read` makes of a reply's JSON without the fields `unread`.
+
+        Its error may quote the service, which may quote anything.
+        """
         try:
-            return read(self.transport.redact.value(reply.json()))
+            return read(self.transport.redact.value(reply.json(unread)))
         except UnexpectedReply as error:
             raise error.reworded(self.transport.redact(error.message)) from None
 

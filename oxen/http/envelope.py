@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import UnexpectedReply
-from .large import put_back, set_apart
+from .large import in_turn, put_back, set_apart
 from .structure import looks_too_intricate
 
 _SHOWN = 300
@@ -17,20 +17,28 @@ _SHOWN = 300
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 
 
-def parse_json(body: bytes, content_type: str = "") -> Any:
-    """The JSON of a body.
+def parse_json(body: bytes, content_type: str = "", unread: Collection[str] = ()) -> Any:
+    """The JSON of a body, without the fields of the names `unread`, wherever they stand.
 
     Raises UnexpectedReply for HTML or anything else that is not JSON, for JSON nested too deeply, and for JSON with
     more values than a reply has.
     """
+    with in_turn(len(body)):
+        return _read(body, content_type, unread)
+
+
+def _read(body: bytes, content_type: str, unread: Collection[str]) -> Any:
     small, texts = set_apart(body)
     if texts:
         with contextlib.suppress(UnexpectedReply, ValueError, RecursionError):
             parsed = _parsed(small)
-            if isinstance(parsed, dict | list) and put_back(parsed, texts):
+            if isinstance(parsed, dict | list) and put_back(parsed, texts, unread):
                 return parsed
     try:
-        return _parsed(body)
+        parsed = _parsed(body)
+        if unread and isinstance(parsed, dict | list):
+            put_back(parsed, {}, unread)
+        return parsed
     except RecursionError:
         raise UnexpectedReply("The service's answer is JSON nested too deeply to be read.") from None
     except ValueError:

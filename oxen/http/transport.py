@@ -15,7 +15,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -91,9 +91,9 @@ class Reply:
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
 
-    def json(self) -> Any:
-        """Raises UnexpectedReply for what is no JSON, and for JSON that is no reply."""
-        return parse_json(self.body, self.headers.get("Content-Type", ""))
+    def json(self, unread: Collection[str] = ()) -> Any:
+        """Without the fields `unread`; raises UnexpectedReply for what is no JSON, and for JSON that is no reply."""
+        return parse_json(self.body, self.headers.get("Content-Type", ""), unread)
 
 
 @dataclass(frozen=True)
@@ -386,7 +386,9 @@ def read_body(response: requests.Response, deadline: Deadline, limit: int = MAX_
         if deadline.passed and (late if missing is None else missing):
             raise UnexpectedReply(f"The service's answer took longer than {deadline.seconds:g} s to arrive.")
         late = deadline.passed
-    return b"".join((*whole, body))
+    # of bytes alone: megabytes of these are joined while other threads run
+    whole.append(bytes(body))
+    return b"".join(whole)
 
 
 def new_session(base_url: str, pool_size: int) -> requests.Session:

@@ -10,7 +10,7 @@ import json
 import uuid
 from typing import Any
 
-from .large import is_plain, pieces
+from .large import in_turn, is_plain, pieces
 
 # Of shorter texts there is nothing to gain.
 _LARGE = 1 << 14
@@ -18,6 +18,11 @@ _LARGE = 1 << 14
 
 def json_bytes(value: Any) -> bytes:
     """The same JSON as `json.dumps` gives; raises ValueError for a number that JSON has not."""
+    with in_turn():
+        return _json_bytes(value)
+
+
+def _json_bytes(value: Any) -> bytes:
     large: list[str] = []
     mark = uuid.uuid4().hex
     rest, *others = json.dumps(_with_marks(value, mark, large), allow_nan=False).encode().split(f'"{mark}"'.encode())

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from ..api.prices import read_amount
 from ..api.request import EditParameters
+from ..http.large import in_turn, pieces
 
 
 class State(str, Enum):
@@ -135,7 +136,11 @@ def request_key(base_url: str, parameters: EditParameters, pixels: str) -> str:
 
 
 def text_digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256()
+    with in_turn(len(text)):
+        for piece in pieces(text):
+            digest.update(piece.encode())
+    return digest.hexdigest()
 
 
 def sent_digest(pictures: Iterable[str]) -> str:

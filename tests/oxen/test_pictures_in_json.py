@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -102,3 +103,21 @@ def test_more_values_than_a_reply_has_are_not_read_between_large_texts() -> None
 def test_a_reply_that_repeats_a_picture_is_read_sooner_than_the_plain_way() -> None:
     body = json.dumps({"input_image": PICTURE}).encode()
     assert seconds(lambda: parse_json(body)) < 0.8 * seconds(lambda: json.loads(body))
+
+
+@pytest.mark.parametrize("picture", [PICTURE, "https://example.org/a.png", [PICTURE, "b"], 'a "quoted"\n' + PICTURE])
+def test_fields_that_nobody_reads_are_left_out_and_all_others_stay(picture: Any) -> None:
+    row = {"id": "7", "input_image": picture, "result_url": PICTURE, "again": [{"input_image": picture}, "input_image"]}
+    read = parse_json(json.dumps(row).encode(), unread=["input_image"])
+    assert read == {"id": "7", "result_url": PICTURE, "again": [{}, "input_image"]}
+
+
+def test_a_picture_that_nobody_reads_takes_no_memory_again() -> None:
+    body = json.dumps({"input_image": PICTURE, "seed": 3}).encode()
+    tracemalloc.start()
+    try:
+        assert parse_json(body, unread=["input_image"]) == {"seed": 3}
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < len(body) / 4
