@@ -1,4 +1,8 @@
-"""One picture at a time on each core: more at once take no less time, and memory and the interpreter's lock besides."""
+"""One picture at a time on each core: more at once take no less time, and memory and the interpreter's lock besides.
+
+Where pictures are made ready one by one, a core is left to whoever else there is: to ComfyUI's loop, which otherwise
+gets neither a core nor the interpreter's lock for a tenth of a second at times, and to the connections.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 CORES = max(1, min(8, os.cpu_count() or 1))
-_free = threading.BoundedSemaphore(CORES)
+_free = threading.BoundedSemaphore(max(1, min(8, (os.cpu_count() or 1) - 1)))
 
 
 @contextlib.contextmanager
