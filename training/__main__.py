@@ -52,6 +52,7 @@ def main() -> None:
         "--from-shipped", action="store_true", help="begin with the weights of the model that comes with the pack"
     )
     parser.add_argument("--compiled", action="store_true", help="fuse the blocks' kernels; a GPU only")
+    parser.add_argument("--half", action="store_true", help="bfloat16 on a CPU that has products of it, twice as quick")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -75,17 +76,21 @@ def main() -> None:
     if given.only != "autoencoder" and time.monotonic() < ends:
         autoencoder = trained_autoencoder(given.folder, given.device)
 
+        def encode(pictures: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", torch.bfloat16, enabled=given.half):
+                return encoded(autoencoder, pictures)
+
         def pool(subject: Subject) -> Pool:
             found = Pool.loaded(subject, given.folder, torch.device(given.device))
             if found is None:
                 began = time.monotonic()
-                found = Pool.made(subject, album.sheets(subject), lambda p: encoded(autoencoder, p), given.device)
+                found = Pool.made(subject, album.sheets(subject), encode, given.device)
                 logger.info("%s: %d families in %.1f s", subject.size, len(found), time.monotonic() - began)
                 if not gpu:
                     found.save(given.folder)
             return found
 
-        teacher = Teacher(given.folder, chosen, pool, given.device)
+        teacher = Teacher(given.folder, chosen, pool, given.device, given.half)
         if given.compiled:
             teacher.compile()
         teacher.run(ends - time.monotonic(), given.hurried)

@@ -47,15 +47,18 @@ def rotary_for(width: int, height: int, references: int = 1) -> torch.Tensor:
         return rotary_table(positions(height // 8, width // 8, [(height // 8, width // 8)] * references), PLACES)
 
 
-def lesson_loss(network: DemoNetwork, batch: LessonBatch, rotary: torch.Tensor) -> torch.Tensor:
-    """Flow matching: how far the velocity is from the one that leads to each target, at a random moment."""
+def lesson_loss(network: DemoNetwork, batch: LessonBatch, rotary: torch.Tensor, half: bool = False) -> torch.Tensor:
+    """Flow matching: how far the velocity is from the one that leads to each target, at a random moment.
+
+    half: products in bfloat16, as always on a GPU.
+    """
     device = batch.target.device
     noise = torch.randn_like(batch.target)
     # Most of what is hard is decided while there is much noise.
     moment = torch.sigmoid(torch.randn(len(noise), device=device) * 1.1 + 0.5)
     at = moment[:, None, None]
     noisy = (1 - at) * batch.target + at * noise
-    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False):
+    with torch.autocast(device.type, torch.bfloat16, enabled=half or device.type == "cuda", cache_enabled=False):
         velocity = network(noisy, batch.references, batch.words, moment, batch.guidance, rotary)
     loss: torch.Tensor = (batch.weight * (velocity.float() - (noise - batch.target)).square()).mean()
     return loss

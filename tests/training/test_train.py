@@ -65,6 +65,15 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(pools, tmp_path):
         assert torch.equal(tensor, teacher.average[name]), name
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")  # of torch, which would be quicker otherwise
+def test_half_precision_teaches_nearly_the_same(pools, tmp_path):
+    losses = []
+    for half in (False, True):
+        teacher = Teacher(tmp_path, PLAN, pools.__getitem__, half=half)
+        losses.append([float(teacher.lesson()) for _ in range(4)])
+    assert losses[0] != losses[1] and losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_what_has_weights_alone_is_taught_further_from_them(pools, tmp_path):
     Teacher(tmp_path, PLAN, pools.__getitem__).run(60)
     (tmp_path / STATE).unlink()
