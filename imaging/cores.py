@@ -15,8 +15,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-CORES = max(1, min(8, os.cpu_count() or 1))
-_free = threading.BoundedSemaphore(max(1, min(8, (os.cpu_count() or 1) - 1)))
+_CPUS = os.cpu_count() or 1
+_MOST = 8
+CORES = min(_MOST, _CPUS)
+_free = threading.BoundedSemaphore(min(_MOST, max(1, _CPUS - 1)))
 
 
 @contextlib.contextmanager

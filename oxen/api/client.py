@@ -141,7 +141,7 @@ class Client:
             except GenerationNotFound as error:
                 error.definite = error.definite and unknown.definite
                 raise
-        return self._shown(self._read(partial(read_row, generation_id=generation_id), reply, PICTURE_FIELDS))
+        return self._one(read_row, generation_id, reply)
 
     def cancel(self, generation_id: str) -> None:
         """Ask the service to cancel a job; without effect on one that has ended. Raises GenerationNotFound."""
@@ -178,7 +178,11 @@ class Client:
 
     def _past(self, generation_id: str, within: float | None) -> Row:
         reply = self._about(generation_id, "GET", "/api/ai/generations/", within)
-        return self._shown(self._read(partial(read_history_row, generation_id=generation_id), reply, PICTURE_FIELDS))
+        return self._one(read_history_row, generation_id, reply)
+
+    def _one(self, read: Callable[..., Row], generation_id: str, reply: Reply) -> Row:
+        """The row that was asked for, without the pictures that it repeats, fit to be shown."""
+        return self._shown(self._read(partial(read, generation_id=generation_id), reply, PICTURE_FIELDS))
 
     def model(self, name: str = DEFAULT.id) -> Model:
         """A model's schema, price and description; public, needs no key. Raises ModelNotFound."""

@@ -16,13 +16,9 @@ from .large import in_turn, is_plain, pieces
 _LARGE = 1 << 14
 
 
+@in_turn()
 def json_bytes(value: Any) -> bytes:
     """The same JSON as `json.dumps` gives; raises ValueError for a number that JSON has not."""
-    with in_turn():
-        return _json_bytes(value)
-
-
-def _json_bytes(value: Any) -> bytes:
     large: list[str] = []
     mark = uuid.uuid4().hex
     rest, *others = json.dumps(_with_marks(value, mark, large), allow_nan=False).encode().split(f'"{mark}"'.encode())
