@@ -176,10 +176,13 @@ def _painting(rng: np.random.Generator, scene: Scene, busy: set[str]) -> _Found:
 
 
 def _toggling(rng: np.random.Generator, scene: Scene, busy: set[str], adding: bool, placing: bool) -> _Found:
-    """Removing a thing; and adding it, where it is as adding makes it. placing: mostly that, and what has colours."""
+    """Removing a thing; and adding it, where it is as adding makes it.
+
+    placing: mostly that, and what has colours; most of all the second boat, the smallest that has, and learned last.
+    """
     names = [name for name in THINGS if name not in busy and f"any {name}" not in busy]
     if placing:
-        share = np.array([2.0 if name in COLOURED else 1.0 for name in names])
+        share = np.array([5.0 if name == "second" else 2.0 if name in COLOURED else 1.0 for name in names])
         name = str(rng.choice(names, p=share / share.sum()))
     else:
         name = str(rng.choice(names))
