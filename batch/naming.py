@@ -14,7 +14,8 @@ from .source_rows import RowError, SourceError, SourceRow
 WORK = ".kontext-batch"
 SUFFIX_OF = {"png": ".png", "webp": ".webp", "jpg": ".jpg"}
 FORMAT_OF = {".png": "png", ".webp": "webp", ".jpg": "jpg", ".jpeg": "jpg"}
-_LONGEST_PART = 255
+# Of a name between two slashes, in bytes; nearly every file system's.
+LONGEST_PART = 255
 _LONGEST = 2000
 _WINDOWS = sys.platform == "win32"
 _FOLDS = _WINDOWS or sys.platform == "darwin"
@@ -89,7 +90,7 @@ def _checked(name: str, where: str) -> str:
     if not parts or parts[-1] in FORMAT_OF or len(name.encode("utf-8", "replace")) > _LONGEST:
         raise RowError(f"The result's name {name[:80]!r} is empty or too long.")
     for part in parts:
-        if len(part.encode("utf-8", "replace")) > _LONGEST_PART or any(
+        if len(part.encode("utf-8", "replace")) > LONGEST_PART or any(
             unicodedata.category(c) in ("Cc", "Cs") for c in part
         ):
             raise RowError(f"No file can be called {part[:80]!r}: it is too long, or holds what is no character.")

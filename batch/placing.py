@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import itertools
 import os
 import time
@@ -17,6 +18,7 @@ from typing import Any
 
 from .journal import Journal
 from .made import PlannedRow, RowFailed, RowResult
+from .naming import LONGEST_PART
 from .planning import DONE, FAILED
 
 _NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
@@ -92,7 +94,7 @@ class Placer:
         what is not there yet.
         """
         name = self._beside(output, f".seed-{seed}", PurePosixPath(output).suffix)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), _of_this_name(name):
             (self._results / output).replace(self._results / name)
         return name
 
@@ -103,10 +105,21 @@ class Placer:
         """The result's name with something more before its ending, which is no other row's."""
         path = PurePosixPath(output)
         for again in itertools.count():
-            name = str(path.with_name(f"{path.stem}{more}{'-' * bool(again)}{again or ''}{suffix}"))
+            ending = f"{more}{'-' * bool(again)}{again or ''}{suffix}"
+            name = str(path.with_name(f"{_fitted(path, ending)}{ending}"))
             if not self._is_taken(name):
                 return name
         raise AssertionError("a name is found")
+
+
+def _fitted(output: PurePosixPath, ending: str) -> str:
+    """The stem of a result's name, cut where a disk would not take it with this ending; told apart by a digest then."""
+    room = LONGEST_PART - len(ending.encode())
+    stem = output.stem.encode()
+    if len(stem) <= room:
+        return output.stem
+    mark = f"-{hashlib.sha256(str(output).encode()).hexdigest()[:8]}"
+    return stem[: room - len(mark)].decode("utf-8", "ignore") + mark
 
 
 @contextlib.contextmanager
