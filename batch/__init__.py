@@ -8,7 +8,8 @@ columns.py       which columns a list may have, and how their values are read
 walking.py       a folder as a stream of rows
 manifest.py      a CSV or JSONL file as a stream of rows
 naming.py        what a result is called, and where it may not lie
-planning.py      every row looked at before anything is sent: collisions, what is done, what is left
+planning.py      every row looked at before anything is sent: what is done, what is left
+collisions.py    results that would be written over something
 journal.py       report.jsonl: a line a row, whole whenever the run is killed
 made.py          what became of a row
 placing.py       a result put in its place, after its line in the report

@@ -122,8 +122,7 @@ class _Command:
         plan = RowPlan(asking, lambda entry: marked(self._flags, entry))
         plan.read(self._rows(asking))
         plan.read_report(read_journal(self._places.report))
-        if not options.replace:
-            plan.refuse_strangers(self._places.results)
+        plan.refuse_overwriting(self._places.results, replaces=options.replace)
         counts = self._counts(plan)
         if not counts.all:
             patterns = " ".join(options.pattern or PATTERNS)

@@ -22,23 +22,25 @@ from ..editing.values import Unfit
 from ..editing.words import SEED
 from ..oxen.api.prices import read_amount
 from ..oxen.errors import OxenError
+from .collisions import TOLD, refuse_clashes, refuse_sources, refuse_strangers
 from .columns import Columns
 from .made import PlannedRow
 from .naming import format_asked, inside, key_of, result_name
-from .source_rows import Clashing, RowError, SourceRow, Taken
+from .source_rows import RowError, SourceRow
 
 DONE, FAILED = "done", "failed"
 _FORMAT = "output_format"
-_TOLD = 8
 # As many as the service tells apart.
 _SEEDS = 2**31
 _PAGE = 128
+# Of other seeds; far more than a command line asks for.
+_MOST_OTHERS = 2**31
 _SCHEMA = """
 CREATE TABLE rows (
     number INTEGER PRIMARY KEY,
     spot TEXT NOT NULL,
     image TEXT NOT NULL,
-    path TEXT NOT NULL,
+    path BLOB NOT NULL,
     output TEXT NOT NULL,
     key TEXT NOT NULL,
     asked TEXT NOT NULL,
@@ -50,19 +52,26 @@ CREATE TABLE clashes (number INTEGER, other INTEGER);
 CREATE UNIQUE INDEX rows_by_key ON rows (key);
 CREATE TABLE folders (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 CREATE TABLE ended (
-    key TEXT PRIMARY KEY,
-    state TEXT,
+    key TEXT,
     asked TEXT,
+    state TEXT,
     line INTEGER,
     over INTEGER,
     flagged INTEGER,
     marked INTEGER,
     other INTEGER,
-    seed INTEGER
+    seed TEXT,
+    PRIMARY KEY (key, asked)
 ) WITHOUT ROWID;
+CREATE TABLE placed (key TEXT PRIMARY KEY, asked TEXT) WITHOUT ROWID;
+CREATE TABLE sources (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
+# A row with the last line about just what it asks for, and with what lies in its place: a line about something else,
+# such as a picture that was missing for a while, changes neither.
+_STATE = "CASE WHEN state = 'failed' OR placed.asked = rows.asked THEN state END"
+_STANDING = "rows LEFT JOIN ended USING (key, asked) LEFT JOIN placed ON placed.key = rows.key"
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,7 @@ class _Stands:
     over: int | None
     marked: int | None
     other: int | None
-    seed: int | None
+    seed: str | None
 
 
 class RowPlan:
@@ -134,7 +143,7 @@ class RowPlan:
         for row in rows:
             self._add(row)
         self._database.execute("COMMIT")
-        self._refuse_clashes()
+        refuse_clashes(self._database)
 
     def read_report(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Take in what a former run of the same batch reported, oldest first."""
@@ -147,7 +156,8 @@ class RowPlan:
         self.spent = sum((Decimal(cost) for (cost,) in costs), Decimal(0))
 
     def _take_in(self, line: int, entry: Mapping[str, Any]) -> None:
-        key, state, other = self._key(entry["output"]), str(entry.get("state")), _whole(entry.get("other"))
+        key, state, asked = self._key(entry["output"]), str(entry.get("state")), _written(entry.get("asked"))
+        other = min(_whole(entry.get("other")), _MOST_OTHERS)
         more = entry.get("more")
         for name in (*(more if isinstance(more, list) else ()), entry.get("aside")):
             if name is not None:
@@ -155,60 +165,57 @@ class RowPlan:
         if state == FAILED and other:
             # the result that another seed was to replace is still there; one that may have been billed was a try
             if entry.get("over"):
-                self._database.execute("UPDATE ended SET other = ? WHERE key = ?", (other, key))
+                self._database.execute("UPDATE ended SET other = ? WHERE key = ? AND asked = ?", (other, key, asked))
             return
         self._database.execute(
             "INSERT OR REPLACE INTO ended VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 key,
+                asked,
                 state,
-                str(entry.get("asked")),
                 line,
                 bool(entry.get("over")),
                 bool(entry.get("flags")),
                 self._marks(entry),
                 other,
-                _whole(entry.get("seed")),
+                # as a text: a seed may have more bits than a number of SQLite's
+                str(_whole(entry.get("seed"))),
             ),
         )
+        if state == DONE:
+            self._database.execute("INSERT OR REPLACE INTO placed VALUES (?, ?)", (key, asked))
 
     def _add_paid(self, entry: Mapping[str, Any], line: int) -> None:
         """What was paid stays paid, also where a later line says that the same result was brought back for nothing."""
         cost = read_amount(entry.get("cost_usd")) if entry.get("paid") is True else None
         if cost is not None:
-            id = entry.get("generation_id") or f"line {line}"
+            id = _written(entry.get("generation_id") or f"line {line}")
             self._database.execute(
-                "INSERT OR REPLACE INTO paid VALUES (?, ?, ?)", (self._key(entry["output"]), str(id), str(cost))
+                "INSERT OR REPLACE INTO paid VALUES (?, ?, ?)", (self._key(entry["output"]), id, str(cost))
             )
 
-    def refuse_strangers(self, results: Path) -> None:
-        """Raise SourceError where a result's place is taken by what is not this row's result."""
-        found: list[str] = []
-        count = 0
-        for output, asked, state, before in self._database.execute(
-            "SELECT output, rows.asked, state, ended.asked FROM rows LEFT JOIN ended USING (key)"
-            " WHERE mine AND problem IS NULL"
-        ):
-            if (state == DONE and asked == before) or not os.path.lexists(results / output):
-                continue
-            count += 1
-            if len(found) < _TOLD:
-                found.append(
-                    f"{output} ({'made of another request or picture' if state == DONE else 'of unknown origin'})"
-                )
-        if count:
-            more = f" and {count - len(found)} more" if count > len(found) else ""
-            raise Taken(
-                f"{count} results would be written over what is in {results} already: {', '.join(found)}{more}.",
-                "Name another folder with --output, or have them written over with --replace.",
-            )
+    def refuse_overwriting(self, results: Path, *, replaces: bool) -> None:
+        """Raise SourceError where a result's place is taken by a picture of the source; or, unless `replaces`, by
+        anything else that is not this row's result."""
+        self._note_sources(results)
+        refuse_sources(self._database, results)
+        if not replaces:
+            refuse_strangers(self._database, results)
+
+    def _note_sources(self, results: Path) -> None:
+        """Which of the pictures lie among the results, by the keys that results have there."""
+        folder = self._key(f"{_real(results)}/")
+        root = _real(self._asking.root)
+        for number, image in self._database.execute("SELECT number, image FROM rows"):
+            key = self._key(f"{root}/{image}")
+            if key.startswith(folder):
+                self._database.execute("INSERT OR IGNORE INTO sources VALUES (?, ?)", (key[len(folder) :], number))
 
     def counts(self, results: Path, *, again: bool, tries: int = 0) -> Counts:
         """How the rows stand. again: rows that are over are left to do, too. tries: how many other seeds a row gets."""
         done = over = left = gone = wrong = flagged = marked = to_try = 0
         for output, problem, state, was_over, has_flags, is_marked, other in self._database.execute(
-            "SELECT output, problem, CASE WHEN rows.asked = ended.asked THEN state END, over, flagged, marked, other"
-            " FROM rows LEFT JOIN ended USING (key) WHERE mine"
+            f"SELECT output, problem, {_STATE}, over, flagged, marked, other FROM {_STANDING} WHERE mine"
         ):
             if state == DONE and (results / output).is_file():
                 done += 1
@@ -228,7 +235,7 @@ class RowPlan:
     def first_problems(self) -> list[str]:
         """Some of the rows that are known to be wrong, a line each."""
         found = self._database.execute(
-            "SELECT spot, problem FROM rows WHERE mine AND problem IS NOT NULL ORDER BY number LIMIT ?", (_TOLD,)
+            "SELECT spot, problem FROM rows WHERE mine AND problem IS NOT NULL ORDER BY number LIMIT ?", (TOLD,)
         )
         return [f"{where}: {problem}" for where, problem in found]
 
@@ -251,20 +258,21 @@ class RowPlan:
         for row, stands in self._pages():
             other = stands.other or 0
             if stands.state == DONE and stands.marked and other < tries and (results / row.output).is_file():
-                yield replace(_with_other_seed(row, other + 1), former=stands.seed)
+                yield replace(_with_other_seed(row, other + 1), former=int(stands.seed or 0))
 
     def lines(self) -> Iterator[int]:
         """The last line of every row in the report, as `read_report` counted them, in order. What it tells of other
         requests, or of rows that are no more, is none."""
-        query = "SELECT line FROM rows JOIN ended USING (key) WHERE mine AND rows.asked = ended.asked ORDER BY line"
+        query = f"SELECT line FROM {_STANDING} WHERE mine AND {_STATE} IS NOT NULL ORDER BY line"
         yield from (line for (line,) in self._database.execute(query))
 
     def is_taken(self, name: str, results: Path | None = None) -> bool:
-        """Whether some row's result is called so; or lies in the folder `results`, and is none of this batch's further
-        pictures."""
+        """Whether some row's result or picture is called so; or a file in the folder `results` that is none of this
+        batch's further pictures."""
         with self._guard:
-            if self._database.execute("SELECT 1 FROM rows WHERE key = ?", (self._key(name),)).fetchall():
-                return True
+            for others in ("rows", "sources"):
+                if self._database.execute(f"SELECT 1 FROM {others} WHERE key = ?", (self._key(name),)).fetchall():
+                    return True
             if results is None or not os.path.lexists(results / name):
                 return False
             own = self._database.execute("SELECT 1 FROM further WHERE key = ?", (self._key(ascii(name)),)).fetchall()
@@ -279,16 +287,15 @@ class RowPlan:
             for number, spot, image, path, output, asked, given, problem, *stands in page:
                 last = number
                 yield (
-                    PlannedRow(number, spot, image, Path(path), output, asked, json.loads(given), problem),
+                    PlannedRow(number, spot, image, Path(os.fsdecode(path)), output, asked, json.loads(given), problem),
                     _Stands(*stands),
                 )
 
     def _page(self, last: int) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(
-                "SELECT number, spot, image, path, output, rows.asked, given, problem,"
-                " CASE WHEN rows.asked = ended.asked THEN state END, over, marked, other, seed"
-                " FROM rows LEFT JOIN ended USING (key) WHERE mine AND number > ? ORDER BY number LIMIT ?",
+                f"SELECT number, spot, image, path, output, rows.asked, given, problem, {_STATE}, over, marked, other,"
+                f" seed FROM {_STANDING} WHERE mine AND number > ? ORDER BY number LIMIT ?",
                 (last, _PAGE),
             ).fetchall()
 
@@ -306,11 +313,12 @@ class RowPlan:
             if problem is None:
                 self._asking.columns.check(values)
         except (RowError, Unfit, OxenError) as error:
-            problem = problem or str(error)
+            problem = problem or _written(error)
         try:
             output = result_name(row, _format_of(values), whole=self._asking.whole)
         except RowError as error:
-            problem, output = str(error), f"row-{row.number}.png"
+            # what no result is called, so that none of the others meets it
+            problem, output = str(error), f"./row-{row.number}"
         self._insert(row, path, output, size, values, problem)
 
     def _insert(
@@ -318,12 +326,13 @@ class RowPlan:
     ) -> None:
         key = self._key(output)
         this, of = self._asking.shard
-        mine = _number_of(key) % of == this - 1
+        # by the name itself: whether a disk tells upper case from lower is no part of it, and differs between machines
+        mine = _number_of(output) % of == this - 1
         given = json.dumps(values)
         asked = _digest(self._asking.by, row.image, size, given)
         taken = self._database.execute(
             "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (row.number, row.where, row.image, str(path), output, key, asked, given, problem, mine),
+            (row.number, row.where, row.image, os.fsencode(path), output, key, asked, given, problem, mine),
         ).rowcount
         if not taken:
             self._database.execute("INSERT INTO clashes SELECT ?, number FROM rows WHERE key = ?", (row.number, key))
@@ -337,34 +346,15 @@ class RowPlan:
             self._database.execute("INSERT OR IGNORE INTO folders VALUES (?, ?)", (folder, row.number))
             folder = folder.rpartition("/")[0]
 
-    def _refuse_clashes(self) -> None:
-        self._database.execute(
-            "INSERT INTO clashes SELECT folders.number, rows.number FROM folders JOIN rows USING (key)"
-        )
-        ((count,),) = self._database.execute("SELECT COUNT(*) FROM clashes").fetchall()
-        if not count:
-            return
-        found = self._database.execute(
-            "SELECT one.output, one.spot, two.spot FROM clashes JOIN rows one ON one.number = clashes.number"
-            " JOIN rows two ON two.number = clashes.other ORDER BY clashes.number LIMIT ?",
-            (_TOLD,),
-        ).fetchall()
-        told = "; ".join(f"{output} of {other} and of {where}" for output, where, other in found)
-        more = f"; and {count - len(found)} more" if count > len(found) else ""
-        raise Clashing(
-            f"{count} results would be written over one another: {told}{more}.",
-            "Give each a name in the column output, or keep the pictures' whole names with --whole-names.",
-        )
-
 
 def _format_of(values: Mapping[str, Any]) -> str:
     found = values.get(_FORMAT)
     return found if found in ("png", "webp", "jpg") else "png"
 
 
-def _number_of(key: str) -> int:
+def _number_of(name: str) -> int:
     """A number that spreads names evenly over parts, however alike they are; on every machine the same."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
 
 
 def _size(path: Path) -> int:
@@ -392,3 +382,12 @@ def _with_other_seed(row: PlannedRow, other: int) -> PlannedRow:
 
 def _whole(value: object) -> int:
     return value if isinstance(value, int) else 0
+
+
+def _real(folder: Path) -> str:
+    return _written(os.path.realpath(folder)).replace(os.sep, "/").rstrip("/")
+
+
+def _written(value: object) -> str:
+    """A text as SQLite takes it: what is half of a character stands as an escape."""
+    return str(value).encode("utf-8", "backslashreplace").decode()

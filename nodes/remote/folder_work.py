@@ -120,7 +120,9 @@ class FolderOrder:
             first = (row.number - 1) * self.variations
             for place in range(self.variations):
                 seed = (int(self.values.get(SEED.name, 0)) + place) % SEEDS
-                yield replace(row, number=first + place + 1, output=f"{name}_{place + 1}", given={SEED.name: seed})
+                # below the results: a picture's name may begin as a drive's does, which a path must not
+                output = f"./{name}_{place + 1}"
+                yield replace(row, number=first + place + 1, output=output, given={SEED.name: seed})
 
 
 @dataclass(frozen=True)
@@ -222,8 +224,7 @@ def _alone(order: FolderOrder, places: Places, how_far: _HowFar, control: Contro
     try:
         plan.read(_watched(order.rows(), how_far, control))
         plan.read_report(read_journal(places.report))
-        if not order.replaces:
-            plan.refuse_strangers(places.results)
+        plan.refuse_overwriting(places.results, replaces=order.replaces)
         usd = None if order.usd == 0 else _cents(order.usd)
         run = BatchRun(places, plan, RunWishes(usd=usd, again=order.again, replaces=order.replaces, goes_on=_GOES_ON))
         before = run.counts()

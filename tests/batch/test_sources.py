@@ -208,6 +208,17 @@ def test_parts_are_together_the_whole_and_none_overlaps(pictures: Callable[..., 
     assert sorted(outputs) == sorted(f"{number}.png" for number in range(40))
 
 
+def test_parts_are_the_same_on_a_machine_whose_disk_tells_no_upper_case_from_lower(
+    pictures: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = pictures(*(f"IMG_{number}.png" for number in range(20)))
+    outputs = []
+    for part, folds in ((1, True), (2, False)):
+        plan = planned(folder, list(walk(folder)), shard=(part, 2), folds=folds)
+        outputs += [row.output for row in plan.to_do(tmp_path, again=False)]
+    assert sorted(outputs) == sorted(f"IMG_{number}.png" for number in range(20))
+
+
 def test_a_plan_of_many_rows_takes_no_more_memory_than_one_of_few(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png")
 
@@ -217,7 +228,7 @@ def test_a_plan_of_many_rows_takes_no_more_memory_than_one_of_few(tmp_path: Path
         plan = RowPlan(Asking(tmp_path, "remote", remote_columns(), {"prompt": "x"}))
         tracemalloc.start()
         plan.read(rows)
-        plan.refuse_strangers(tmp_path / "out")
+        plan.refuse_overwriting(tmp_path / "out", replaces=False)
         assert sum(1 for _ in plan.to_do(tmp_path / "out", again=False)) == count
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()

@@ -66,6 +66,16 @@ def test_a_picture_whose_name_begins_like_a_drive_is_a_picture(pictures: Picture
     assert planned(folder, rows).counts(tmp_path, again=False).wrong == 1
 
 
+def test_a_folder_whose_name_is_no_text_is_a_folder(tmp_path: Path) -> None:
+    """As on a disk that was written when names were Latin-1."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    write_picture(folder / "a.png")
+    plan = planned(folder, [*walk(folder), SourceRow(2, "line 3", "gone.png"), SourceRow(3, "line 4", "../b.png")])
+    assert [row.path for row in plan.to_do(tmp_path, again=False) if row.problem is None] == [folder / "a.png"]
+    assert "caf\\udce9" in plan.first_problems()[0]
+    plan.refuse_overwriting(folder / "out", replaces=False)
+
+
 def test_a_link_that_leads_in_a_circle_ends_nothing(pictures: Pictures) -> None:
     folder = pictures("a.png")
     (folder / "loop.png").symlink_to("loop.png")
@@ -97,6 +107,10 @@ ODD_LINES = [
     '{"output": "5.jpg", "state": "failed", "error": {"a": "\\ud800"}, "flags": 7, "where": [], "time": "x"}',
     '{"output": "6.jpg", "state": "done", "paid": true, "cost_usd": 1e999}',
     '{"output": "7.jpg", "state": "done", "paid": true, "cost_usd": true}',
+    '{"output": "8.jpg", "state": "done", "asked": "\\ud800", "seed": 18446744073709551615, "other": 1e99}',
+    '{"output": "9.jpg", "state": "done", "paid": true, "cost_usd": 0, "generation_id": "\\ud800", "other": 1'
+    + "0" * 99
+    + "}",
     "[1]",
     "\ufeff",
     "\x00\x00",
@@ -237,6 +251,15 @@ ROWS = [
     {"image": "a.png", "output": " "},
     {},
 ]
+
+
+def test_a_row_whose_result_has_no_name_meets_no_other_row(pictures: Pictures, tmp_path: Path) -> None:
+    folder = pictures("a.png", "b.png", "c.png")
+    names = ("x\x07.png", "row-1.png", "row-1/c.png")
+    rows = [SourceRow(n, f"line {n + 1}", f"{'abc'[n - 1]}.png", name) for n, name in enumerate(names, 1)]
+    plan = planned(folder, rows)
+    plan.read_report([{"output": next(plan.to_do(tmp_path, again=False)).output, "state": "failed", "asked": ""}])
+    assert plan.counts(tmp_path / "out", again=False).wrong == 1 and "No file" in plan.first_problems()[0]
 
 
 def test_an_odd_row_of_jsonl_fails_alone(pictures: Pictures, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from kontext_bridge import host
-from kontext_bridge.batch.planning import RowPlan
+from kontext_bridge.batch.columns import remote_columns
+from kontext_bridge.batch.planning import Asking, RowPlan
 from kontext_bridge.headless.run import RunInterrupted
 from kontext_bridge.nodes.media import wrong_with_folders
 from kontext_bridge.nodes.remote.folder_work import FolderOrder
@@ -166,6 +167,16 @@ def test_another_prompt_does_not_write_over_results_unless_told_to(bench: Any, p
     assert "--" not in str(refused.value) and len(bench.server.billed) == 2
     edit(bench, whole_names=True, prompt="a coat", replace=True)
     assert len(bench.server.billed) == 4
+
+
+def test_variations_of_a_picture_whose_name_begins_like_a_drive_lie_among_the_others(tmp_path: Path, put: Any) -> None:
+    folder = put("B:1.png", "day/c.png")
+    host.set_local_media(host.MediaFolders(tmp_path, tmp_path / "out", tmp_path / "temp"))
+    order = FolderOrder.read(folder="shoot", prompt="a hat", variations=2)
+    plan = RowPlan(Asking(folder, "remote", remote_columns(), order.values))
+    plan.read(order.rows())
+    names = sorted(row.output for row in plan.to_do(order.results, again=False))
+    assert names == ["B:1_1.png", "B:1_2.png", "day/c_1.png", "day/c_2.png"]
 
 
 def test_variations_of_a_picture_are_results_of_their_own(bench: Any, put: Any) -> None:

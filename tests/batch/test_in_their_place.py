@@ -1,0 +1,94 @@
+"""Whose the files are that lie where results are to be: a row's own, another request's, or a picture of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kontext_bridge.batch import __main__ as command
+from kontext_bridge.batch import remote_rows
+from kontext_bridge.batch.columns import remote_columns
+from kontext_bridge.batch.planning import Asking, RowPlan
+from kontext_bridge.batch.source_rows import SourceRow, Taken, Unwritable
+from kontext_bridge.standin import StandIn
+
+Pictures = Callable[..., Path]
+
+
+def planned(folder: Path, *rows: SourceRow, prompt: str = "x") -> RowPlan:
+    plan = RowPlan(Asking(folder, "remote", remote_columns(), {"prompt": prompt}))
+    plan.read(rows)
+    return plan
+
+
+def asked_by(plan: RowPlan) -> str:
+    return next(plan.to_do(Path("nowhere"), again=True)).asked
+
+
+def line(plan: RowPlan, state: str, **facts: Any) -> dict[str, Any]:
+    return {"output": "a.png", "state": state, "asked": asked_by(plan), **facts}
+
+
+def test_a_picture_that_was_missing_for_a_while_leaves_its_result_done(pictures: Pictures, tmp_path: Path) -> None:
+    """As with a disk that was not mounted when the list was run again."""
+    folder, out, row = pictures("a.png"), tmp_path / "out", SourceRow(1, "line 2", "a.png")
+    out.mkdir()
+    (out / "a.png").write_text("the result")
+    there = planned(folder, row)
+    (folder / "a.png").rename(tmp_path / "away.png")
+    missing = planned(folder, row)
+    report = [line(there, "done"), line(missing, "failed", error="There is no picture.")]
+    missing.read_report(report)
+    assert missing.counts(out, again=False).wrong == 1 and list(missing.lines()) == [1]
+    (tmp_path / "away.png").rename(folder / "a.png")
+    again = planned(folder, row)
+    again.read_report(report)
+    again.refuse_overwriting(out, replaces=False)
+    assert again.counts(out, again=False).done == 1 and list(again.lines()) == [0]
+
+
+def test_what_may_have_been_billed_is_remembered_of_each_request(pictures: Pictures, tmp_path: Path) -> None:
+    folder, out, row = pictures("a.png"), tmp_path / "out", SourceRow(1, "line 2", "a.png")
+    out.mkdir()
+    (out / "a.png").write_text("the result")
+    night, day = planned(folder, row, prompt="night"), planned(folder, row, prompt="day")
+    report = [line(night, "failed", over=True), line(day, "done")]
+    night.read_report(report)
+    assert night.counts(out, again=False).over == 1 and not list(night.to_do(out, again=False))
+    with pytest.raises(Taken, match="made of another request"):
+        night.refuse_overwriting(out, replaces=False)
+    # what lies there is the last one's, whatever was done before
+    report = [line(day, "done"), line(night, "done")]
+    day.read_report(report)
+    assert day.counts(out, again=False).left == 1 and not list(day.lines())
+
+
+def test_no_result_is_written_over_a_picture_that_is_to_be_edited(pictures: Pictures) -> None:
+    folder = pictures("a.png", "b.png", "sub/a.png")
+    one, two = SourceRow(1, "line 2", "a.png", "b.png"), SourceRow(2, "line 3", "b.png", "c.png")
+    plan = planned(folder, one, two)
+    for results in (folder, folder / ".." / folder.name):
+        with pytest.raises(Unwritable, match=r"over pictures that are to be edited: b\.png, the picture of line 3"):
+            plan.refuse_overwriting(results, replaces=True)
+    assert plan.is_taken("a.png") and not plan.is_taken("a_2.png")
+    below = planned(folder, SourceRow(1, "line 2", "sub/a.png"))
+    below.refuse_overwriting(folder.parent / "out", replaces=True)
+    with pytest.raises(Unwritable, match=r"sub/a\.png"):
+        below.refuse_overwriting(folder, replaces=True)
+    # a result that is a row's picture in turn stays where it is
+    plan.read_report([{"output": "b.png", "state": "done", "asked": asked_by(plan)}])
+    plan.refuse_overwriting(folder, replaces=True)
+
+
+def test_a_result_with_the_longest_name_is_laid_aside_under_a_shorter_one(
+    service: StandIn, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = pictures("é" * 125 + "n.png"), tmp_path / "out"
+    monkeypatch.setattr(remote_rows, "measured", lambda *_: {"changed": 0.9, "shift": (0, 0), "before": None})
+    flags = ("--set", "output_format=jpg", "--prompt", "x", "--flag", "changed_area>0.6", "--rerun-flagged")
+    assert command.main([str(folder), "-o", str(out), *flags]) == command.ALL
+    assert len(service.billed) == 2
+    names = sorted(path.name for path in out.glob("*.jpg"))
+    assert len(names) == 2 and names[0].endswith(".seed-0.jpg") and len(names[0].encode()) <= 255
