@@ -10,7 +10,6 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator
-from decimal import Decimal
 from pathlib import Path
 from types import FrameType
 
@@ -107,7 +106,7 @@ class _Command:
         if stopped is not None:
             say(str(stopped), sys.stderr)
         after = run.counts()
-        self._write_page(run, _standing(after, plan.spent))
+        self._write_page(run, _standing(after, plan))
         tell(self._summary(plan, after))
         if after.done == after.mine:
             return ALL
@@ -157,7 +156,7 @@ class _Command:
         flagged = f" {counts.flagged:,} of them are marked." if counts.flagged else ""
         report, page = self._places.report, self._places.page
         where = f" Report: {shown(report)}, {shown(page)}" if report.exists() else ""
-        return f"{_standing(counts, plan.spent)}.{flagged}{where}"
+        return f"{_standing(counts, plan)}.{flagged}{where}"
 
 
 def _source_of(options: argparse.Namespace) -> tuple[Path, Path, bool]:
@@ -220,11 +219,11 @@ def _price_told(edits: int, again: int, choice: Choice) -> str:
     )
 
 
-def _standing(counts: Counts, spent: Decimal) -> str:
+def _standing(counts: Counts, plan: RowPlan) -> str:
     parts = [f"{counts.done:,} of {counts.mine:,} rows are done"]
     missing = counts.mine - counts.done
     parts += [f"{missing:,} not"] if missing else []
-    parts += [f"${spent:.2f} paid"] if spent else []
+    parts += [plan.spent_in_words] if plan.spent_in_words else []
     return ", ".join(parts)
 
 

@@ -48,12 +48,22 @@ class RowResult:
 
 class RowFailed(Exception):
     """A row has no result. is_over: the service made something of it that may have been billed, so that trying again is
-    for the artist to ask for; otherwise the next run tries again, and pays for nothing twice."""
+    for the artist to ask for; otherwise the next run tries again, and pays for nothing twice. price: US dollars that it
+    came to, if it was."""
 
-    def __init__(self, message: str, *, is_over: bool = False, facts: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        is_over: bool = False,
+        facts: Mapping[str, Any] | None = None,
+        price: Decimal | None = None,
+    ) -> None:
         super().__init__(message)
         self.is_over = is_over
-        self.facts = facts or {}
+        self.facts = dict(facts or {})
+        if is_over and price is not None:
+            self.facts["cost_usd"] = float(price)
 
 
 class RunStopped(Exception):

@@ -108,7 +108,7 @@ def _facts(entry: Mapping[str, Any]) -> str:
         f"other seed no. {entry['other']}, before it {entry.get('aside')}" if entry.get("other") else "",
         f"{entry['size_before']} to {entry['size']}" if "size" in entry and "size_before" in entry else "",
         f"{entry.get('seconds')} s",
-        f"${cost}" if cost is not None else "",
+        f"{'perhaps ' if entry.get('over') else ''}${cost}" if cost is not None else "",
         str(entry.get("keep", "")),
         str(entry.get("generation_id", "")),
     ]

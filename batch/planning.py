@@ -66,7 +66,7 @@ CREATE TABLE ended (
 CREATE TABLE placed (key TEXT PRIMARY KEY, asked TEXT) WITHOUT ROWID;
 CREATE TABLE sources (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, PRIMARY KEY (key, id)) WITHOUT ROWID;
+CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, surely INTEGER, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
 # A row with the last line about just what it asks for, and with what lies in its place: a line about something else,
 # such as a picture that was missing for a while, changes neither.
@@ -125,14 +125,18 @@ class RowPlan:
     what SQLite wrote is gone with the process, however it ends."""
 
     def __init__(self, asking: Asking, marks: Callable[[Mapping[str, Any]], bool] = lambda entry: False) -> None:
-        """marks: whether a line of the report tells of a result that is to be made again, where that is asked for."""
+        """marks: whether a line of the report tells of a result that is to be made again, where that is asked for.
+
+        spent: US dollars that the batch paid, by its report. perhaps: what it paid besides if the service bills what
+        fails there, which it does not say.
+        """
         self._asking = asking
         self._marks = marks
         self._guard = threading.Lock()
         self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA synchronous = OFF")
         self._database.executescript(_SCHEMA)
-        self.spent = Decimal(0)
+        self.spent = self.perhaps = Decimal(0)
 
     def close(self) -> None:
         self._database.close()
@@ -152,8 +156,17 @@ class RowPlan:
             self._add_paid(entry, line)
             self._take_in(line, entry)
         self._database.execute("COMMIT")
-        costs = self._database.execute("SELECT cost FROM paid")
-        self.spent = sum((Decimal(cost) for (cost,) in costs), Decimal(0))
+        sums = [Decimal(0), Decimal(0)]
+        for cost, surely in self._database.execute("SELECT cost, surely FROM paid"):
+            sums[surely] += Decimal(cost)
+        self.perhaps, self.spent = sums
+
+    @property
+    def spent_in_words(self) -> str:
+        """Such as "$0.16 paid, and perhaps $0.04 for what failed"; empty where nothing was."""
+        parts = [f"${self.spent:.2f} paid"] if self.spent else []
+        parts += [f"perhaps ${self.perhaps:.2f} for what failed"] if self.perhaps else []
+        return ", and ".join(parts)
 
     def _take_in(self, line: int, entry: Mapping[str, Any]) -> None:
         key, state, asked = self._key(entry["output"]), str(entry.get("state")), _written(entry.get("asked"))
@@ -187,11 +200,13 @@ class RowPlan:
 
     def _add_paid(self, entry: Mapping[str, Any], line: int) -> None:
         """What was paid stays paid, also where a later line says that the same result was brought back for nothing."""
-        cost = read_amount(entry.get("cost_usd")) if entry.get("paid") is True else None
+        surely = entry.get("paid") is True
+        cost = read_amount(entry.get("cost_usd")) if surely or entry.get("over") else None
         if cost is not None:
             id = _written(entry.get("generation_id") or f"line {line}")
             self._database.execute(
-                "INSERT OR REPLACE INTO paid VALUES (?, ?, ?)", (self._key(entry["output"]), id, str(cost))
+                f"INSERT OR {'REPLACE' if surely else 'IGNORE'} INTO paid VALUES (?, ?, ?, ?)",
+                (self._key(entry["output"]), id, str(cost), surely),
             )
 
     def refuse_overwriting(self, results: Path, *, replaces: bool) -> None:

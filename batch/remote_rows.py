@@ -207,7 +207,8 @@ class RemoteRows:
             raise failed
         # in a batch that is --retry-failed's, or the node's retry_failed's
         said = str(failed).replace(f" {ONCE_MORE}", "")
-        raise RowFailed(said, is_over=may_be_billed(failed), facts={"generation_id": failed.generation_id})
+        facts = {"generation_id": failed.generation_id}
+        raise RowFailed(said, is_over=may_be_billed(failed), facts=facts, price=self.price)
 
     def _stopped_by(self, error: SpendLimitReached) -> RunStopped:
         if not self._is_own_limit or "usd_per_run)" not in error.message:

@@ -110,7 +110,9 @@ class BatchRun:
         Raises RunStopped where no further row can succeed, Interrupted, and what `maker_of` raises.
         """
         usd = self._wishes.usd
-        spending = Spending(None if usd is None else max(Decimal(0), usd - self._plan.spent), began)
+        spending = Spending(
+            None if usd is None else max(Decimal(0), usd - self._plan.spent - self._plan.perhaps), began
+        )
         try:
             with contextlib.ExitStack() as opened:
                 journal = Journal(self._places.report)

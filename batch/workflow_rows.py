@@ -167,7 +167,7 @@ class WorkflowRows:
             if isinstance(error.error, HOPELESS):
                 raise RunStopped(str(error)) from error
             is_over = isinstance(error.error, SomeFailed) or may_be_billed(error.error)
-            raise RowFailed(str(error), is_over=is_over, facts=_id_of(error.error)) from None
+            raise RowFailed(str(error), is_over=is_over, facts=_id_of(error.error), price=self.price) from None
         except RunInterrupted as error:
             raise Interrupted(str(error)) from None
         finally:

@@ -262,7 +262,7 @@ def _told(
 ) -> EditedFolder:
     how_far.ending = True
     after, failed = run.counts(), _Failures(run.entries())
-    paid = f", ${plan.spent:.2f} paid" if plan.spent else ""
+    paid = f", {plan.spent_in_words}" if plan.spent_in_words else ""
     lines = [f"{after.done:,} of {after.mine:,} pictures are done{paid}"]
     if isinstance(stopped, LimitReached):
         lines.append(
@@ -326,9 +326,10 @@ def _error(order: FolderOrder, after: Counts, failed: _Failures, stopped: RunSto
         return SomeFailed(f"None of the {after.mine:,} pictures in {order.source} could be edited: {advice}")
     kept = f" {after.done:,} of {after.mine:,} pictures are done and kept." if after.done else ""
     if isinstance(stopped, LimitReached):
-        return SpendLimitReached(
-            f"usd_limit, ${order.usd:.2f}, does not suffice for one edit. Nothing was sent. Raise it and run again."
-        )
+        more = "one edit. Nothing was sent."
+        if failed.may_have_been_billed:
+            more = "another edit, as what failed at Oxen.ai may have been billed."
+        return SpendLimitReached(f"usd_limit, ${order.usd:.2f}, does not suffice for {more} Raise it and run again.")
     cause = stopped.__cause__
     if isinstance(cause, OxenError):
         return cause.reworded(f"{cause.message}{kept} {_GOES_ON}" if kept else cause.message)

@@ -172,6 +172,19 @@ def test_what_a_run_paid_for_and_could_not_report_counts_against_the_limit(
     assert len(service.billed) == 3 and len(results(tmp_path / "out")) in (2, 3)
 
 
+def test_what_failed_at_the_service_and_may_have_been_billed_counts_against_the_limit(
+    service: StandIn, batch: Batch, pictures: Pictures, report: Report, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+    folder = pictures(*names(4))
+    service.set(run_fails=Fault("out of luck", times=2))
+    assert batch(folder, *REMOTE, "--usd", "0.12") == command.SOME and len(service.jobs) == 3
+    assert "$0.04 paid, and perhaps $0.08 for what failed" in capsys.readouterr().out
+    assert batch(folder, *REMOTE, "--usd", "0.12", "--retry-failed") == command.SOME and len(service.jobs) == 3
+    assert batch(folder, *REMOTE, "--usd", "0.24", "--retry-failed") == command.ALL and len(service.jobs) == 6
+    assert [entry["cost_usd"] for entry in report()] == [0.04] * 6
+
+
 def test_old_results_leave_the_ledger_s_folder_while_a_long_run_goes_on(
     service: StandIn, batch: Batch, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
