@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from .planning import DONE
-from .thumbnails import thumbnail_of
+from .thumbnails import thumbnail_below
 
 # More are no longer looked at one by one, and a node shows them as specks.
 MOST = 36
@@ -64,8 +64,8 @@ def _kind(entry: Mapping[str, Any]) -> str:
 def _cell(kind: str, entry: Mapping[str, Any], results: Path, images: Path, size: tuple[int, int]) -> Image.Image:
     cell = Image.new("RGB", size, _GROUND)
     pen, font = ImageDraw.Draw(cell), ImageFont.load_default(13)
-    before = thumbnail_of(images / str(entry.get("image")), _SIDE)
-    after = thumbnail_of(results / str(entry["output"]), _SIDE) if entry["state"] == DONE else None
+    before = thumbnail_below(images, entry.get("image"), _SIDE)
+    after = thumbnail_below(results, entry["output"], _SIDE) if entry["state"] == DONE else None
     for number, small in enumerate((before, after)):
         left = _EDGE + number * (_SIDE + _GAP)
         pen.rectangle((left, _EDGE, left + _SIDE - 1, _EDGE + _SIDE - 1), _BOX)

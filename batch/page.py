@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from .planning import DONE
-from .thumbnails import thumbnail_of
+from .thumbnails import thumbnail_below
 
 # A picture is some five kilobytes: a page of all of 100,000 rows would open in no browser.
 MOST_SHOWN = 400
@@ -81,8 +81,8 @@ def _kind(entry: Mapping[str, Any]) -> str:
 
 
 def _row(kind: str, entry: Mapping[str, Any], results: Path, images: Path) -> str:
-    before = _picture(images / str(entry.get("image")), "before")
-    after = _picture(results / str(entry["output"]), "after") if entry["state"] == DONE else "no result"
+    before = _picture(images, entry.get("image"), "before")
+    after = _picture(results, entry["output"], "after") if entry["state"] == DONE else "no result"
     name = html.escape(str(entry["output"]))
     if entry["state"] == DONE:
         name = f'<a href="{html.escape(quote(os.fspath(entry["output"])))}">{name}</a>'
@@ -115,8 +115,8 @@ def _facts(entry: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _picture(path: Path, alt: str) -> str:
-    small = thumbnail_of(path, _SIDE)
+def _picture(folder: Path, name: object, alt: str) -> str:
+    small = thumbnail_below(folder, name, _SIDE)
     if small is None:
         return f"{alt}: not readable"
     out = io.BytesIO()

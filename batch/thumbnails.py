@@ -10,6 +10,8 @@ from PIL import Image
 
 from ..imaging.limits import Limits
 from ..imaging.orientation import orientation
+from .naming import inside
+from .source_rows import RowError
 
 # What Pillow raises of damaged files of one format or another.
 _UNREADABLE = (
@@ -30,6 +32,8 @@ _TURNS = {
 def thumbnail_of(path: Path, side: int) -> Image.Image | None:
     """A picture upright and at most `side` pixels a side, RGB or RGBA; None where the file cannot be read."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return None
         with Image.open(path) as picture:
             Limits().check_size(picture.width, picture.height, "picture")
             picture.draft("RGB", (2 * side, 2 * side))
@@ -37,6 +41,15 @@ def thumbnail_of(path: Path, side: int) -> Image.Image | None:
             small.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
             return _upright(small)
     except _UNREADABLE:
+        return None
+
+
+def thumbnail_below(folder: Path, name: object, side: int) -> Image.Image | None:
+    """The same of a file that a report names; None, too, for one outside of the folder: what a list may not have sent
+    away, it may not have in a page either."""
+    try:
+        return thumbnail_of(inside(folder, str(name)), side)
+    except RowError:
         return None
 
 

@@ -20,6 +20,7 @@ from full_disk import full_disk
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import naming
 from kontext_bridge.batch.columns import remote_columns
+from kontext_bridge.batch.contact_sheet import contact_sheet
 from kontext_bridge.batch.journal import Journal, read_journal
 from kontext_bridge.batch.made import PlannedRow, RowResult
 from kontext_bridge.batch.manifest import read_manifest
@@ -290,6 +291,25 @@ def test_the_page_shows_pictures_as_they_were_sent(tmp_path: Path) -> None:
     upright, grey = thumbnails(tmp_path / "p.html")
     assert upright.size == (20, 40) and upright.convert("RGB").getpixel((10, 5))[2] > 200
     assert abs(grey.convert("L").getpixel((4, 4)) - 128) < 6
+
+
+def test_the_page_and_the_sheet_show_no_picture_that_a_list_may_not_name(tmp_path: Path) -> None:
+    """A list from elsewhere would have it in a page that goes back to where the list came from."""
+    secret = write_picture(tmp_path / "secret.png")
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    out.mkdir()
+    os.mkfifo(images / "pipe.png")  # opened, it would wait for ever
+    names = ("../secret.png", str(secret), "pipe.png", "a/../../secret.png", "\0", 5)
+    entries = [{"output": f"{n}.png", "image": name, "state": "failed"} for n, name in enumerate(names)]
+    write_page(out / "p.html", lambda: iter(entries), results=out, images=images, summary="")
+    assert not thumbnails(out / "p.html") and "before: not readable" in (out / "p.html").read_text()
+
+    def drawn(image: object) -> bytes:
+        entry = {"output": "a.png", "image": image, "state": "failed"}
+        return contact_sheet(lambda: iter([entry]), results=out, images=images).crop((0, 0, 170, 170)).tobytes()
+
+    assert {drawn(name) for name in names} == {drawn("nothing.png")}
 
 
 def test_no_name_moves_the_cursor_of_a_terminal(
