@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import json
@@ -10,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import host
@@ -29,8 +30,9 @@ from ..oxen.jobs.waiting import may_be_billed
 from ..oxen.settings import load_settings, variable_of
 from .columns import IMAGE, OUTPUT, Columns
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
+from .naming import inside
 from .row_price import asked_price, private_folder
-from .source_rows import SourceError
+from .source_rows import RowError, SourceError
 
 # What a value that a row gave may be found wrong for.
 _OF_VALUES = {
@@ -61,6 +63,7 @@ class Recipe:
         self.document = workflow.prompt
         self.targets: dict[str, tuple[str, ...]] = {}
         self._texts: set[str] = set()
+        self._pictures: set[str] = set()
         for one in mapping:
             column, target = self._target(workflow, one)
             if any(target in taken for taken in self.targets.values()):
@@ -90,8 +93,21 @@ class Recipe:
         for column, targets in self.targets.items():
             value = os.fspath(row.path.resolve()) if column == IMAGE else row.values.get(column)
             for target in targets if value is not None else ():
+                if column != IMAGE and target in self._pictures:
+                    value = os.fspath(self._picture(row, target, value))
                 self._fill(workflow, target, value)
         return workflow
+
+    def _picture(self, row: PlannedRow, target: str, value: object) -> Path:
+        """The file of a further picture that a row names, among the list's pictures or beside the workflow, and nowhere
+        else, as with `inside`; raises SettingError."""
+        name = str(value).removesuffix(" [input]").replace("\\", "/")
+        images = row.path.parents[len(PurePosixPath(row.image).parts) - 1]
+        for folder in (images, self.folder):
+            with contextlib.suppress(RowError):
+                if (path := inside(folder, name)).is_file():
+                    return path
+        raise SettingError(f"{target}: there is no picture {name[:80]!r} in {images}, nor beside the workflow.")
 
     def _fill(self, workflow: Workflow, target: str, value: Any) -> None:
         """A cell is a value: no link to another node, and a text as it stands, with quotes and all."""
@@ -118,6 +134,8 @@ class Recipe:
             raise SourceError(f"--map {text}: {node.class_type} has no input {name}. It has: {', '.join(specs)}.")
         if specs and specs[name].type in ("STRING", COMBO):
             self._texts.add(target)
+        if (node.class_type, name) == ("LoadImage", "image"):
+            self._pictures.add(target)
         return column, target
 
 

@@ -361,6 +361,7 @@ def recipe(tmp_path: Path, *mapping: str) -> Recipe:
         "1": {"class_type": "LoadImage", "inputs": {"image": "nothing.png"}},
         "2": {"class_type": "KontextEdit", "inputs": {"image": ["1", 0], "prompt": "x", "seed": 0}},
         "3": {"class_type": "KontextEdit", "inputs": {"image": ["2", 0], "prompt": "y", "seed": 0}},
+        "5": {"class_type": "LoadImage", "inputs": {"image": "nothing.png"}},
         "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "edit"}},
     }
     (tmp_path / "flow.json").write_text(json.dumps(document))
@@ -381,6 +382,25 @@ def test_a_cell_is_a_value_as_it_stands_and_never_a_link(tmp_path: Path) -> None
         filled(seed='["1", 0]')
     with pytest.raises(SourceError, match="has a column already"):
         recipe(tmp_path, "prompt=2.prompt", "text=2.prompt")
+
+
+def test_no_column_names_a_picture_outside_of_the_lists_and_the_workflows_folder(tmp_path: Path) -> None:
+    """A list may come from anywhere: any picture of the machine could be sent away by a second picture's column."""
+    images, flows = tmp_path / "images", tmp_path / "flows"
+    beside, own = write_picture(images / "sub" / "b.png"), write_picture(flows / "own.png")
+    secret = write_picture(tmp_path / "secret.png")
+    made = recipe(flows, "second=5.image")
+
+    def second(name: object) -> object:
+        values = {"second": name}
+        row = PlannedRow(1, "line 2", "sub/a.png", images / "sub" / "a.png", "a.png", "", values)
+        return made.filled(row).nodes["5"].inputs["image"]
+
+    assert second("sub/b.png") == second("sub\\b.png") == second(str(beside)) == str(beside)
+    assert second("own.png") == second("own.png [input]") == str(own)
+    for name in (str(secret), "../secret.png", "sub/../../secret.png", "nothing.png", "", "\0", 5):
+        with pytest.raises(SettingError, match=r"^5\.image: .* no picture"):
+            second(name)
 
 
 def test_a_rows_further_pictures_write_over_nobodys_file(tmp_path: Path) -> None:
