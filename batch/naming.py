@@ -70,7 +70,8 @@ def key_of(name: str, *, folds: bool) -> str:
 def inside(root: Path, image: str) -> Path:
     """The file that a list names, from root; raises RowError where it lies outside of it.
 
-    A list may come from anywhere: without this it could have any picture of the machine sent away.
+    A list may come from anywhere: without this it could have any picture of the machine sent away. Letters such as é
+    are written in two ways, of which a list may have one and the disk the other.
     """
     if "\0" in image:
         raise RowError("The image's name has a NUL in it.")
@@ -80,6 +81,10 @@ def inside(root: Path, image: str) -> Path:
         raise RowError(
             f"{image} lies outside {root}, where the list's pictures are looked for. Name their folder with --images."
         )
+    if not image.isascii() and not os.path.lexists(path):
+        below = os.path.relpath(path, os.path.abspath(root))  # noqa: PTH100
+        written = (root / unicodedata.normalize(form, below) for form in ("NFC", "NFD"))
+        return next(filter(os.path.lexists, written), path)
     return path
 
 

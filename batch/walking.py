@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -20,15 +21,20 @@ def walk(
     """The pictures below a folder whose names fit one of the patterns, in the order in which the disk gives them.
 
     A pattern with a slash is held against the whole path from `root`, another against the name; upper and lower case
-    are the same. Hidden files and folders, `skip`, and the results of other batches are passed over, and links to
-    folders are not followed, as they may lead in a circle. Raises SourceError for a folder that cannot be read.
+    are the same, and so are the two ways in which disks write a letter such as é. Hidden files and folders, `skip`, and
+    the results of other batches are passed over, and links to folders are not followed, as they may lead in a circle.
+    Raises SourceError for a folder that cannot be read.
     """
-    wanted = [pattern.lower() for pattern in patterns]
+    wanted = [_folded(pattern) for pattern in patterns]
     number = 0
     for name in _files(root, deep, skip):
-        if any(fnmatchcase((name if "/" in one else name.rpartition("/")[2]).lower(), one) for one in wanted):
+        if any(fnmatchcase(_folded(name if "/" in one else name.rpartition("/")[2]), one) for one in wanted):
             number += 1
             yield _row(number, name)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def _row(number: int, name: str) -> SourceRow:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tracemalloc
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 from kontext_bridge.batch.columns import remote_columns
 from kontext_bridge.batch.manifest import read_manifest
-from kontext_bridge.batch.naming import result_name
+from kontext_bridge.batch.naming import inside, result_name
 from kontext_bridge.batch.planning import Asking, RowPlan
-from kontext_bridge.batch.source_rows import SourceError, SourceRow
+from kontext_bridge.batch.source_rows import RowError, SourceError, SourceRow
 from kontext_bridge.batch.walking import walk
 from small_pictures import write_picture
 
@@ -177,6 +178,19 @@ def test_a_list_in_the_folder_that_the_command_runs_in_names_no_picture_outside(
 def test_a_list_from_windows_names_folders_its_own_way(tmp_path: Path) -> None:
     (row,) = rows_of(written(tmp_path, "image,prompt,output\nsub\\a.png,x,new\\b\n"))
     assert (row.image, row.output) == ("sub/a.png", "new/b")
+
+
+@pytest.mark.parametrize(("on_disk", "named"), [("NFD", "NFC"), ("NFC", "NFD")])
+def test_a_name_is_found_in_whichever_way_its_letters_are_written(tmp_path: Path, on_disk: Any, named: Any) -> None:
+    """As where a list was made on one system, and the pictures copied from another."""
+    picture = write_picture(tmp_path / unicodedata.normalize(on_disk, "für") / unicodedata.normalize(on_disk, "é.png"))
+    name = unicodedata.normalize(named, "für/é.png")
+    plan = planned(tmp_path, rows_of(written(tmp_path, f"image\n{name}\n"), prompt="x"))
+    (row,) = plan.to_do(tmp_path / "out", again=False)
+    assert (row.problem, row.path, tmp_path / row.output) == (None, picture, picture)
+    assert len(list(walk(tmp_path, [unicodedata.normalize(named, "É.png")]))) == 1
+    with pytest.raises(RowError, match="outside"):
+        inside(tmp_path / "für", "../é.png")
 
 
 def test_results_keep_names_and_folders_and_take_the_ending_that_they_ask_for() -> None:
