@@ -126,7 +126,7 @@ class Through(Choice):
     def maker(self, work: Path, spending: Spending) -> Maker:
         from .workflow_rows import WorkflowRows
 
-        return WorkflowRows(self._recipe, work, spending.usd)
+        return WorkflowRows(self._recipe, work, spending)
 
 
 def chosen(options: argparse.Namespace) -> Choice:

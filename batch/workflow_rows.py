@@ -26,11 +26,14 @@ from ..headless.outputs import RunResult
 from ..headless.run import NodeFailed, RunInterrupted, node_table, run_workflow
 from ..oxen.errors import Interrupted, OxenError, SomeFailed
 from ..oxen.jobs.batch import HOPELESS
+from ..oxen.jobs.ledger import Ledger
+from ..oxen.jobs.trouble import in_words
 from ..oxen.jobs.waiting import may_be_billed
 from ..oxen.settings import load_settings, variable_of
 from .columns import IMAGE, OUTPUT, Columns
 from .made import PlannedRow, RowFailed, RowResult, RunStopped
 from .naming import inside
+from .row_maker import Spending
 from .row_price import asked_price, private_folder
 from .source_rows import RowError, SourceError
 
@@ -140,11 +143,13 @@ class Recipe:
 
 
 class WorkflowRows:
-    """Makes rows through a workflow; a context manager. usd: what the nodes may spend from here on."""
+    """Makes rows through a workflow; a context manager. Raises OxenError."""
 
-    def __init__(self, recipe: Recipe, work: Path, usd: Decimal | None) -> None:
-        settings = load_settings(private_folder())
-        limits = [one for one in (settings.usd_per_run, usd) if one is not None]
+    def __init__(self, recipe: Recipe, work: Path, spending: Spending) -> None:
+        folder = private_folder()
+        settings = load_settings(folder)
+        own = None if spending.usd is None else max(Decimal(0), spending.usd - _owed(folder, spending.began))
+        limits = [one for one in (settings.usd_per_run, own) if one is not None]
         if limits:
             # where the nodes look; the run of all rows of this process is one run for them
             os.environ[variable_of("usd_per_run")] = str(min(limits))
@@ -215,6 +220,12 @@ class WorkflowRows:
             "error": blocked or None,
         }
         return RowResult(data[1], facts, sum(costs, Decimal(0)) if edits else None, bool(new), more=tuple(more))
+
+
+def _owed(folder: Path, began: float) -> Decimal:
+    """What a run that was killed had paid for, and its report does not tell of; raises LocalTrouble."""
+    with in_words("The run"), contextlib.closing(Ledger(folder)) as ledger:
+        return ledger.owed_since(began)
 
 
 def _edits_in(text: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch.page import MOST_SHOWN, write_page
+from kontext_bridge.oxen.errors import TimedOut
 from kontext_bridge.standin import StandIn
 from PIL import Image
 from small_pictures import write_picture
@@ -123,6 +124,25 @@ def test_a_workflow_stops_before_passing_the_limit(
     words = ["--workflow", str(workflow(tmp_path)), "--map", "image=1.image", "--usd", "0.09"]
     assert batch(pictures("a.png", "b.png", "c.png", "d.png"), *words) == command.SOME
     assert len(service.billed) == 2
+
+
+def test_what_a_workflow_left_under_way_counts_against_the_limit(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "100")
+    words = ["--workflow", str(workflow(tmp_path)), "--map", "image=1.image", "--usd", "0.09"]
+    folder = pictures("a.png", "b.png", "c.png", "d.png")
+
+    def killed(*_: object, **__: object) -> None:
+        raise TimedOut("It was not waited for.")
+
+    with monkeypatch.context() as cut:
+        cut.setattr("kontext_bridge.host.comfyui._process_run", "one run of this test")
+        cut.setattr("kontext_bridge.oxen.jobs.finishing.Finisher.finish", killed)
+        assert batch(folder, *words) == command.NONE and len(service.jobs) == 2
+    monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "another run of this test")
+    assert batch(folder, *words) == command.SOME
+    assert len(service.billed) == 2 and len(list((tmp_path / "out").glob("*.png"))) == 2
 
 
 def test_the_page_shows_failures_first_asks_for_nothing_and_lets_no_text_in(tmp_path: Path) -> None:
