@@ -15,6 +15,7 @@ UInt8 = NDArray[np.uint8]
 
 # Rows are converted in blocks that stay in a core's cache: half the time of one pass over the whole picture.
 _BLOCK_VALUES = 1 << 16
+_LOOK = "Look at the node that it comes from."
 
 
 def check_image(image: Tensor) -> Tensor:
@@ -33,9 +34,9 @@ def check_shape(image: object) -> Tensor:
     Raises ImageError for any other shape or type, and for a picture of zero size.
     """
     if not isinstance(image, Tensor) or image.ndim != 4:
-        raise ImageError(f"An IMAGE is [batch, height, width, channels]; this is {_shape(image)}.")
+        raise ImageError(f"An IMAGE is [batch, height, width, channels]; this is {_shape(image)}. {_LOOK}")
     if 0 in image.shape[:3]:
-        raise ImageError(f"The IMAGE has nothing in it: its shape is {_shape(image)}.")
+        raise ImageError(f"The IMAGE has nothing in it: its shape is {_shape(image)}. {_LOOK}")
     if image.shape[3] not in (1, 3, 4):
         raise ImageError(
             f"The IMAGE has {image.shape[3]} channels; 1 (grey), 3 (RGB) or 4 (RGBA) can be used. "
@@ -59,9 +60,9 @@ def check_mask_shape(mask: Tensor) -> Tensor:
     if isinstance(mask, Tensor) and mask.ndim == 2:
         mask = mask.unsqueeze(0)
     if not isinstance(mask, Tensor) or mask.ndim != 3:
-        raise ImageError(f"A MASK is [batch, height, width]; this is {_shape(mask)}.")
+        raise ImageError(f"A MASK is [batch, height, width]; this is {_shape(mask)}. {_LOOK}")
     if 0 in mask.shape:
-        raise ImageError(f"The MASK has nothing in it: its shape is {_shape(mask)}.")
+        raise ImageError(f"The MASK has nothing in it: its shape is {_shape(mask)}. {_LOOK}")
     return mask
 
 
@@ -143,10 +144,12 @@ def _check_values(values: Tensor, noun: str) -> None:
     # Of the 8-bit ones torch finds no extremes.
     if not values.is_floating_point() or values.dtype.itemsize == 1:
         raise ImageError(
-            f"The {noun} holds {values.dtype} values; ComfyUI's are floating point of 16 bits or more, in 0..1."
+            f"The {noun} holds {values.dtype} values; ComfyUI's are floating point of 16 bits or more, in 0..1. {_LOOK}"
         )
     if values.layout is not torch.strided or values.is_meta:
-        raise ImageError(f"The {noun} is a tensor that holds no numbers to read ({values.layout}, {values.device}).")
+        raise ImageError(
+            f"The {noun} is a tensor that holds no numbers to read ({values.layout}, {values.device}). {_LOOK}"
+        )
     # The extremes carry NaN and infinity, in one pass; of what does not lie in one piece torch makes a copy for it.
     extremes = [torch.stack(torch.aminmax(one)) for one in values.detach()]
     if torch.isfinite(torch.stack(extremes)).all():

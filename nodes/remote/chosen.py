@@ -19,7 +19,7 @@ from ...oxen.jobs.awake import Rule
 from ..checks import member, text
 from .along import checked_along
 from .known_models import known
-from .orders import Order
+from .orders import Order, costless
 from .own_inputs import AFTERWARDS, IF_ASLEEP, MASK, MODEL_ID, REFERENCES, shapes
 
 _OWN = "model."
@@ -28,6 +28,7 @@ _OF_ONES_OWN = {MODEL_ID, IF_ASLEEP, AFTERWARDS}
 _SOCKET = re.compile(r"reference_[0-9]{1,3}")
 
 
+@costless()
 def order_of(
     image: torch.Tensor, *, prompt: str = "", model: object = None, submit_only: bool = False, **widgets: Any
 ) -> Order:

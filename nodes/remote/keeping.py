@@ -69,14 +69,14 @@ def checked_source(source: object, edits: int, asked: int = 0) -> torch.Tensor:
     if source is None:
         raise InvalidParameters(
             "keep is auto, and that needs the pictures as they were before the edit, which the records of edits do not "
-            "hold. Connect them to source, or set keep to off. Nothing was fetched."
+            "hold. Connect them to source, or set keep to off."
         )
     image = check_shape(source)
     if edits % len(image) and (not asked or asked % len(image)):
         many = "1 edit" if edits == 1 else f"{edits} edits"
         raise InvalidParameters(
             f"keep is auto, and source has {len(image)} pictures for {many}. Connect one for all of them, one "
-            "for each, or those that were submitted, where each has as many variations. Nothing was fetched."
+            "for each, or those that were submitted, where each has as many variations."
         )
     return image
 

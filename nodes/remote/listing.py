@@ -39,6 +39,7 @@ from .runs import Gathered, decode, gather
 # As many characters as stand on a line of a node in either renderer.
 _WIDE = 80
 _LINES = 1000
+_AS_IT_CAME = "raw gives the edit as it came; nothing is paid."
 
 
 def rows(session: Session, ids: tuple[str, ...]) -> tuple[Row | str, ...]:
@@ -126,7 +127,7 @@ def _picture(
     except (InvalidParameters, ImageError) as wrong:
         # the picture is there all the same
         progress.kept(0)
-        return replace(gather(batch, outcomes, progress, stack), image=host.blocked(str(wrong)))
+        return replace(gather(batch, outcomes, progress, stack), image=host.blocked(f"{wrong} {_AS_IT_CAME}"))
     return gather(batch, outcomes, progress, stack, keeping=keeping)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from ...editing.words import VARIATIONS, Keep
 from ...imaging.codec import encode
 from ...imaging.cores import a_core, side_by_side
+from ...imaging.errors import ImageError
 from ...imaging.pixels import UInt8, check_image, check_shape, digest, to_uint8
 from ...imaging.uri import to_data_uri
 from ...oxen.api.models import DEFAULT, ModelSpec
@@ -28,6 +30,19 @@ from ..checks import member, number, text, whole
 from .along import NOTHING, Along, beside, digest_of_all
 
 _MAX_EDITS = 256
+
+
+@contextlib.contextmanager
+def costless(says: str = "Nothing was sent.") -> Iterator[None]:
+    """Have what is wrong with an input tell that it cost nothing, unless it does: that is found before all else."""
+    try:
+        yield
+    except ImageError as error:
+        raise type(error)(f"{error} {says}") from error
+    except InvalidParameters as error:
+        if says in error.message:
+            raise
+        raise error.reworded(f"{error.message} {says}") from error
 
 
 @dataclass(frozen=True)
@@ -79,6 +94,7 @@ class Order:
             member(Keep, keep, "keep"),
         )
 
+    @costless()
     def count(self, image: torch.Tensor) -> int:
         """How many edits an IMAGE [B,H,W,C] makes; raises ImageError or InvalidParameters for what cannot be sent.
 
@@ -93,6 +109,7 @@ class Order:
             )
         return count
 
+    @costless()
     def edits(self, session: Session, image: torch.Tensor) -> list[Edit]:
         """The edits of an IMAGE: the variations of each picture in turn, with seeds counting up from the first.
 

@@ -47,13 +47,14 @@ from ..types import JobHandle
 from . import lists
 from .keeping import Keeping, checked_source, keeping_of, sizes_note
 from .lists import Failure, Item
-from .orders import Order, is_batch
+from .orders import Order, costless, is_batch
 from .origins import note_origins
 from .waking import Waking
 
 T = TypeVar("T")
 
 _PROMPT_SHOWN = 40
+_UNFETCHED = "Nothing was fetched."
 _RUN_AGAIN = "run again and only what failed is paid for"
 _NOT_PAID_AGAIN = "by itself nothing of all this is paid again; do as the errors say"
 _MAKE_AGAIN = "run the failed edits again with Kontext Edit or Kontext Submit"
@@ -318,12 +319,14 @@ async def collect(
         count = len(ids) if job is None else len(job.records) + len(set(ids) - set(job.generation_ids))
         keeps = checks.member(Keep, keep, "keep") is Keep.AUTO
         asked = job.asked if job is not None and count == len(job.records) else 0
-        before = checked_source(source, count, asked) if keeps else None
+        with costless(_UNFETCHED):
+            before = checked_source(source, count, asked) if keeps else None
         progress = item.begun(Progress(count, item.progress, keeps=keeps))
 
         def work(session: Session) -> Gathered:
             if before is not None:
-                check_image(before)
+                with costless(_UNFETCHED):
+                    check_image(before)
             records = _records(session, job, ids)
             batch = Batch(session, decode, terms, hopeless=item.hopeless)
             stack = Stack(len(records))

@@ -192,10 +192,12 @@ def test_collecting_to_keep_without_the_pictures_is_refused_in_words_before_anyt
     asked = len(bench.server.requests)
     with pytest.raises(InvalidParameters, match=r"Connect them to source, or set keep to off\. Nothing was fetched"):
         bench.run("KontextCollect", job=[job], keep="auto")
-    with pytest.raises(InvalidParameters, match="source has 3 pictures for 2 edits"):
+    with pytest.raises(InvalidParameters, match=r"source has 3 pictures for 2 edits.*\. Nothing was fetched\.$"):
         bench.run("KontextCollect", job=[job], keep="auto", source=sources(3))
-    with pytest.raises(ImageError, match="NaN"):
+    with pytest.raises(ImageError, match=r"NaN.*\. Nothing was fetched\.$"):
         bench.run("KontextCollect", job=[job], keep="auto", source=sources(2) * float("nan"))
+    with pytest.raises(ImageError, match=r"An IMAGE is .*\. Nothing was fetched\.$"):
+        bench.run("KontextCollect", job=[job], keep="auto", source=sources(2)[0])
     assert len(bench.server.requests) == asked
 
 
@@ -218,6 +220,8 @@ def test_a_history_that_cannot_keep_still_gives_table_and_raw_picture(bench: Any
         column[0] for column in bench.result("KontextHistory", keep="auto", **more).nodes["node"].outputs
     )
     assert isinstance(image, Blocked) and words in str(image.message)
+    assert "Nothing was fetched" not in str(image.message), "it was"
+    assert str(image.message).endswith("raw gives the edit as it came; nothing is paid.")
     assert torch.equal(same, raw) and "1 edit in all" in table
 
 

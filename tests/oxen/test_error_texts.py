@@ -23,6 +23,10 @@ PIECES = {
     "… Nothing was sent.": "editing/ says what is wrong with a value, and what it takes",
     "The edit is finished and paid for, but its picture …: …": "unread.py adds where it is kept, and the way on",
     "… The other … … kept: …, or set if_some_fail to go on with what succeeded.": "each item's own error says it",
+    "keep is auto, and that needs the pictures as they were before the edit, which the records of edits do not hold. "
+    "Connect them to source, or set keep to off.": "Kontext Collect and Kontext History say what was fetched",
+    "keep is auto, and source has … pictures for …. Connect one for all of them, one for each, or those that were "
+    "submitted, where each has as many variations.": "Kontext Collect and Kontext History say what was fetched",
     "The run was stopped.": "stands for Cancel, which shows no error",
     "The run was stopped after the request was sent and before its answer came.": "doubt.py adds what became of it",
     "The connection to … broke after the request was sent: ….": "doubt.py adds what became of it",
