@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from comfy_api.latest import io, ui
 
 from ...imaging.keep.scope import Scope
-from .. import inputs
+from .. import checks, inputs
 
 if TYPE_CHECKING:
     import torch
+
+_STRENGTH = (0.0, 1.0)
+_FEATHER = (0, 64)
 
 
 class KontextKeep(io.ComfyNode):
@@ -54,8 +57,8 @@ class KontextKeep(io.ComfyNode):
                 io.Float.Input(
                     "strength",
                     default=1.0,
-                    min=0.0,
-                    max=1.0,
+                    min=_STRENGTH[0],
+                    max=_STRENGTH[1],
                     step=0.05,
                     round=0.01,
                     optional=True,
@@ -65,8 +68,8 @@ class KontextKeep(io.ComfyNode):
                 io.Int.Input(
                     "feather",
                     default=4,
-                    min=0,
-                    max=64,
+                    min=_FEATHER[0],
+                    max=_FEATHER[1],
                     optional=True,
                     tooltip="Over how many of the edit's pixels the change fades into the source.",
                 ),
@@ -97,9 +100,14 @@ class KontextKeep(io.ComfyNode):
         from ... import host
         from ...imaging.keep.engine import Options
         from ...imaging.keep.pairs import keep_batch
+        from ...imaging.pixels import check_shape
 
-        bar = host.bar(len(edited))
-        options = Options(Scope(change), strength, feather)
+        options = Options(
+            checks.member(Scope, change, "change"),
+            checks.within(strength, "strength", _STRENGTH),
+            checks.whole(feather, "feather", _FEATHER),
+        )
+        bar = host.bar(len(check_shape(edited)))
         kept = keep_batch(source, edited, mask, options, lambda done, _: bar(done), host.check)
         said = "\n".join(report.line for report in kept.reports)
         info = json.dumps({"edits": [report.numbers() for report in kept.reports]}, indent=2)

@@ -433,13 +433,21 @@ def test_what_is_no_bytes_of_ours_is_told_in_words(bench: Any, value: Any) -> No
         ("KontextPrepare", "aspect_ratio", "1000000000:1"),
         ("KontextRestore", "canvas", "canvas"),
         ("KontextRestore", "canvas", None),
+        ("KontextKeep", "change", "everything"),
+        ("KontextKeep", "strength", math.nan),
+        ("KontextKeep", "strength", "1"),
+        ("KontextKeep", "strength", 2),
+        ("KontextKeep", "feather", -5),
+        ("KontextKeep", "feather", 65),
+        ("KontextKeep", "feather", None),
     ],
 )
-def test_what_a_canvas_cannot_be_made_of_is_told_in_words(
+def test_what_a_node_for_pictures_cannot_take_is_told_in_words(
     bench: Any, images: Any, node: str, name: str, value: Any
 ) -> None:
+    pictures = {"source": images(), "edited": images()} if node == "KontextKeep" else {"image": images()}
     with pytest.raises(OxenError, match=rf"^{name} (takes|is) "):
-        bench.run(node, image=images(), **{name: [value]})
+        bench.run(node, **pictures, **{name: [value]})
 
 
 @pytest.mark.parametrize(
@@ -452,11 +460,13 @@ def test_what_a_canvas_cannot_be_made_of_is_told_in_words(
     ],
     ids=["fp8", "meta", "sparse", "list"],
 )
-@pytest.mark.parametrize("node", ["KontextEncodeImage", "KontextPrepare"])
+@pytest.mark.parametrize("node", ["KontextEncodeImage", "KontextPrepare", "KontextKeep"])
 def test_a_tensor_that_holds_no_picture_is_told_in_words(bench: Any, images: Any, node: str, spoil: Any) -> None:
     shape = {"aspect_ratio": "16:9"} if node == "KontextPrepare" else {}
+    shape |= {"source": images()} if node == "KontextKeep" else {}
+    name = "edited" if node == "KontextKeep" else "image"
     with pytest.raises(ImageError, match=r"The picture|An IMAGE is"):
-        bench.run(node, image=[spoil(images())], **shape)
+        bench.run(node, **shape, **{name: [spoil(images())]})
 
 
 @pytest.mark.parametrize(
