@@ -16,6 +16,11 @@ def is_empty(mask: Tensor) -> bool:
     return not bool((to_uint8(mask) >= _MARKED).any())
 
 
+def is_faint(mask: Tensor) -> bool:
+    """Whether a MASK [H,W] is not zero, and yet marks nothing: no pixel of it by half."""
+    return 0 < int(to_uint8(mask.amax()[None])[0]) < _MARKED
+
+
 def white_where_marked(mask: Tensor) -> UInt8:
     """A MASK [H,W], 1 = to be changed, as pixels [H,W,3]: white there, black elsewhere, nothing between."""
     marked = to_uint8(mask) >= _MARKED

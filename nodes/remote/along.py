@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...imaging.masks import is_empty, transparent_where_marked, white_where_marked
+from ...imaging.masks import is_empty, is_faint, transparent_where_marked, white_where_marked
 from ...imaging.pixels import UInt8, check_image, check_mask, check_mask_shape, check_shape, fit_mask, to_uint8
 from ...oxen.api.models.spec import Marks, ModelSpec
 from ...oxen.api.request import Beside
@@ -40,7 +40,8 @@ class Along:
 
     def _marked(self, image: torch.Tensor) -> torch.Tensor | None:
         marked = None if self.masks is None else check_mask(self.masks)
-        if marked is not None and not any(not is_empty(one) for one in marked):
+        faint = [] if marked is None else [number for number, one in enumerate(marked, 1) if is_faint(one)]
+        if marked is not None and not faint and all(map(is_empty, marked)):
             marked = None  # of whatever size: LoadImage gives a small one for a file without alpha
         if marked is not None:
             if self.marks is None:
@@ -51,6 +52,13 @@ class Along:
                 raise InvalidParameters(
                     f"Which part of a mask {self.model} changes is not known, so that none is sent to it. Nothing was "
                     "sent. Remove the mask, or choose another model."
+                )
+            if faint:
+                which = f"Mask {faint[0]} of {len(marked)}" if len(marked) > 1 else "The mask"
+                raise InvalidParameters(
+                    f"{which} is faint: no pixel of it is marked by half, from where on one counts as marked, and "
+                    "without a mark the whole picture would be edited. Nothing was sent. Make the mask stronger, as "
+                    "Threshold Mask does with a value below its own, or leave it out."
                 )
             marked = fit_mask(marked, image)
         if self.required and (marked is None or any(map(is_empty, marked))):

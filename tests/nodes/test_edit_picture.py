@@ -151,6 +151,14 @@ def test_a_mask_makes_another_request_and_an_empty_one_is_none(bench: Any, image
     [
         ("flux-erase", {"model__mask": torch.zeros(1, 24, 32)}, InvalidParameters, "needs a mask for every picture"),
         ("gpt-image-2", {"model__mask": half(48, 64)}, ImageError, "scale the mask to the picture first"),
+        ("gpt-image-2", {"model__mask": half() * 0.4}, InvalidParameters, "The mask is faint: no pixel .* by half"),
+        ("gpt-image-2", {"model__mask": half() * 0.4, "pictures": 2}, InvalidParameters, "The mask is faint"),
+        (
+            "gpt-image-2",
+            {"model__mask": torch.cat([half(), half() * 0.4]), "pictures": 2},
+            InvalidParameters,
+            "Mask 2 of 2 is faint",
+        ),
         ("qwen-image-3", {"model__references__reference_0": torch.rand(3, 8, 8, 3)}, InvalidParameters, "at most 2"),
         ("gpt-image-2", {"prompt": " "}, WorkflowError, "The prompt is empty"),
         ("gpt-image-3", {}, WorkflowError, "gpt-image-3"),
@@ -161,8 +169,9 @@ def test_a_mask_makes_another_request_and_an_empty_one_is_none(bench: Any, image
 def test_what_a_model_does_not_take_is_told_before_anything_is_sent(
     bench: Any, images: Any, model: str, inputs: dict[str, Any], error: type[Exception], words: str
 ) -> None:
-    with pytest.raises(error, match=words):
-        edit(bench, model, images(), **inputs)
+    with pytest.raises(error, match=words) as raised:
+        edit(bench, model, images(inputs.pop("pictures", 1)), **inputs)
+    assert error is WorkflowError or "Nothing was sent." in str(raised.value)
     assert bench.paid == []
 
 
