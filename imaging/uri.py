@@ -13,6 +13,8 @@ from .limits import MIB, Limits
 
 _SCHEME = "data:"
 _SHOWN = 40
+# What cannot be seen and comes along when a text is copied, beside the blanks that `strip` knows.
+_UNSEEN = "\ufeff\u200b\u2060"
 # While base64 is made of one piece, no other thread of Python runs. A multiple of 3.
 _PIECE = 3 << 16
 
@@ -21,6 +23,9 @@ _STARTS = {"iVBORw0KGgo": "png", "/9j/": "jpeg", "R0lGOD": "gif", "UklGR": "webp
 _BASE64 = re.compile(r"[A-Za-z0-9+/\-_]+={0,2}")
 # A line of it may be percent-encoded.
 _BASE64_LINE = re.compile(r"[A-Za-z0-9+/\-_%=\s]*")
+# A data URI in a page, a style sheet or JSON, and how much of a text is looked through for one.
+_WITHIN = re.compile(r"(?<=[^\w.+-])data:(?:[a-z]+/|[;,])", re.IGNORECASE)
+_LOOKED_AT = 200
 # Shorter texts of letters alone may be anything.
 _LONG = 64
 
@@ -41,11 +46,12 @@ def is_data_uri(text: str) -> bool:
 def split_uris(text: str) -> list[str]:
     """The URIs of a text with one a line; base64 that was wrapped into several lines is one.
 
-    A line goes on with the one before where that is a data URI or bare base64, and this could be more of it.
+    A line goes on with the one before where that is a data URI or bare base64, and this could be more of it. Quotes
+    around a line, as JSON has them, are no part of its URI.
     """
     uris: list[list[str]] = []
     goes_on = False
-    for line in filter(None, map(str.strip, text.splitlines())):
+    for line in filter(None, map(_unquoted, text.splitlines())):
         begins = is_data_uri(line) or line.startswith(tuple(_STARTS))
         if goes_on and not begins and _BASE64_LINE.fullmatch(line):
             uris[-1].append(line)
@@ -55,9 +61,19 @@ def split_uris(text: str) -> list[str]:
     return ["".join(lines) for lines in uris]
 
 
+def _unquoted(line: str) -> str:
+    line = line.strip().strip(_UNSEEN).strip()
+    quoted = line.removesuffix(",").rstrip()
+    if quoted[:1] in ("'", '"') and len(quoted) > 1 and quoted[-1] == quoted[0]:
+        return quoted[1:-1].strip()
+    return line
+
+
 def names_base64(text: str) -> str | None:
     """What to say of a text that is a picture in base64, but no data URI; None for any other text."""
     start = text[:_SHOWN].strip()
+    if (found := _WITHIN.search(text[:_LOOKED_AT])) and not is_data_uri(text):
+        return f"There is a data URI behind {text[: found.start()].strip()!r}: delete all that stands around it."
     if ";base64," in start.lower() and not is_data_uri(text):
         return f"{start!r} is a data URI that lacks its beginning: put data: before it."
     media = next((kind for letters, kind in _STARTS.items() if start.startswith(letters)), None)
@@ -121,7 +137,9 @@ def _from_base64(payload: str) -> bytes:
         return base64.b64decode(raw, validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:
         why = " Its length does not fit either: it may have been cut." if len(packed) % 4 else ""
-        if re.search("[-_]", packed):
+        if _SCHEME in packed.lower():
+            why = " Another data URI begins in it: give one a line."
+        elif re.search("[-_]", packed):
             why = " Letters of URL-safe base64 are in it: replace - by + and _ by /."
         raise ImageError(
             f"The data URI says base64, but what follows is not: it starts with {payload[:_SHOWN]!r}.{why}"

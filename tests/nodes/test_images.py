@@ -168,3 +168,29 @@ def test_a_broken_uri_is_named_by_its_number(bench: Any, images: Any) -> None:
     whole = bench.run("KontextImageToURI", image=images())[0]
     with pytest.raises(ImageError, match=r"Picture 2: The data URI says base64.*Copy the whole URI again"):
         bench.run("KontextURIToImage", uri=f"{whole}\ndata:image/png;base64,*")
+
+
+@pytest.mark.parametrize("form", ['"{}"', "'{}',", "\ufeff{}", "\u200b {} \u200b"], ids=ascii)
+def test_a_uri_with_the_quotes_of_json_or_an_unseen_mark_around_it_is_read(bench: Any, images: Any, form: str) -> None:
+    lines = bench.run("KontextImageToURI", image=images(2))[0].splitlines()
+    image, _ = bench.run("KontextURIToImage", uri="\n".join(map(form.format, lines)))
+    assert torch.equal(image, images(2))
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("url({0})", r"There is a data URI behind 'url\(': delete all that stands around it"),
+        ('<img alt="an ox" src="{0}">', r"There is a data URI behind .*: delete all that stands around it"),
+        ('["{0}", "{0}"]', r"There is a data URI behind '\[\"': delete all"),
+        ("{0},{0}", "Another data URI begins in it: give one a line"),
+        ("{0} {0}", "Another data URI begins in it: give one a line"),
+    ],
+)
+def test_what_stands_around_a_data_uri_is_named_and_nothing_that_is_there_is_said_to_lack(
+    bench: Any, images: Any, form: str, words: str
+) -> None:
+    uri = bench.run("KontextImageToURI", image=images())[0]
+    with pytest.raises((ImageError, InvalidParameters), match=words) as raised:
+        bench.run("KontextURIToImage", uri=form.format(uri))
+    assert "put data: before it" not in str(raised.value) and len(str(raised.value)) < 400
