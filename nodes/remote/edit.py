@@ -106,5 +106,8 @@ def says_of(gathered: Gathered) -> ui.PreviewText | None:
 
 
 def fingerprint(widgets: dict[str, Any]) -> Any:
-    """Equal for equal inputs, so that ComfyUI may reuse the picture, unless a new one is wanted every time."""
-    return time.time_ns() if widgets.get("result") == Result.NEW.value else ""
+    """Equal for equal inputs, so that ComfyUI may reuse the picture, unless a new one is wanted every time.
+
+    Whether it is, is not known here where `result` comes over a link: ComfyUI then gives None for it.
+    """
+    return "" if widgets.get("result", Result.REUSE.value) == Result.REUSE.value else time.time_ns()

@@ -259,6 +259,8 @@ def test_only_nodes_that_may_differ_from_run_to_run_change_their_fingerprint(ben
         assert prints(result="reuse", seed=1) == prints(result="reuse", seed=1)
         time.sleep(0.001)
         assert prints(result="always new") != prints(result="always new")
+        # ComfyUI tells None of what comes over a link, so that it may be "always new"
+        assert prints(result=None) != prints(result=None) and prints() == prints()
     for node in ("KontextCancel", "KontextHistory"):
         assert math.isnan(bench.classes[node].fingerprint_inputs())
 
