@@ -220,7 +220,8 @@ def _check_aspect(edit: Tensor, canvas: Canvas) -> None:
     if not 1 / _SAME_ASPECT <= change <= _SAME_ASPECT:
         raise ImageError(
             f"The edit is {width}x{height} but its canvas {was_width}x{was_height}: it was reframed and cannot be "
-            "put back. Edit with the aspect ratio match_input_image."
+            "put back. Edit with the aspect ratio match_input_image; if that was set, the editor makes none so long: "
+            "give Kontext Prepare the aspect_ratio nearest to the edit's, which is filled up, and cut off again."
         )
 
 

@@ -264,6 +264,15 @@ def test_an_edit_that_was_reframed_is_refused_with_what_to_choose() -> None:
         restore(torch.rand(1, 512, 512, 3), canvas)
 
 
+def test_a_long_picture_that_no_editor_gives_back_in_its_shape_has_a_way_through_and_the_error_names_it() -> None:
+    image = gradient(200, 800)
+    with pytest.raises(ImageError, match=r"if that was set.*Kontext Prepare the aspect_ratio nearest to the edit's"):
+        restore(torch.rand(1, 336, 784, 3), prepare(image, megapixels=0.25))
+    canvas = prepare(image, size=pick_size("21:9", 800, 200, megapixels=0.25), megapixels=0.25)
+    answer = torch.nn.functional.interpolate(canvas.prepared.movedim(-1, 1), (336, 784), mode="bilinear").movedim(1, -1)
+    assert (restore(answer, canvas) - image).abs().mean() < 0.03
+
+
 def test_an_edit_with_nan_is_refused() -> None:
     canvas = prepare(torch.rand(1, 90, 100, 3), megapixels=0.01)
     with pytest.raises(ImageError, match="NaN"):
