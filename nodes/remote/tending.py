@@ -27,13 +27,18 @@ _NONE = (
     "There is no model of your own in this account yet. Training one is done at Oxen.ai; a fine-tune of FLUX.1 Kontext "
     "[dev] then stands here."
 )
+_NO_ID = (
+    "No fine-tune of FLUX.1 Kontext [dev] in this account is deployed, so that there is no model_id for Edit Picture. "
+    "Nothing was sent. Kontext Models lists what there is, and deploys a finished fine-tune by waking it."
+)
 
 
 @dataclass(frozen=True)
 class Tended:
-    """ids: of the account's fine-tunes of Kontext. text: what was done, and one model a line."""
+    """ids: of the account's fine-tunes of Kontext; where there is none, one that is blocked: ComfyUI breaks on an empty
+    list. text: what was done, and one model a line."""
 
-    ids: list[str]
+    ids: list[Any]
     info: str
     text: str
 
@@ -140,7 +145,9 @@ def _listed(session: Session, did: str) -> Tended:
     lines = [_line(entry) for entry in told] or [_NONE]
     ids = [model.id for model in models if is_kontext(model.base) or not model.base]
     info = {"models": told, **({"done": did} if did else {}), **({"note": note} if note else {})}
-    return Tended(ids, json.dumps(info, indent=2), "\n".join(filter(None, (did, *lines, note))))
+    return Tended(
+        ids or [host.blocked(_NO_ID)], json.dumps(info, indent=2), "\n".join(filter(None, (did, *lines, note)))
+    )
 
 
 def _entry(session: Session, model: OwnModel) -> dict[str, Any]:

@@ -59,6 +59,14 @@ def test_without_a_list_of_fine_tunes_the_models_are_there_all_the_same(serve: C
     assert ids and "could not be had" in info["note"]
 
 
+def test_with_no_model_there_is_no_empty_list_on_which_comfyui_would_break(bench: Any) -> None:
+    bench.server.own.models.clear()
+    ids, info = tend(bench)
+    (blocked,) = ids
+    assert isinstance(blocked, host.Blocked) and "no model_id for Edit Picture. Nothing was sent" in blocked.message
+    assert info["models"] == []
+
+
 def test_woken_by_its_label_then_put_to_sleep(bench: Any) -> None:
     _, info = tend(bench, action=WAKE, model_id=ASLEEP)
     assert state(bench, ASLEEP) == "active" and "$4.87 an hour" in info["done"]
