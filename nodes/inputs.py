@@ -220,6 +220,10 @@ def raw_output() -> io.Output:
     return io.Image.Output(display_name="raw", tooltip="The edits as they came, whatever keep is set to.")
 
 
+def raw_mask_output() -> io.Output:
+    return io.Mask.Output(display_name="mask", tooltip="Where raw is transparent: 1 there, and 0 where it is not.")
+
+
 def format_input() -> io.Input:
     return io.Combo.Input(
         "format",

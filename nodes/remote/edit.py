@@ -95,14 +95,10 @@ class KontextModelInfo(io.ComfyNode):
         return io.NodeOutput(schema, price, description, ui=ui.PreviewText(f"{price}\n{description}"))
 
 
-def shown(gathered: Gathered) -> io.NodeOutput:
-    """Image, info and raw picture, and on the node what Keep says, where it was asked."""
-    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, ui=says_of(gathered))
-
-
-def says_of(gathered: Gathered) -> ui.PreviewText | None:
-    """What Keep says, for the node, where it was asked."""
-    return None if gathered.says is None else ui.PreviewText(gathered.says)
+def shown(gathered: Gathered, *more: Any) -> io.NodeOutput:
+    """Image, info, raw picture and what else the node gives, and on it what Keep says, where it was asked."""
+    says = None if gathered.says is None else ui.PreviewText(gathered.says)
+    return io.NodeOutput(gathered.image, gathered.info, gathered.raw, *more, ui=says)
 
 
 def fingerprint(widgets: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ...editing.words import PROMPT
 from .. import inputs
 from ..types import KontextJob
-from .edit import fingerprint, says_of
+from .edit import fingerprint, shown
 from .own_inputs import model_input
 
 if TYPE_CHECKING:
@@ -89,9 +89,7 @@ class OxenEdit(_AnyModel):
                     "edit its generation id, the seed sent, sizes, seconds, and the cost where the service tells it.",
                 ),
                 inputs.raw_output(),
-                io.Mask.Output(
-                    display_name="mask", tooltip="Where raw is transparent: 1 there, and 0 where it is not."
-                ),
+                inputs.raw_mask_output(),
             ],
             hidden=[io.Hidden.unique_id],
             accept_all_inputs=True,
@@ -103,7 +101,7 @@ class OxenEdit(_AnyModel):
 
         read = partial(chosen.order_of, image)
         gathered = await runs.edit(image, {"prompt": "", **widgets}, cls.hidden.unique_id, read)
-        return io.NodeOutput(gathered.image, gathered.info, gathered.raw, gathered.mask, ui=says_of(gathered))
+        return shown(gathered, gathered.mask)
 
 
 class OxenSubmit(_AnyModel):

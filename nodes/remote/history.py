@@ -49,6 +49,7 @@ class KontextHistory(io.ComfyNode):
                 io.String.Output(display_name="table", tooltip="One edit a line, and the total."),
                 io.String.Output(display_name="json", tooltip="The same as JSON."),
                 inputs.raw_output(),
+                inputs.raw_mask_output(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -74,4 +75,4 @@ class KontextHistory(io.ComfyNode):
         keeps = member(Keep, keep, "keep") is Keep.AUTO
         found = await listing.history(pick, search, count, source, keeps=keeps)
         said = "\n".join(text for text in (found.table, found.says) if text)
-        return io.NodeOutput(found.image, found.table, found.as_json, found.raw, ui=ui.PreviewText(said))
+        return io.NodeOutput(found.image, found.table, found.as_json, found.raw, found.mask, ui=ui.PreviewText(said))

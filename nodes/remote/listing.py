@@ -86,13 +86,14 @@ def cancel(session: Session, generation_id: str) -> str:
 class PastEdits:
     """The picture of one line, IMAGE [1,H,W,C] or blocked with the reason; the table; the same as JSON.
 
-    raw: the picture as it came. says: what Keep says of it.
+    raw: the picture as it came, and mask, 1 where that is transparent. says: what Keep says of it.
     """
 
     image: Any
     table: str
     as_json: str
     raw: Any
+    mask: Any
     says: str | None
 
 
@@ -104,7 +105,7 @@ async def history(pick: int, search: str, count: int, source: torch.Tensor | Non
         found = _picture(session, pick, search, progress, source, keeps=keeps)
         records = session.ledger.recent(count, contains=search)
         table, as_json = _history_table(session, records, search), _history_json(session, records)
-        return PastEdits(found.image, table, as_json, found.raw, found.says)
+        return PastEdits(found.image, table, as_json, found.raw, found.mask, found.says)
 
     return await in_session(work)
 
@@ -133,7 +134,7 @@ def _picture(
 
 def _without(why: str) -> Gathered:
     blocked = host.blocked(why)
-    return Gathered(blocked, "", blocked)
+    return Gathered(blocked, "", blocked, mask=blocked)
 
 
 def _no_number(pick: int, found: int, search: str) -> str:

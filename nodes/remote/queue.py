@@ -86,6 +86,7 @@ class KontextCollect(io.ComfyNode):
                 io.Image.Output(display_name="image", tooltip="The edited pictures, in the order of the ids."),
                 io.String.Output(display_name="info", tooltip="JSON, as Kontext Edit gives it."),
                 inputs.raw_output(),
+                inputs.raw_mask_output(),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -104,7 +105,8 @@ class KontextCollect(io.ComfyNode):
         from . import runs
 
         node_id = cls.hidden.unique_id
-        return shown(await runs.collect(job, generation_ids, wait, timeout, if_some_fail, source, keep, node_id))
+        found = await runs.collect(job, generation_ids, wait, timeout, if_some_fail, source, keep, node_id)
+        return shown(found, found.mask)
 
 
 class KontextQueueStatus(io.ComfyNode):

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from kontext_bridge.headless.validate import WorkflowError
-from kontext_bridge.imaging.codec import decode
+from kontext_bridge.host import Blocked
+from kontext_bridge.imaging.codec import decode, encode
 from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.imaging.pixels import to_uint8
 from kontext_bridge.imaging.uri import parse_data_uri
 from kontext_bridge.oxen.api.models import bundled
 from kontext_bridge.oxen.errors import InvalidParameters, SpendLimitReached
@@ -235,7 +237,7 @@ def test_a_limit_refuses_where_no_price_is_known_and_nothing_is_sent(
 def test_what_was_submitted_with_any_model_is_collected(bench: Any, images: Any) -> None:
     job, ids = bench.run("OxenSubmit", image=images(), prompt="a hat", model="nano-banana", variations=2)
     assert len(ids.splitlines()) == 2
-    pictures, _, _ = bench.run("KontextCollect", job=[job])
+    pictures, _, *_ = bench.run("KontextCollect", job=[job])
     assert pictures.shape[0] == 2 and len(bench.paid) == 2
 
 
@@ -243,3 +245,17 @@ def test_one_blocking_request_goes_to_the_models_own_route(bench: Any, images: A
     edit(bench, "nano-banana", images(), wait="one blocking request")
     (request,) = [one for one in bench.server.requests if one.route == "edit"]
     assert request.json["response_format"] == "b64_json"
+
+
+def test_a_cut_out_that_was_submitted_is_collected_and_brought_back_with_its_transparency(
+    bench: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_out = torch.cat([images(), 1 - half()[..., None]], -1)
+    monkeypatch.setattr("kontext_bridge.standin.service.make_edit", lambda *_: encode(to_uint8(cut_out[0])).data)
+    job, _ = bench.run("OxenSubmit", image=images(), prompt="a hat", model="sam-3-image")
+    *_, raw, mask = bench.run("KontextCollect", job=[job])
+    assert torch.equal(raw, images()) and torch.equal(mask, half())
+    *_, raw, mask = bench.run("KontextHistory")
+    assert torch.equal(raw, images()) and torch.equal(mask, half())
+    *_, mask = bench.run("KontextHistory", pick=2)
+    assert isinstance(mask, Blocked) and "no number 2" in str(mask.message)

@@ -180,10 +180,10 @@ def test_what_was_submitted_is_collected_and_kept_with_its_pictures_connected(be
     source = sources(2)
     job, ids = bench.submit(source, output_format="png", variations=2)
     given = {"job": [job], "keep": "auto"}
-    kept, info, raw = bench.run("KontextCollect", source=source, **given)
+    kept, info, raw, _ = bench.run("KontextCollect", source=source, **given)
     assert [is_kept(one, source[place // 2]) for place, one in enumerate(kept)] == [True] * 4
     assert raw.shape == (4, *BIG, 3) and json.loads(info)["edits"][3]["keep"]["verdict"] == "local"
-    kept, _, _ = bench.run("KontextCollect", generation_ids=ids[3], source=source[1:], keep="auto")
+    kept, *_ = bench.run("KontextCollect", generation_ids=ids[3], source=source[1:], keep="auto")
     assert is_kept(kept[0], source[1]) and len(bench.paid) == 4
 
 
@@ -204,10 +204,10 @@ def test_collecting_to_keep_without_the_pictures_is_refused_in_words_before_anyt
 def test_the_history_gives_the_kept_picture_with_its_source_and_the_raw_one_always(bench: Any) -> None:
     source = sources()
     _, _, raw = edit(bench, source, keep="off")
-    image, table, _, same = bench.run("KontextHistory")
+    image, table, _, same, _ = bench.run("KontextHistory")
     assert torch.equal(image, raw) and torch.equal(same, raw)
     result = bench.result("KontextHistory", source=source, keep="auto").nodes["node"]
-    kept, told, _, same = (column[0] for column in result.outputs)
+    kept, told, _, same, _ = (column[0] for column in result.outputs)
     assert is_kept(kept[0], source[0]) and torch.equal(same, raw) and told == table
     assert result.ui["text"][0].splitlines()[-1].endswith("the rest is your own pixels")
 
@@ -216,7 +216,7 @@ def test_the_history_gives_the_kept_picture_with_its_source_and_the_raw_one_alwa
 def test_a_history_that_cannot_keep_still_gives_table_and_raw_picture(bench: Any, given: Any, words: str) -> None:
     _, _, raw = edit(bench, sources(), keep="off")
     more = {name: sources(count) for name, count in given.items()}
-    image, table, _, same = (
+    image, table, _, same, _ = (
         column[0] for column in bench.result("KontextHistory", keep="auto", **more).nodes["node"].outputs
     )
     assert isinstance(image, Blocked) and words in str(image.message)
@@ -262,10 +262,10 @@ def test_edits_that_were_not_submitted_shift_no_pair_when_the_others_are_collect
         more = {"output_format": "png", "variations": variations, "seed": count * 10}
         job, ids = bench.submit(source, if_some_fail="go on with what succeeded", **more)
         assert len(ids) == count * variations - refused
-        kept, _, _ = bench.run("KontextCollect", job=[job], keep="auto", source=source)
+        kept, *_ = bench.run("KontextCollect", job=[job], keep="auto", source=source)
         own = [source[(refused + place) // variations] for place in range(len(ids))]
         assert [is_kept(one, two) for one, two in zip(kept, own, strict=True)] == [True] * len(ids)
-    kept, _, _ = bench.run("KontextCollect", job=[job], keep="auto", source=source[1:])
+    kept, *_ = bench.run("KontextCollect", job=[job], keep="auto", source=source[1:])
     assert [is_kept(one, two) for one, two in zip(kept, source[1:], strict=True)] == [True] * 2
 
 

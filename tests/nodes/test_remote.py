@@ -68,7 +68,7 @@ def test_a_picture_of_any_number_of_channels_goes_out_and_an_rgb_one_comes_back(
 def test_results_of_unequal_size_are_brought_to_the_first_ones_size_and_info_says_so(bench: Any, images: Any) -> None:
     shapes = ["1:1", "16:9", "1:1"]
     ids = [bench.submit(images(), aspect_ratio=shape, seed=n)[1][0] for n, shape in enumerate(shapes)]
-    pictures, text, _ = bench.run("KontextCollect", generation_ids="\n".join(ids))
+    pictures, text, *_ = bench.run("KontextCollect", generation_ids="\n".join(ids))
     info = json.loads(text)
     assert pictures.shape == (3, 1024, 1024, 3)
     assert told(info, "resized") == [False, True, False]
@@ -205,7 +205,7 @@ def test_a_node_that_is_cancelled_does_not_wait_for_a_service_that_does_not_answ
 def test_what_was_submitted_is_collected_in_order_without_paying_again(bench: Any, images: Any) -> None:
     job, ids = bench.submit(images(3), seed=1)
     assert len(ids) == 3
-    by_job, info, _ = bench.run("KontextCollect", job=[job])
+    by_job, info, *_ = bench.run("KontextCollect", job=[job])
     assert told(json.loads(info), "seed") == [1, 2, 3]
     assert told(json.loads(info), "generation_id") == ids
     by_ids, *_ = bench.run("KontextCollect", generation_ids=f"{ids[2]}, {ids[0]}\n{ids[2]}")
@@ -216,7 +216,7 @@ def test_what_was_submitted_is_collected_in_order_without_paying_again(bench: An
 def test_a_job_and_ids_of_another_day_are_collected_together_each_once(bench: Any, images: Any) -> None:
     _, other = bench.submit(images(), seed=50)
     job, ids = bench.submit(images(2), seed=1)
-    pictures, info, _ = bench.run("KontextCollect", job=[job], generation_ids=f"{ids[0]}\n{other[0]}")
+    pictures, info, *_ = bench.run("KontextCollect", job=[job], generation_ids=f"{ids[0]}\n{other[0]}")
     assert told(json.loads(info), "generation_id") == [*ids, other[0]] and pictures.shape[0] == 3
 
 
@@ -284,7 +284,7 @@ def test_a_model_is_described_under_the_other_schema_name_and_without_a_price(
 def test_the_history_lists_what_was_paid_for_and_brings_a_picture_back(bench: Any, images: Any) -> None:
     pictures, _ = bench.edit(images(), prompt="the older one")
     bench.edit(images(), prompt="the newer one")
-    back, table, text, _ = bench.run("KontextHistory", pick=2)
+    back, table, text, *_ = bench.run("KontextHistory", pick=2)
     assert torch.equal(back, pictures) and len(bench.paid) == 2
     assert [line.split()[-2] for line in table.splitlines()[1:]] == ["newer", "older"], "after the total"
     assert json.loads(text)["count"] == 2 and json.loads(text)["total_usd"] == 0.08
