@@ -162,13 +162,12 @@ def decode_batch(
 def to_tensors(pictures: Sequence[DecodedImage]) -> Stacked:
     """Pictures as IMAGE and MASK; one of another size than the first is resampled (Lanczos) to the first's.
 
-    Without alpha a picture's mask is zero. Raises ImageError where there is no picture at all.
+    Without alpha a picture's mask is zero. Raises ImageError where there is no picture at all, and MemoryError.
     """
     if not pictures:
         raise ImageError("There is no picture to return.")
     height, width = pictures[0].height, pictures[0].width
-    image = torch.empty(len(pictures), height, width, 3)
-    mask = torch.zeros(len(pictures), height, width)
+    image, mask = room(len(pictures), height, width)
     brought = []
     for index, picture in enumerate(pictures):
         if (picture.height, picture.width) != (height, width):
@@ -178,6 +177,15 @@ def to_tensors(pictures: Sequence[DecodedImage]) -> Stacked:
         if picture.alpha is not None:
             from_uint8(255 - picture.alpha, mask[index])
     return Stacked(image, mask, tuple(brought))
+
+
+def room(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """IMAGE and MASK of which no page is in memory yet; the mask reads as zero. Raises MemoryError."""
+    try:
+        image = torch.empty(count, height, width, 3)
+    except RuntimeError as error:  # that there is no memory, in torch's words
+        raise MemoryError(str(error)) from error
+    return image, torch.from_numpy(np.zeros((count, height, width), np.float32))
 
 
 def resized(picture: DecodedImage, width: int, height: int) -> DecodedImage:
@@ -191,7 +199,8 @@ def _write_jpeg(pixels: UInt8, quality: int) -> bytes:
     if channels == 4:
         if pixels[..., 3].min() < 255:
             raise ImageError(
-                "JPEG cannot hold transparency. Choose PNG or WebP, or disconnect the mask to send it opaque."
+                "JPEG cannot hold transparency. Choose PNG or WebP; or make it opaque: disconnect the mask, or connect "
+                "an empty one (Solid Mask of 0) where the picture has an alpha of its own."
             )
         pixels = np.ascontiguousarray(pixels[..., :3])
     if max(width, height) > _JPEG_MAX_SIDE:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from .codec import DecodedImage, Stacked, resized, to_tensors
+from .codec import DecodedImage, Stacked, resized, room, to_tensors
 from .cores import a_core
 from .errors import ImageError
 from .pixels import from_uint8, to_uint8
@@ -46,7 +44,7 @@ class Stack:
             return picture
         with self._guard:
             if self._room is None:
-                self._room = _room(self._count, picture.height, picture.width)
+                self._room = room(self._count, picture.height, picture.width)
             image, mask = self._room
             if image.shape[1:3] != picture.rgb.shape[:2]:
                 self._odd[place] = picture
@@ -58,7 +56,7 @@ class Stack:
     def take(self, places: Sequence[int]) -> Stacked:
         """The pictures at these places, which are in order, at the size of the first; what is left out is lost.
 
-        They are brought together without another copy. Raises ImageError where there are none.
+        They are brought together without another copy. Raises ImageError where there are none, and MemoryError.
         """
         if not places or self._room is None:
             raise ImageError("There is no picture to return.")
@@ -83,15 +81,6 @@ class Stack:
         assert self._room is not None
         image, mask = self._room
         return DecodedImage(to_uint8(image[place]), 255 - to_uint8(mask[place]), "")
-
-
-def _room(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """IMAGE and MASK of which no page is in memory yet; the mask reads as zero."""
-    try:
-        image = torch.empty(count, height, width, 3)
-    except RuntimeError as error:  # that there is no memory, in torch's words
-        raise MemoryError(str(error)) from error
-    return image, torch.from_numpy(np.zeros((count, height, width), np.float32))
 
 
 def _write(picture: DecodedImage, image: Tensor, mask: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -70,7 +70,7 @@ async def from_uris(text: str) -> Stacked:
     if len(uris) > _MAX_URIS:
         raise InvalidParameters(f"There are {len(uris)} URIs; at most {_MAX_URIS} are read at once.")
     control = Control()
-    return await host.run_off_loop(lambda: to_tensors(_read_all(uris, control)), control)
+    return await host.run_off_loop(lambda: _stacked(_read_all(uris, control)), control)
 
 
 def to_files(image: torch.Tensor, mask: torch.Tensor | None, format: str, quality: int) -> Bytes:
@@ -83,7 +83,19 @@ def from_files(files: Bytes) -> Stacked:
     """The pictures of some files; raises ImageError, and InvalidParameters for what is none."""
     if not isinstance(files, tuple) or not all(isinstance(file, EncodedImage) for file in files):
         raise InvalidParameters("bytes takes what Image to Bytes gives; something else is connected. Nothing was sent.")
-    return to_tensors(_decode_all((partial(_data, file), _OF_BYTES) for file in files))
+    return _stacked(_decode_all((partial(_data, file), _OF_BYTES) for file in files))
+
+
+def _stacked(pictures: Sequence[DecodedImage]) -> Stacked:
+    """Pictures as one IMAGE; raises ImageError, also where this machine has no room for them."""
+    try:
+        return to_tensors(pictures)
+    except MemoryError:
+        count, first = len(pictures), pictures[0]
+        raise ImageTooLarge(
+            f"This machine has too little memory left for {count} x {first.width}x{first.height} pixels. Read fewer or "
+            "smaller pictures at once, or close other programs."
+        ) from None
 
 
 def _data(file: EncodedImage) -> bytes:

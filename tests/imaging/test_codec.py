@@ -100,6 +100,11 @@ def test_transparency_in_a_jpeg_is_refused_with_what_to_choose() -> None:
     mask[1, 0, 0] = 1
     with pytest.raises(ImageError, match=r"Picture 2 of 2: JPEG cannot hold transparency\. Choose PNG or WebP"):
         encode_batch(image, mask, format=ImageFormat.JPEG)
+    # of itself, and not by a mask: there is none to disconnect
+    own = torch.cat([image, 1 - mask[..., None]], -1)
+    with pytest.raises(ImageError, match=r"connect an empty one .* where the picture has an alpha of its own"):
+        encode_batch(own, format=ImageFormat.JPEG)
+    assert len(encode_batch(own, torch.zeros(1, 64, 64), format=ImageFormat.JPEG)) == 2
 
 
 def test_an_opaque_alpha_does_not_stand_in_the_way_of_a_jpeg() -> None:

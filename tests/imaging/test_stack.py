@@ -47,3 +47,17 @@ def test_what_lies_in_the_stack_lies_nowhere_else() -> None:
 def test_nothing_at_all_is_an_error() -> None:
     with pytest.raises(ImageError, match="no picture"):
         Stack(2).take([])
+
+
+def test_where_no_memory_is_left_it_is_said_in_pythons_words_and_not_in_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    one, *_, other, _ = pictures(transparent=False)
+    stack = Stack(2)
+    stack.put(1, one)
+    stack.put(0, other)
+    monkeypatch.setattr(torch, "empty", none_left)
+    for work in (lambda: stack.take([0, 1]), lambda: to_tensors([one]), lambda: Stack(1).put(0, one)):
+        with pytest.raises(MemoryError):
+            work()

@@ -194,3 +194,17 @@ def test_what_stands_around_a_data_uri_is_named_and_nothing_that_is_there_is_sai
     with pytest.raises((ImageError, InvalidParameters), match=words) as raised:
         bench.run("KontextURIToImage", uri=form.format(uri))
     assert "put data: before it" not in str(raised.value) and len(str(raised.value)) < 400
+
+
+def no_memory(*_: Any, **__: Any) -> Any:
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+
+def test_pictures_for_which_there_is_no_memory_are_told_in_words(
+    bench: Any, images: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, files = (bench.run(node, image=images(2))[0] for node in ("KontextImageToURI", "KontextEncodeImage"))
+    monkeypatch.setattr(torch, "empty", no_memory)
+    for node, given in (("KontextURIToImage", {"uri": uri}), ("KontextDecodeImage", {"bytes": [files]})):
+        with pytest.raises(ImageError, match=r"too little memory left for 2 x 32x24 pixels\. Read fewer"):
+            bench.run(node, **given)
