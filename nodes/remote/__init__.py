@@ -17,6 +17,7 @@ origins.py   what the panel *Edits* is told: from which picture and graph an edi
 waking.py    a model of one's own kept awake for them
 runs.py      those edits run, and their outcomes as IMAGE and info
 folder_work.py  a folder edited: the batch of the command, in ComfyUI's folders
+left_out.py  what a run left out and another may bring
 lists.py     a list of pictures: one run, seen item by item
 anew.py      for a whole list: which edits are made anew, and whether the limits allow it
 listing.py   what the service and the ledger hold, told as text

@@ -11,6 +11,7 @@ from ...oxen.api.models import DEFAULT
 from ...oxen.choices import IfSomeFail, WaitMode
 from .. import inputs
 from ..types import JobHandle, KontextJob
+from . import left_out
 from .edit import fingerprint, shown
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ class KontextCollect(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> Any:
+        # what a run went on without may have come: ComfyUI's cache would never ask for it
+        return left_out.runs(getattr(cls.hidden, "unique_id", None))
 
     @classmethod
     async def execute(

@@ -25,11 +25,15 @@ from ...imaging.stack import Came, Stack
 from ...oxen.api.replies import is_generation_id, shown_id
 from ...oxen.choices import IfSomeFail, SendAs, WaitMode
 from ...oxen.errors import (
+    GenerationCancelled,
+    GenerationFailed,
+    GenerationNotFound,
     Interrupted,
     InvalidParameters,
     OutcomeUnknown,
     OxenError,
     ResultUnavailable,
+    ResultUnreadable,
     SomeFailed,
     TimedOut,
     Upstream,
@@ -44,7 +48,7 @@ from ...oxen.jobs.session import Session
 from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
-from . import lists
+from . import left_out, lists
 from .keeping import Keeping, checked_source, keeping_of, sizes_note
 from .lists import Failure, Item
 from .orders import Order, costless, is_batch
@@ -65,7 +69,7 @@ class Gathered:
     """What came of a run, as the nodes hand it on: IMAGE [B,H,W,C], or one that is blocked, and the info text.
 
     raw: the pictures as they came. says: what Keep says of each, a line each; None where it was not asked. mask: MASK
-    of raw, 1 where it is transparent.
+    of raw, 1 where it is transparent. failed: of what was gone on without.
     """
 
     image: Any
@@ -73,6 +77,7 @@ class Gathered:
     raw: Any
     says: str | None = None
     mask: Any = None
+    failed: tuple[Failure, ...] = ()
 
 
 def decode(data: bytes) -> Came:
@@ -128,7 +133,7 @@ def gather(
     if note:
         info["note"] = note
     image, says = (stacked.image, None) if kept is None else (kept.image, kept.says)
-    gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says, stacked.mask)
+    gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says, stacked.mask, tuple(failed.values()))
     batch.handed_over(outcomes)
     return gathered
 
@@ -338,7 +343,18 @@ async def collect(
 
     named = (*getattr(job, "generation_ids", ()), *str(text).split())
     name = f" ({named[0][:60]})" if named else ""
-    return await _of_a_list(of, _without_picture, node_id, name, if_some_fail, _MAKE_AGAIN)
+    gathered = await _of_a_list(of, _without_picture, node_id, name, if_some_fail, _MAKE_AGAIN)
+    if any(map(_may_come, gathered.failed)):
+        left_out.note(node_id)
+    return gathered
+
+
+def _may_come(error: Failure) -> bool:
+    """Whether what could not be collected may be, by asking once more."""
+    lost = isinstance(
+        error, GenerationFailed | GenerationCancelled | GenerationNotFound | ResultUnreadable | ImageError
+    )
+    return not lost and getattr(error, "status", None) not in (HTTPStatus.GONE, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 async def _in_turn(work: Callable[[Session], T], item: Item, progress: Progress, node_id: str | None) -> T:
@@ -413,7 +429,7 @@ def _batch(order: Order, item: Item, session: Session, run_id: str, before_new: 
 
 def _without_picture(blocked: Any, name: str, error: Failure) -> Gathered:
     told = {"edits": [], "failed": [{"item": name, "error": str(error)}]}
-    return Gathered(blocked, json.dumps(told, indent=2), blocked, mask=blocked)
+    return Gathered(blocked, json.dumps(told, indent=2), blocked, mask=blocked, failed=(error,))
 
 
 def _described(image: object, widgets: dict[str, Any]) -> str:

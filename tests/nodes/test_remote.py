@@ -265,6 +265,33 @@ def test_only_nodes_that_may_differ_from_run_to_run_change_their_fingerprint(ben
         assert math.isnan(bench.classes[node].fingerprint_inputs())
 
 
+def test_what_a_collect_went_on_without_is_asked_for_by_the_next_run_and_not_kept_from_it_by_a_cache(
+    bench: Any, images: Any
+) -> None:
+    node = bench.classes["KontextCollect"].PREPARE_CLASS_CLONE({"hidden_inputs": {"UNIQUE_ID": "node"}})
+    bench.server.hold()
+    _, ids = bench.submit(images(2))
+    bench.server.finish(ids[0])
+    given = {"generation_ids": "\n".join(ids), "if_some_fail": "go on with what succeeded", "wait": "polling"}
+    before = node.fingerprint_inputs(**given)
+    pictures, info, *_ = bench.run("KontextCollect", timeout=[0.3], **given)
+    assert pictures.shape[0] == 1 and "run again" in json.loads(info)["failed"][0]["error"]
+    after = node.fingerprint_inputs(**given)
+    assert after != before
+    bench.server.finish(ids[1])
+    pictures, *_ = bench.run("KontextCollect", **given)
+    assert pictures.shape[0] == 2 and node.fingerprint_inputs(**given) == after, "and from here on the cache may"
+
+
+def test_what_can_never_be_collected_does_not_keep_a_collect_from_its_cache(serve: Any, images: Any) -> None:
+    bench = serve(run_fails=Fault("the worker died", times=1))
+    node = bench.classes["KontextCollect"].PREPARE_CLASS_CLONE({"hidden_inputs": {"UNIQUE_ID": "node"}})
+    job, _ = bench.submit(images(2))
+    before = node.fingerprint_inputs()
+    pictures, *_ = bench.run("KontextCollect", job=[job], if_some_fail="go on with what succeeded")
+    assert pictures.shape[0] == 1 and node.fingerprint_inputs() == before
+
+
 def test_the_model_is_described_without_a_key(bench: Any, monkeypatch: Any) -> None:
     monkeypatch.delenv("OXEN_API_KEY")
     schema, price, description = bench.run("KontextModelInfo")
