@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 from ...oxen.api.models import DEFAULT
 from ...oxen.choices import Result
 from .. import inputs
+from . import left_out
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +48,7 @@ class KontextEdit(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **widgets: Any) -> Any:
-        return fingerprint(widgets)
+        return fingerprint(widgets, cls.hidden)
 
     @classmethod
     async def execute(cls, image: torch.Tensor, **widgets: Any) -> io.NodeOutput:
@@ -101,9 +102,13 @@ def shown(gathered: Gathered, *more: Any) -> io.NodeOutput:
     return io.NodeOutput(gathered.image, gathered.info, gathered.raw, *more, ui=says)
 
 
-def fingerprint(widgets: dict[str, Any]) -> Any:
-    """Equal for equal inputs, so that ComfyUI may reuse the picture, unless a new one is wanted every time.
+def fingerprint(widgets: dict[str, Any], hidden: Any = None) -> Any:
+    """Equal for equal inputs, so that ComfyUI may reuse the picture, unless a new one is wanted every time, or the last
+    run went on without one that is paid for.
 
-    Whether it is, is not known here where `result` comes over a link: ComfyUI then gives None for it.
+    Whether a new one is, is not known here where `result` comes over a link: ComfyUI then gives None for it. hidden:
+    the node's, where it waits for its edits.
     """
-    return "" if widgets.get("result", Result.REUSE.value) == Result.REUSE.value else time.time_ns()
+    if widgets.get("result", Result.REUSE.value) != Result.REUSE.value:
+        return time.time_ns()
+    return left_out.runs(getattr(hidden, "unique_id", None))

@@ -54,7 +54,7 @@ class _AnyModel(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **widgets: Any) -> Any:
-        return fingerprint(widgets)
+        return fingerprint(widgets, cls.hidden)
 
 
 class OxenEdit(_AnyModel):

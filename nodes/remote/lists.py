@@ -60,6 +60,10 @@ class Item:
         """Have the node's line say what is known now: a run that was stopped has done all that it had still to do."""
         self._group.say_again()
 
+    def is_alone(self) -> bool:
+        """Whether there is no list, as far as is known."""
+        return len(self._group.items) == 1
+
     def is_last(self) -> bool:
         """Whether all others have ended, and well."""
         return all(one.ended and one.failure is None for one in self._group.items if one is not self)

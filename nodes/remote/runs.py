@@ -234,9 +234,13 @@ async def edit(
             return replace(gathered, says=says)
 
         try:
-            return await _in_turn(work, item, progress, node_id)
+            gathered = await _in_turn(work, item, progress, node_id)
         finally:
             waking.dropped()
+        # what failed otherwise would be paid for by a run that brings this
+        if item.is_alone() and gathered.failed and all(map(_is_owed, gathered.failed)):
+            left_out.note(node_id)
+        return gathered
 
     name = _described(image, widgets)
     return await _of_a_list(of, _without_picture, node_id, name, widgets.get("if_some_fail"), _RUN_AGAIN)
@@ -347,6 +351,11 @@ async def collect(
     if any(map(_may_come, gathered.failed)):
         left_out.note(node_id)
     return gathered
+
+
+def _is_owed(error: Failure) -> bool:
+    """Whether what an edit failed of leaves its picture to be had by asking once more, without paying."""
+    return isinstance(error, TimedOut | ResultUnavailable) and _may_come(error)
 
 
 def _may_come(error: Failure) -> bool:

@@ -283,6 +283,32 @@ def test_what_a_collect_went_on_without_is_asked_for_by_the_next_run_and_not_kep
     assert pictures.shape[0] == 2 and node.fingerprint_inputs(**given) == after, "and from here on the cache may"
 
 
+@pytest.mark.parametrize("type", ["KontextEdit", "OxenEdit"])
+def test_a_paid_edit_that_was_gone_on_without_is_brought_by_the_next_run_and_not_kept_from_it_by_a_cache(
+    bench: Any, images: Any, type: str
+) -> None:
+    node = bench.classes[type].PREPARE_CLASS_CLONE({"hidden_inputs": {"UNIQUE_ID": "node"}})
+    bench.server.hold()
+    _, ids = bench.submit(images(2), output_format="png")
+    bench.server.finish(ids[0])
+    given = {"image": images(2), "prompt": "a hat", "if_some_fail": "go on with what succeeded", "wait": "polling"}
+    before = node.fingerprint_inputs(result="reuse")
+    pictures, *_ = bench.run(type, timeout=[0.3], **given)
+    after = node.fingerprint_inputs(result="reuse")
+    assert pictures.shape[0] == 1 and after != before
+    bench.server.finish(ids[1])
+    pictures, *_ = bench.run(type, **given)
+    assert pictures.shape[0] == 2 and node.fingerprint_inputs(result="reuse") == after and len(bench.paid) == 2
+
+
+def test_what_an_edit_failed_of_is_not_made_and_paid_anew_by_the_next_run(serve: Any, images: Any) -> None:
+    bench = serve(run_fails=Fault("the worker died", times=1))
+    node = bench.classes["KontextEdit"].PREPARE_CLASS_CLONE({"hidden_inputs": {"UNIQUE_ID": "node"}})
+    before = node.fingerprint_inputs(result="reuse")
+    bench.edit(images(2), if_some_fail="go on with what succeeded")
+    assert node.fingerprint_inputs(result="reuse") == before, "as errors.md says: a widget is changed for that"
+
+
 def test_what_can_never_be_collected_does_not_keep_a_collect_from_its_cache(serve: Any, images: Any) -> None:
     bench = serve(run_fails=Fault("the worker died", times=1))
     node = bench.classes["KontextCollect"].PREPARE_CLASS_CLONE({"hidden_inputs": {"UNIQUE_ID": "node"}})
