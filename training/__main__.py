@@ -80,7 +80,7 @@ def main() -> None:
 
         def encode(pictures: torch.Tensor) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=given.half):
-                some = pictures.split(len(pictures) if gpu else _IN_CACHE)
+                some = torch.split(pictures, len(pictures) if gpu else _IN_CACHE)
                 return torch.cat([encoded(autoencoder, one) for one in some])
 
         def pool(subject: Subject) -> Pool:

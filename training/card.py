@@ -3,8 +3,9 @@
     python -m kontext_bridge.training.card FOLDER OUT [--singles 500] [--doubles 200] [--seeds 3] [--steps 20 8]
         [--stored] [--device cuda] [--workers 12]
 
-OUT gets `figures.json`, `figures.md` (a table for each number of steps), `grid.png` (the first edits of every kind) and
-`failures.png`. --stored judges the weights as the FP8 file has them.
+OUT gets `figures.json`, `figures.md` (a table for each number of steps), and of the first seed and number of steps
+`grid.png` (the first edits of every kind) and `failures_128x128.png` and so on, all that went wrong at each size.
+--stored judges the weights as the FP8 file has them.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def main() -> None:
     runs = [(steps, seed) for steps in given.steps for seed in range(given.seeds)]
     sittings = [
         Sitting(given.folder, given.device, given.stored, seed, size, given.singles, given.doubles, steps,
-             given.out if (steps, seed, size) == (*runs[0], FULL[0]) else None)
+             given.out if (steps, seed) == runs[0] else None)
         for steps, seed in runs for size in FULL
     ]  # fmt: skip
     with ProcessPoolExecutor(given.workers, get_context("spawn")) as workers:
@@ -123,7 +124,8 @@ def _pictures(asked: list[Case], verdicts: list[Judged], shown: torch.Tensor, ou
     for kind in dict.fromkeys(case.kind for case in asked):
         first += [number for number, case in enumerate(asked) if case.kind == kind][:_SHOWN_EACH]
     wrong = [number for number, verdict in enumerate(verdicts) if not verdict.right][:_FAILURES]
-    for name, chosen in (("grid.png", first), ("failures.png", wrong)):
+    size = asked[0].scene.width, asked[0].scene.height
+    for name, chosen in (("grid.png", first if size == FULL[0] else []), (f"failures_{size[0]}x{size[1]}.png", wrong)):
         if chosen:
             picked = [asked[number] for number in chosen], [verdicts[number] for number in chosen]
             grid(*picked, shown[chosen], zoom=1).save(out / name)

@@ -128,10 +128,10 @@ def further_plan(gpu: bool) -> TrainingPlan:
         subjects = _shared((_of(FULL, _ALONE, placing=True), 0.6), (_of(FULL, every, placing=True), 0.4))
         return TrainingPlan(
             (Course("further", 1.0, subjects, 20000, doubles=0.2),),
-            steps=1000,
+            steps=1500,
             families=1200,
             seed=2,
-            rate=0.06,
+            rate=0.08,
             falls_from=0.0,
         )
     groups = (

@@ -270,7 +270,7 @@ def exam(
 
 
 def main() -> None:
-    from mutations import BOUNDS, KINDS, LIGHT, LIGHT_MUTATIONS, LORA_MUTATIONS, MUTATIONS, STEPS, UNCHANGED
+    from mutations import BOUNDS, KINDS, LORA_MUTATIONS, MUTATIONS, STEPS, TELLING, UNCHANGED
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="128x128")
@@ -283,10 +283,10 @@ def main() -> None:
     width, height = (int(side) for side in given.size.split("x"))
     kinds = [EditKind(name) for name in given.kinds] or KINDS
     demo, size = files(), (width, height)
-    runs = [
-        (exam(size, given.each, kinds, given.seed), MUTATIONS, None),
-        (exam(size, 4 * given.each, LIGHT, given.seed), LIGHT_MUTATIONS, None),
-    ]
+    runs = [(exam(size, given.each, kinds, given.seed), MUTATIONS, None)]
+    for name, one in TELLING.items():
+        telling = exam(size, 4 * given.each, one.kinds, given.seed, one.doubles * given.each)
+        runs.append((telling, {name: one.mutation}, None))
     if (demo.transformer.parent / LORA).is_file():
         runs.append((lantern_cases(size, len(kinds), given.seed), LORA_MUTATIONS, demo.transformer.parent / LORA))
     for asked, mutations, with_lora in runs:

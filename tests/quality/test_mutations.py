@@ -11,7 +11,7 @@ import torch
 from demo_judge import LORA, Bounds, Editor, Judge, Seen, exam, files, lantern_cases
 from kontext_bridge.kontext.demo.shipped import DemoFiles
 from kontext_bridge.training.evaluate import Case
-from mutations import BOUNDS, KINDS, LIGHT, LIGHT_MUTATIONS, LORA_MUTATIONS, MUTATIONS, STEPS, UNCHANGED
+from mutations import BOUNDS, KINDS, LORA_MUTATIONS, MUTATIONS, STEPS, TELLING, UNCHANGED
 
 SIZE = (128, 128)
 TABLE = "what mistakes of the sampler make of held-out instructions"
@@ -72,14 +72,15 @@ def test_a_mistake_of_the_sampler_that_no_picture_shows_is_noticed(
     assert told(tables, name, judge(made))
 
 
-@pytest.mark.parametrize("name", LIGHT_MUTATIONS)
-def test_a_mistake_that_only_the_light_of_a_picture_shows_is_noticed(
+@pytest.mark.parametrize("name", TELLING)
+def test_a_mistake_that_only_certain_edits_tell_of_is_noticed(
     name: str, demo: DemoFiles, tables: dict[str, list[str]]
 ) -> None:
-    asked = exam(SIZE, 4, LIGHT)
+    one = TELLING[name]
+    asked = exam(SIZE, 4, one.kinds, doubles=one.doubles)
     judge = Judge(demo, asked)
-    assert not told(tables, f"{UNCHANGED}, light", judge(Editor(demo).edited(asked, STEPS)))
-    with LIGHT_MUTATIONS[name]():
+    assert not told(tables, f"{UNCHANGED}, before: {name}", judge(Editor(demo).edited(asked, STEPS)))
+    with one.mutation():
         made = Editor(demo).edited(asked, STEPS)
     assert told(tables, name, judge(made))
 
