@@ -326,10 +326,14 @@ def _error(order: FolderOrder, after: Counts, failed: _Failures, stopped: RunSto
         return SomeFailed(f"None of the {after.mine:,} pictures in {order.source} could be edited: {advice}")
     kept = f" {after.done:,} of {after.mine:,} pictures are done and kept." if after.done else ""
     if isinstance(stopped, LimitReached):
-        more = "one edit. Nothing was sent."
         if failed.may_have_been_billed:
-            more = "another edit, as what failed at Oxen.ai may have been billed."
-        return SpendLimitReached(f"usd_limit, ${order.usd:.2f}, does not suffice for {more} Raise it and run again.")
+            return SpendLimitReached(
+                f"usd_limit, ${order.usd:.2f}, does not suffice for another edit, as what failed at Oxen.ai may have "
+                "been billed. Raise it and run again."
+            )
+        return SpendLimitReached(
+            f"usd_limit, ${order.usd:.2f}, does not suffice for one edit. Nothing was sent. Raise it and run again."
+        )
     cause = stopped.__cause__
     if isinstance(cause, OxenError):
         return cause.reworded(f"{cause.message}{kept} {_GOES_ON}" if kept else cause.message)
