@@ -26,8 +26,19 @@ from .pixels import check_image, check_mask, colour_of, fit_mask
 _MEGAPIXEL = 1024 * 1024
 # A picture this near to the size asked for is only filled up, not scaled: its own pixels are worth more.
 _NEAR = 1.25
-# A service may answer in the nearest of its own sizes; beyond this it has reframed the picture.
+# An edit of another size than its canvas, but nearer to its shape than this, was not reframed. Nor was one in the
+# shape of Kontext's own sizes that is nearest to the canvas: the picture was stretched to it, at worst by a twelfth.
 _SAME_ASPECT = 1.06
+_STRETCHED = 1.09
+_ROUNDED = 1.01
+# The sizes Kontext was trained on, upright, as diffusers lists them.
+_UPRIGHT = (
+    *((672, 1568), (688, 1504), (720, 1456), (752, 1392), (800, 1328)),
+    *((832, 1248), (880, 1184), (944, 1104), (1024, 1024)),
+)
+KONTEXT_SIZES = tuple(dict.fromkeys(size for low, high in _UPRIGHT for size in ((low, high), (high, low))))
+# The longest of them, long side over short: 21:9 and 9:21.
+LONGEST = 1568 / 672
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +112,15 @@ def prepare(
     multiple: int = 16,
     margin: int = 64,
     feather: int = 16,
+    longest: float = math.inf,
 ) -> Canvas:
     """The canvas for an IMAGE [B,H,W,C]; its `prepared` is what to edit.
 
     mask [B,H,W] or [1,H,W], 1 = to be edited: the box around every masked pixel of the batch is cut out, with
     `margin` source pixels (at least `feather`) around it. A mask that is zero everywhere is no mask: LoadImage
     gives one where the file has no alpha. size: (width, height) to fit to instead of grid_size's.
+    longest: long side over short, at least 1, that a canvas without a size may have; a longer region takes in as
+    much more of the picture as there is, and what still lacks is filled up.
     Raises ImageError as check_image does, for a mask of another size, and for a negative margin or feather.
     """
     image = check_image(image)
@@ -119,8 +133,10 @@ def prepare(
     if mask is not None:
         mask = fit_mask(mask, image)
         region = box_around(mask, max(margin, feather))
+        if size is None:
+            region = _taking_in(region, _shape(region, longest), image.shape[2], image.shape[1])
         mask = mask[:, region.rows, region.columns].to(torch.float32).clamp(0, 1)
-    width, height = size or grid_size(region.width, region.height, megapixels, multiple)
+    width, height = size or grid_size(*_shape(region, longest), megapixels, multiple)
     content = _fit(region, width, height, multiple)
     picture = _resize(colour_of(image[:, region.rows, region.columns]), content.width, content.height)
     columns = _reflected(-content.left, width - content.left, content.width)
@@ -169,6 +185,19 @@ def at_its_scale(restored: Tensor, canvas: Canvas) -> Tensor:
     return _resize(colour_of(restored), content.width, content.height)
 
 
+def _shape(region: Box, longest: float) -> tuple[int, int]:
+    """The (width, height) that is no longer than `longest` and holds the region."""
+    return max(region.width, math.ceil(region.height / longest)), max(region.height, math.ceil(region.width / longest))
+
+
+def _taking_in(region: Box, shape: tuple[int, int], across: int, down: int) -> Box:
+    """The region grown evenly to the shape, as far as a picture of across x down goes."""
+    width, height = min(shape[0], across), min(shape[1], down)
+    left = min(max(0, region.left - (width - region.width) // 2), across - width)
+    top = min(max(0, region.top - (height - region.height) // 2), down - height)
+    return Box(left, top, width, height)
+
+
 def _nearest(length: float, multiple: int) -> int:
     return max(1, round(length / multiple)) * multiple
 
@@ -176,7 +205,7 @@ def _nearest(length: float, multiple: int) -> int:
 def _fit(region: Box, width: int, height: int, multiple: int) -> Box:
     """Where the region lies in width x height: scaled evenly to touch two sides, or as it is if nearly that size."""
     spare = width - region.width, height - region.height
-    if all(0 <= pixels < multiple for pixels in spare):
+    if 0 <= min(spare) < multiple:
         across, down = region.width, region.height
     else:
         scale = min(width / region.width, height / region.height)
@@ -216,13 +245,22 @@ def _edited(edit: Tensor, canvas: Canvas) -> Tensor:
 
 def _check_aspect(edit: Tensor, canvas: Canvas) -> None:
     (height, width), (was_height, was_width) = edit.shape[1:3], canvas.prepared.shape[1:3]
-    change = (width / height) / (was_width / was_height)
-    if not 1 / _SAME_ASPECT <= change <= _SAME_ASPECT:
+    was = was_width / was_height
+    nearest = min((across / down for across, down in KONTEXT_SIZES), key=lambda shape: abs(shape - was))
+    change = _change(width / height, was)
+    stretched = change <= _STRETCHED and _change(width / height, nearest) <= _ROUNDED
+    if change > _SAME_ASPECT and not stretched:
         raise ImageError(
-            f"The edit is {width}x{height} but its canvas {was_width}x{was_height}: it was reframed and cannot be "
-            "put back. Edit with the aspect ratio match_input_image; if that was set, the editor makes none so long: "
-            "give Kontext Prepare the aspect_ratio nearest to the edit's, which is filled up, and cut off again."
+            f"The edit is {width}x{height} but its canvas {was_width}x{was_height}: it was reframed, and cannot be put "
+            "back as it is. Put Kontext Keep between, with Kontext Prepare's image as its source: it finds where the "
+            "edit lies, and nothing needs to be edited again. For the next edits choose the aspect ratio "
+            "match_input_image; if that was set, the editor makes none like the picture's: give Kontext Prepare the "
+            "aspect_ratio nearest to the edit's, which is filled up, and cut off again."
         )
+
+
+def _change(aspect: float, other: float) -> float:
+    return max(aspect / other, other / aspect)
 
 
 def _count(edits: int, sources: int) -> int:

@@ -63,8 +63,8 @@ class KontextPrepare(io.ComfyNode):
                     "aspect_ratio",
                     options=inputs.choice(AspectRatio),
                     default=AspectRatio.MATCH.value,
-                    tooltip="The shape of the canvas. match_input_image keeps that of the picture or region; another "
-                    "is filled up by reflection, which Kontext Restore cuts off again.",
+                    tooltip="The shape of the canvas. match_input_image keeps that of the picture or region, up to "
+                    "21:9; another is filled up by reflection, which Kontext Restore cuts off again.",
                 ),
             ],
             outputs=[
@@ -89,7 +89,15 @@ class KontextPrepare(io.ComfyNode):
         if shape is not AspectRatio.MATCH:
             size = canvases.pick_size(shape.value, image.shape[2], image.shape[1], megapixels)
         # Until Kontext Restore says how far to fade, the room for it is remembered in its place.
-        canvas = canvases.prepare(image, mask, size=size, megapixels=megapixels, margin=margin, feather=margin)
+        canvas = canvases.prepare(
+            image,
+            mask,
+            size=size,
+            megapixels=megapixels,
+            margin=margin,
+            feather=margin,
+            longest=canvases.LONGEST,
+        )
         height, width = canvas.prepared.shape[1:3]
         return io.NodeOutput(canvas.prepared, canvas, width, height)
 

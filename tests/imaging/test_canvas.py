@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kontext_bridge.imaging.canvas import Canvas, grid_size, pick_size, prepare, restore
+from kontext_bridge.imaging.canvas import KONTEXT_SIZES, LONGEST, Canvas, grid_size, pick_size, prepare, restore
 from kontext_bridge.imaging.errors import ImageError
+from kontext_bridge.standin.picture import SIZES, output_size
 from torch import Tensor
 
 
@@ -264,6 +265,28 @@ def test_an_edit_that_was_reframed_is_refused_with_what_to_choose() -> None:
         restore(torch.rand(1, 512, 512, 3), canvas)
 
 
+@pytest.mark.parametrize(("width", "height"), [(1280, 1024), (1024, 1280), (1085, 1000), (1000, 1085)])
+def test_an_edit_that_was_stretched_to_the_nearest_of_kontexts_sizes_is_put_back(width: int, height: int) -> None:
+    image = gradient(height, width)
+    canvas = prepare(image)
+    across, down = output_size("match_input_image", (canvas.prepared.shape[2], canvas.prepared.shape[1]))
+    answer = torch.nn.functional.interpolate(canvas.prepared.movedim(-1, 1), (down, across), mode="bilinear")
+    assert (restore(answer.movedim(1, -1), canvas) - image).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(("canvas", "edit"), [((1184, 880), (1140, 912)), ((1024, 1024), (1104, 944))])
+def test_an_edit_in_a_shape_that_is_not_kontexts_nearest_was_reframed(
+    canvas: tuple[int, int], edit: tuple[int, int]
+) -> None:
+    image = torch.rand(1, canvas[1], canvas[0], 3)
+    with pytest.raises(ImageError, match="reframed"):
+        restore(torch.rand(1, edit[1], edit[0], 3), prepare(image))
+
+
+def test_the_sizes_of_kontext_are_the_stand_ins() -> None:
+    assert KONTEXT_SIZES == SIZES
+
+
 def test_a_long_picture_that_no_editor_gives_back_in_its_shape_has_a_way_through_and_the_error_names_it() -> None:
     image = gradient(200, 800)
     with pytest.raises(ImageError, match=r"if that was set.*Kontext Prepare the aspect_ratio nearest to the edit's"):
@@ -271,6 +294,45 @@ def test_a_long_picture_that_no_editor_gives_back_in_its_shape_has_a_way_through
     canvas = prepare(image, size=pick_size("21:9", 800, 200, megapixels=0.25), megapixels=0.25)
     answer = torch.nn.functional.interpolate(canvas.prepared.movedim(-1, 1), (336, 784), mode="bilinear").movedim(1, -1)
     assert (restore(answer, canvas) - image).abs().mean() < 0.03
+
+
+def test_the_region_of_a_long_mask_takes_in_more_of_the_picture_until_an_editor_can_make_its_shape() -> None:
+    image, mask = torch.rand(1, 1200, 1800, 3), torch.zeros(1, 1200, 1800)
+    mask[:, 1150:1160, 100:1700] = 1
+    canvas = prepare(image, mask, margin=64, longest=LONGEST)
+    height, width = canvas.prepared.shape[1:3]
+    assert width / height == pytest.approx(LONGEST, rel=0.02)
+    region, content = canvas.region, canvas.content
+    assert (region.left, region.width, region.top + region.height) == (36, 1728, 1200)
+    assert region.width / region.height == pytest.approx(LONGEST, rel=0.01)
+    # No reflection was needed: the picture had enough around the mask.
+    assert content.width >= width - 16 and content.height >= height - 16
+    assert identical(restore(edited(canvas), canvas)[0, :1000], image[0, :1000])
+    upright = prepare(image.transpose(1, 2), mask.transpose(1, 2), margin=64, longest=LONGEST)
+    assert identical(upright.prepared, canvas.prepared.transpose(1, 2).contiguous())
+
+
+@pytest.mark.parametrize(("width", "height"), [(800, 200), (200, 800), (1500, 500), (3000, 10), (1, 999)])
+def test_a_picture_longer_than_any_editor_makes_is_filled_up_to_the_longest_and_comes_back_whole(
+    width: int, height: int
+) -> None:
+    image = gradient(height, width)
+    canvas = prepare(image, longest=LONGEST)
+    down, across = canvas.prepared.shape[1:3]
+    assert max(across / down, down / across) == pytest.approx(LONGEST, rel=0.02)
+    assert across * down / 2**20 == pytest.approx(1, abs=0.25)
+    assert restore(edited(canvas), canvas).shape == image.shape
+    mask = torch.zeros(1, height, width)
+    mask[:, : height // 2 + 1] = 1
+    assert prepare(image, mask, margin=9999, longest=LONGEST).prepared.shape == canvas.prepared.shape
+
+
+def test_a_picture_that_is_filled_up_to_the_longest_is_not_scaled_where_it_fits() -> None:
+    image = torch.rand(1, 500, 1500, 3)
+    canvas = prepare(image, longest=LONGEST)
+    assert (canvas.content.width, canvas.content.height) == (1500, 500)
+    left, top = canvas.content.left, canvas.content.top
+    assert identical(canvas.prepared[:, top : top + 500, left : left + 1500].contiguous(), image)
 
 
 def test_an_edit_with_nan_is_refused() -> None:

@@ -9,16 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from kontext_bridge.headless import ensure_comfy_api
+from kontext_bridge.imaging.errors import ImageError
 from kontext_bridge.kontext.errors import KontextError
 from kontext_bridge.oxen.errors import OxenError
+from PIL import Image
 
 ensure_comfy_api()
 
 from kontext_bridge import comfy_entrypoint  # noqa: E402
+from kontext_bridge.standin.picture import output_size  # noqa: E402
 
+EXAMPLE = Path(__file__).parents[2] / "example_workflows" / "kontext_example.png"
 LOCAL = (
     "KontextLoadFP8",
     "KontextLoadDemo",
@@ -100,6 +105,36 @@ def test_a_prepared_size_that_kontext_cannot_sample_is_noticed(height: int, widt
     assert image.shape == (1, down, across, 3)
     assert across % 16 == down % 16 == 0
     assert across * down == pytest.approx(0.1 * 1024 * 1024, rel=0.3)
+
+
+@pytest.mark.parametrize("size", [(90, 900), (900, 90), (90, 215), (200, 250), (250, 200), (217, 200)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_edit_in_the_nearest_size_that_kontext_makes_and_that_restore_refuses_is_noticed(
+    size: tuple[int, int], masked: bool
+) -> None:
+    image, mask = picture(*size), torch.zeros(1, *size)
+    mask[:, 5:-5, 5:-5] = float(masked)
+    _, canvas, width, height = prepared(image, mask=mask)
+    across, down = output_size("match_input_image", (width, height))
+    answer = torch.full((1, down // 4, across // 4, 3), 0.5)
+    (restored,) = run("KontextRestore", image=answer, canvas=canvas, feather=0)
+    assert restored.shape == image.shape and not torch.equal(restored, image)
+
+
+def test_a_way_out_for_an_edit_that_was_cropped_that_does_not_lead_back_onto_the_picture_is_noticed() -> None:
+    image = torch.from_numpy(np.asarray(Image.open(EXAMPLE).convert("RGB"), dtype=np.float32) / 255)[None, :, :880]
+    before, canvas, width, height = prepared(image, megapixels=0.25)
+    edit = before.clone()
+    edit[:, height // 2 : height // 2 + 60, width // 3 : width // 3 + 80] = torch.tensor([0.8, 0.1, 0.1])
+    spare = (width - height) // 2
+    cropped = edit[:, :, spare : spare + height]
+    with pytest.raises(ImageError, match="Put Kontext Keep between, with Kontext Prepare's image as its source"):
+        run("KontextRestore", image=cropped, canvas=canvas, feather=16)
+    kept, _, _ = run("KontextKeep", source=before, edited=cropped)
+    (restored,) = run("KontextRestore", image=kept, canvas=canvas, feather=16)
+    (wanted,) = run("KontextRestore", image=edit, canvas=canvas, feather=16)
+    assert (restored - wanted).abs().mean() < 0.002 < (wanted - image).abs().mean()
+    assert torch.equal(restored[:, :50], image[:, :50])
 
 
 @pytest.mark.parametrize("feather", [0, 7, 16, 500])
