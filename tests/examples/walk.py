@@ -174,7 +174,7 @@ def set_the_key(walk: Walk, key: str) -> None:
 
 def run_and_cancel(walk: Walk) -> None:
     walk.click(RUN)
-    walk.says("Oxen.ai")
+    walk.says("processing")
     walk.tab.wait(f"/ [3-9] s|[3-9] s$/.test({LINE}) || {LINE}.includes('3 s')", LONG_S)
     walk.picture("progress", walk.place(STOP))
     walk.click(STOP)
