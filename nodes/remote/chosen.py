@@ -13,6 +13,7 @@ from ...editing.values import one_of, shown
 from ...editing.words import wrong_with_prompt
 from ...imaging.pixels import check_shape
 from ...oxen.api.models import DEFAULT, OWN, ModelSpec, own_kontext
+from ...oxen.api.models.shape import AS_PICTURE
 from ...oxen.choices import Afterwards, IfAsleep
 from ...oxen.errors import InvalidParameters, checked
 from ...oxen.jobs.awake import Rule
@@ -54,7 +55,8 @@ def order_of(
     told: dict[str, Any] = {"model": spec.id}
     along = checked_along(spec, check_shape(image), _references(own), own.get(MASK))
     pictures = 1 + sum(map(len, along.references))
-    fields |= _prompt(spec, prompt, told) | _shape(spec, fields, image, pictures, told)
+    asked = _asked_shape(spec, fields)
+    fields |= _prompt(spec, prompt, told) | _shape(spec, asked, image, pictures, told)
     known = {name: widgets[name] for name in _SHARED if name in widgets}
     order = Order.read(spec, submit_only=submit_only, **known, **fields)
     price = spec.price.of(order.parameters.priced)
@@ -62,7 +64,7 @@ def order_of(
         told["price"] = "by the hour that your model is awake; of one picture it is not known"
     else:
         told |= {"price": spec.price.told()} if price is None else {"price_usd": float(price)}
-    return replace(order, along=along, told=told, own=rule)
+    return replace(order, along=along, told=told, own=rule, same_shape=asked in (None, AS_PICTURE))
 
 
 _SHARED = ("variations", "wait", "send_as", "timeout", "namespace", "result", "if_some_fail", "keep")
@@ -130,16 +132,21 @@ def _prompt(spec: ModelSpec, prompt: object, told: dict[str, Any]) -> dict[str, 
     return {}
 
 
+def _asked_shape(spec: ModelSpec, given: Mapping[str, Any]) -> str | None:
+    """One of `shapes`, None where the model has no setting for it; raises InvalidParameters."""
+    if spec.shape is None:
+        return None
+    value = given.get(spec.shape.field, AS_PICTURE)
+    return AS_PICTURE if value == spec.shape.keeps else checked(one_of, shapes(spec), value, spec.shape.field)
+
+
 def _shape(
-    spec: ModelSpec, given: Mapping[str, Any], image: torch.Tensor, pictures: int, told: dict[str, Any]
+    spec: ModelSpec, asked: str | None, image: torch.Tensor, pictures: int, told: dict[str, Any]
 ) -> dict[str, Any]:
     """The fields by which the model is told the shape of its result, for the size of the pictures."""
-    if spec.shape is None:
+    if spec.shape is None or asked is None:
         told["shape"] = "the model's own: it has no setting for it"
         return {}
-    choices = shapes(spec)
-    value = given.get(spec.shape.field, choices[0])
-    asked = choices[0] if value == spec.shape.keeps else checked(one_of, choices, value, spec.shape.field)
     height, width = image.shape[1:3]
     fitted = spec.shape.fit(asked, width, height, pictures)
     told["shape"] = f"{asked}: {fitted.rule}"

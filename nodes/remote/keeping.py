@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,9 @@ from ...oxen.jobs.order import Outcome
 from ...oxen.jobs.progress import Progress
 from ...oxen.jobs.record import Record
 from ..types import JobHandle
+
+# Of the ratio of width to height, as a logarithm: from here on it shows in a face or a wheel.
+_ANOTHER_SHAPE = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +83,24 @@ def checked_source(source: object, edits: int, asked: int = 0) -> torch.Tensor:
             "for each, or those that were submitted, where each has as many variations."
         )
     return image
+
+
+def shape_note(sent: tuple[int, int], came: Sequence[tuple[int, int]], *, unkept: bool) -> str:
+    """What to know and do where pictures came back in another shape than the one sent; empty where none did.
+
+    sent, came: (width, height). unkept: Keep was not asked; else these are those it handed on.
+    """
+    aspect = sent[0] / sent[1]
+    off = [size for size in came if abs(math.log(size[0] / size[1] / aspect)) > _ANOTHER_SHAPE]
+    if not off:
+        return ""
+    width, height = off[0]
+    more = f", and {len(off) - 1} more" if len(off) > 1 else ""
+    keep = "keep: auto lays what changed onto your picture, unpaid. " if unkept else ""
+    return (
+        f"{sent[0]}x{sent[1]} was sent, and {width}x{height} came back, another shape{more}: it may be stretched or "
+        f"cropped. {keep}Where all of it is to change, edit between Kontext Prepare and Kontext Restore."
+    )
 
 
 def sizes_note(stacked: Stacked, kept: KeptEdits | None, numbers: Sequence[int]) -> str:

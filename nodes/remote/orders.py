@@ -49,7 +49,7 @@ def costless(says: str = "Nothing was sent.") -> Iterator[None]:
 class Order:
     """What the widgets of an edit node ask for. along: what goes with every picture. told: what info says of it.
 
-    own: of a model of one's own, whether it may be woken.
+    own: of a model of one's own, whether it may be woken. same_shape: the results are to have the pictures' shape.
     """
 
     parameters: EditParameters
@@ -61,6 +61,7 @@ class Order:
     along: Along = NOTHING
     told: Mapping[str, Any] = field(default_factory=dict)
     own: Rule | None = None
+    same_shape: bool = True
 
     @classmethod
     def read(
@@ -92,6 +93,7 @@ class Order:
             member(SendAs, send_as, "send_as"),
             member(IfSomeFail, if_some_fail, "if_some_fail"),
             member(Keep, keep, "keep"),
+            same_shape=model.shape is None or fields.get(model.shape.field) in (None, model.shape.keeps),
         )
 
     @costless()

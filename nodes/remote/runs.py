@@ -49,7 +49,7 @@ from .. import checks
 from ..sessions import in_session
 from ..types import JobHandle
 from . import left_out, lists
-from .keeping import Keeping, checked_source, keeping_of, sizes_note
+from .keeping import Keeping, checked_source, keeping_of, shape_note, sizes_note
 from .lists import Failure, Item
 from .orders import Order, costless, is_batch
 from .origins import note_origins
@@ -93,7 +93,8 @@ def gather(
     stack: Stack,
     *,
     if_some_fail: IfSomeFail = IfSomeFail.STOP,
-    size_sent: str | None = None,
+    size_sent: tuple[int, int] | None = None,
+    same_shape: bool = False,
     send_as: SendAs | None = None,
     keeping: Keeping | None = None,
     told: Mapping[str, Any] | None = None,
@@ -102,6 +103,7 @@ def gather(
 
     stack: was given each of them as it came.
     told: what info says before all else.
+    size_sent: (width, height), where it is known. same_shape: the results are to have that shape.
     keeping: lays them back onto the pictures that they were made from. From here they go to a graph, which is noted
     once nothing can go wrong any more.
     Raises the error of a single edit, or SomeFailed for a batch, unless `if_some_fail` says to go on and there is
@@ -129,16 +131,25 @@ def gather(
         info["cost_usd"] = float(sum(costs))
     if failed:
         info["failed"] = [{"edit": number, "error": str(error)} for number, error in failed.items()]
-    note = sizes_note(stacked, mixed, succeeded)
+    shape = ""
+    if size_sent is not None and same_shape and mixed is None:
+        shape = shape_note(size_sent, [_size_of(outcomes[number - 1]) for number in succeeded], unkept=kept is None)
+    note = " ".join(filter(None, (sizes_note(stacked, mixed, succeeded), shape)))
     if note:
         info["note"] = note
-    image, says = (stacked.image, None) if kept is None else (kept.image, kept.says)
+    image = stacked.image if kept is None else kept.image
+    says = "\n".join(filter(None, ("" if kept is None else kept.says, shape))) or None
     gathered = Gathered(image, json.dumps(info, indent=2), stacked.image, says, stacked.mask, tuple(failed.values()))
     batch.handed_over(outcomes)
     return gathered
 
 
-def _told(number: int, outcome: Outcome[Came], size_sent: str | None, *, resized: bool) -> dict[str, Any]:
+def _size_of(outcome: Outcome[Came]) -> tuple[int, int]:
+    assert outcome.picture is not None
+    return outcome.picture.width, outcome.picture.height
+
+
+def _told(number: int, outcome: Outcome[Came], size_sent: tuple[int, int] | None, *, resized: bool) -> dict[str, Any]:
     record, picture = outcome.record, outcome.picture
     assert record is not None and picture is not None and outcome.how is not None
     told: dict[str, Any] = {
@@ -146,7 +157,7 @@ def _told(number: int, outcome: Outcome[Came], size_sent: str | None, *, resized
         "generation_id": record.generation_id,
         "seed": record.parameters.get("seed"),
         "how": outcome.how.value,
-        "size_sent": size_sent,
+        "size_sent": size_sent and "{}x{}".format(*size_sent),
         "size_returned": f"{picture.width}x{picture.height}",
         "resized": resized,
         "seconds": round(outcome.seconds, 2),
@@ -225,7 +236,8 @@ async def edit(
                     progress,
                     stack,
                     if_some_fail=order.if_some_fail,
-                    size_sent=_size(image),
+                    size_sent=(image.shape[2], image.shape[1]),
+                    same_shape=order.same_shape,
                     send_as=order.send_as,
                     keeping=Keeping(image, count, session.control.check) if keeps else None,
                     told={**order.told, **waking.told},
