@@ -36,7 +36,7 @@ ALL = MINIMAL | {
     "output_quality": 80,
     "disable_safety_checker": False,
 }
-PAGES = "KONTEXT_BRIDGE_EXAMPLE_PAGES"
+PAGES = "OXEN_EXAMPLE_PAGES"
 _BLOCK = re.compile(r"^( *)```(bash|python)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
