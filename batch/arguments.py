@@ -62,7 +62,7 @@ def _of_makers(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--text-encoders", metavar="DIR", help="with --local, as for kontext_bridge.edit")
     group.add_argument("--vae", metavar="FILE", help="with --local: ae.safetensors, or a diffusers folder")
-    group.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="with --local")
+    group.add_argument("--lora", action="append", default=[], metavar="FILE[=STRENGTH]", help="with --local or --demo")
     group.add_argument("--device", help="with --local or --demo: cuda, cuda:1, cpu ...")
     group.add_argument("--demo", action="store_true", help="the small demo model that comes with the pack; no Kontext")
     group.add_argument(
@@ -97,8 +97,18 @@ def _of_runs(group: argparse._ArgumentGroup) -> None:
         "--usd", type=_dollars, metavar="N", help="what the whole batch may cost; stops before passing it"
     )
     group.add_argument("--timeout", type=_seconds, default=300.0, metavar="S", help="patience for one edit (300)")
-    group.add_argument("--wait", choices=[one.value for one in WaitMode], default=WaitMode.EVENTS.value)
-    group.add_argument("--send-as", choices=[one.value for one in SendAs], default=SendAs.AUTO.value)
+    group.add_argument(
+        "--wait",
+        choices=[one.value for one in WaitMode],
+        default=WaitMode.EVENTS.value,
+        help="how to learn that an edit at Oxen.ai is finished (default: %(default)s)",
+    )
+    group.add_argument(
+        "--send-as",
+        choices=[one.value for one in SendAs],
+        default=SendAs.AUTO.value,
+        help="how a picture travels: inside the request (default), or uploaded to Oxen.ai first",
+    )
     group.add_argument(
         "--flag",
         action="append",

@@ -98,7 +98,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise SourceError("--ray needs Ray, which is not installed: pip install 'kontext-bridge[ray]'.") from None
+        raise SourceError("--ray needs Ray, which is not installed: python -m pip install 'ray>=2.40'.") from None
     return ray
 
 

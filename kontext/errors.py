@@ -96,7 +96,7 @@ class MissingPackage(KontextError, ImportError):
     def __init__(self, package: str) -> None:
         super().__init__(
             f"Local edits outside ComfyUI need the Python package {package!r}, which is not installed. "
-            "Install it with: pip install 'kontext-bridge[local]'"
+            "Install it: python -m pip install 'diffusers>=0.35' 'transformers>=4.45'"
         )
 
 

@@ -1,6 +1,7 @@
 """The pack as a whole: what importing it costs and what it says of itself."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -40,6 +41,20 @@ def test_requirements_txt_and_pyproject_name_the_same_dependencies():
     declared = _project()["dependencies"]
     listed = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert [line.replace("'", '"') for line in declared] == listed
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [("local", "kontext/errors.py"), ("ray", "batch/ray_cluster.py"), ("standin", "standin/__main__.py")],
+)
+def test_what_a_text_says_to_install_is_what_pyproject_names_and_never_the_pack_itself(extra, said):
+    """The pack is in no package index: under its name a stranger's could be."""
+    (line,) = re.findall(r"python -m pip install ('.*')", (ROOT / said).read_text(encoding="utf-8"))
+    assert re.findall("'(.+?)'", line) == _project()["optional-dependencies"][extra]
+    rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
+    texts = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(path for room in rooms for path in room.rglob("*.py")))
+    asked = re.compile(r"pip install [^\n]*kontext-bridge(?!/requirements)")
+    assert [path.name for path in texts if asked.search(path.read_text(encoding="utf-8"))] == []
 
 
 def test_the_version_that_the_service_is_told_is_pyprojects():

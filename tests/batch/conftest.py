@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,14 @@ def batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
 
 @pytest.fixture
 def report(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
+    """The report of the folder `out`, of which the page tells all."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "batch.md").read_text("utf-8")
+    table = page.partition("## The report")[2].partition("##")[0]
+    told = set(re.findall(r"`(\w+)`", table))
+
     def read() -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (tmp_path / "out" / "report.jsonl").read_text().splitlines()]
+        found = [json.loads(line) for line in (tmp_path / "out" / "report.jsonl").read_text().splitlines()]
+        assert [name for entry in found for name in entry if name not in told] == [], "docs/batch.md does not tell of it"
+        return found
 
     return read

@@ -22,7 +22,7 @@ from ray_head import PATIENT, Head, ray_head
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None or sys.platform == "win32",
-    reason="needs Ray: pip install 'kontext-bridge[ray]'",
+    reason="needs Ray: python -m pip install 'ray>=2.40'",
 )
 REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
 MANY = 500

@@ -28,7 +28,7 @@ def test_without_ray_the_option_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     assert batch(pictures("a.png"), "--demo", "--prompt", "x", "--ray", "local") == command.NONE
-    assert "pip install 'kontext-bridge[ray]'" in capsys.readouterr().err
+    assert "python -m pip install 'ray>=2.40'" in capsys.readouterr().err
     assert not (tmp_path / "out" / "report.jsonl").read_text()
 
 

@@ -190,7 +190,7 @@ def test_half_precision_is_refused_where_it_would_overflow(write):
 
 def test_an_absent_diffusers_is_named_with_the_command(write, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
-    with pytest.raises(MissingPackage, match=r"pip install 'kontext-bridge\[local\]'"):
+    with pytest.raises(MissingPackage, match="python -m pip install 'diffusers"):
         mount(read_checkpoint(write()))
 
 
