@@ -6,9 +6,11 @@ import ast
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from kontext_bridge.oxen.settings import Settings, variable_of
 from pack import DOCS, INFO, REPOSITORY
 
 if sys.version_info >= (3, 11):
@@ -17,7 +19,8 @@ else:
     import tomli as tomllib
 
 HOME = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+OF_ROOMS = ("benchmarks/RESULTS.md", "tests/quality/README.md", "training/README.md")
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md"), *map(REPOSITORY.joinpath, OF_ROOMS)])
 HELP = sorted(DOCS.rglob("*.md"))
 ROOMS = ("commands", "editing", "headless", "host", "imaging", "kontext", "nodes", "oxen", "routes")
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
@@ -72,6 +75,50 @@ def test_a_row_of_the_error_table_whose_words_no_error_has_any_more_is_noticed()
     rows = re.findall(r"^\| (?!the error|---)(.+?) \|", (REPOSITORY / "docs" / "errors.md").read_text("utf-8"), re.M)
     assert len(rows) > 30
     assert [words for row in rows for words in re.split(r" ?…,? ?|, ", row) if words not in said] == []
+
+
+# A program, and what it is called with: to the end of its code span or, in a block of code, of its line.
+CALL = re.compile(r"python3? (?:-m kontext_bridge\.([\w.]+)|((?:\w+/)+\w+\.py))((?: [^`\n]*)?(?:\n[^`\n]+`)?)")
+
+
+def program(module: str, script: str) -> Path:
+    if script:
+        return REPOSITORY / script
+    file = REPOSITORY.joinpath(*module.split("."))
+    return file / "__main__.py" if file.is_dir() else file.with_suffix(".py")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *HELP], ids=named)
+def test_a_command_of_a_page_that_no_program_takes_is_noticed(page: Path) -> None:
+    """Its file has to be there, and each option has to stand in its source, or in that of a neighbour's parser."""
+    wrong = []
+    for module, script, words in CALL.findall(re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))):
+        file = program(module, script)
+        sources = [one for one in (file, file.with_name("arguments.py")) if one.is_file()]
+        source = "".join(one.read_text(encoding="utf-8") for one in sources)
+        options = re.findall(r"(?<![\w-])--[a-z][a-z-]+", words)
+        wrong += [(module or script, one) for one in options or [""] if f'"{one}"' not in source and (one or not source)]
+    assert wrong == []
+
+
+def test_a_target_of_make_that_a_page_names_and_that_is_gone_is_noticed() -> None:
+    targets = set(re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert "test" in targets
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"`make (\w+)", text) + re.findall(r"^make (\w+)  ", text, re.MULTILINE)) <= targets, page
+
+
+def test_a_setting_or_variable_that_a_page_has_otherwise_is_noticed() -> None:
+    text = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
+    told: dict[str, str] = {}
+    for names, default in re.findall(r"^\| (`[a-z_`, ]+) \| (\S+) \|", text, re.MULTILINE):
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", names), default)
+    assert told == {one.name: str(one.default).lower() for one in fields(Settings)}
+    known = {variable_of(one.name) for one in fields(Settings)} | {"KONTEXT_BRIDGE_HOME"}
+    for page in [*PAGES, *HELP]:
+        found = set(re.findall(r"KONTEXT_BRIDGE_\w+", page.read_text(encoding="utf-8")))
+        assert found <= known, f"{page}: what begins so and is no setting is refused"
 
 
 def test_a_readme_that_grows_loses_a_node_or_does_not_say_how_to_test_is_noticed() -> None:
