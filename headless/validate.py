@@ -196,5 +196,7 @@ def _unknown_class(node: Node, classes: NodeClasses) -> str:
 
 
 def _some(choices: list[Any]) -> str:
+    if not choices:
+        return "those that can be chosen here: there are none"
     shown = ", ".join(map(str, choices[:20]))
     return shown if len(choices) <= 20 else f"{shown} and {len(choices) - 20} more"

@@ -15,6 +15,7 @@ import re
 from aiohttp import web
 
 from .. import host
+from ..oxen.credentials import KEY_FILE, KEY_VARIABLE
 from ..oxen.errors import OxenError
 from ..oxen.settings import load_settings, variable_of
 
@@ -22,7 +23,10 @@ _ORIGIN = re.compile(r"(https?)://([^/?#@\\\s]+)", re.I)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 # Names that nobody can have in the public DNS.
 _OWN_NETWORK = {"localhost", "local", "lan", "home", "internal", "intranet", "corp", "private", "arpa"}
-_ELSEWHERE = "The key can be set outside this page: see Kontext Bridge's README, The key."
+_ELSEWHERE = (
+    f"The key can be set outside this page: in the environment variable {KEY_VARIABLE} before ComfyUI starts, or as "
+    f"the file {KEY_FILE} in ComfyUI's folder user/__{host.FOLDER_NAME}."
+)
 
 
 class Refused(Exception):

@@ -74,20 +74,30 @@ def _fault(text: str) -> tuple[str, object]:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.standin", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
-    parser.add_argument("--key", default=_KEY, help="the only key it knows")
-    parser.add_argument("--queued", type=float, default=Timing.queued_s, help="seconds a job is queued")
-    parser.add_argument("--processing", type=float, default=Timing.processing_s, help="seconds it then takes")
-    parser.add_argument("--keepalive", type=float, default=Timing.keepalive_s, help="seconds between keep-alives")
-    parser.add_argument("--result-ttl", type=float, default=Timing.result_ttl_s, help="seconds a result URL lives")
+    parser = argparse.ArgumentParser(
+        prog="python -m kontext_bridge.standin",
+        description="A stand-in for Oxen.ai on this machine, faults included. Its pictures are not Kontext's and cost "
+        "nothing. It prints the two variables that lead ComfyUI or a command here, and runs until Ctrl-C.",
+    )
+    usual = "(default: %(default)s)"
+    parser.add_argument("--port", type=int, default=0, help="where it listens (default: a free one)")
+    parser.add_argument("--key", default=_KEY, help=f"the only key it knows {usual}")
+    parser.add_argument("--queued", type=float, default=Timing.queued_s, help=f"seconds a job is queued {usual}")
+    parser.add_argument("--processing", type=float, default=Timing.processing_s, help=f"seconds it then takes {usual}")
+    parser.add_argument(
+        "--keepalive", type=float, default=Timing.keepalive_s, help=f"seconds between keep-alives {usual}"
+    )
+    parser.add_argument(
+        "--result-ttl", type=float, default=Timing.result_ttl_s, help=f"seconds a result URL lives {usual}"
+    )
     parser.add_argument(
         "--fault",
         type=_fault,
         action="append",
         default=[],
         metavar=SPELLING,
-        help="turn a switch on, at that route instead of its own, for TIMES uses after the first AFTER",
+        help="turn a switch on, one of --list-faults; at that route instead of its own, for TIMES uses after the first "
+        "AFTER. May be repeated",
     )
     parser.add_argument(
         "--paint",

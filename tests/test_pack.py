@@ -52,7 +52,11 @@ def test_what_a_text_says_to_install_is_what_pyproject_names_and_never_the_pack_
     (line,) = re.findall(r"python -m pip install ('.*')", (ROOT / said).read_text(encoding="utf-8"))
     assert re.findall("'(.+?)'", line) == _project()["optional-dependencies"][extra]
     rooms = [path.parent for path in ROOT.glob("*/__init__.py")]
-    texts = (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(path for room in rooms for path in room.rglob("*.py")))
+    texts = (
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(path for room in rooms for path in room.rglob("*.py")),
+    )
     asked = re.compile(r"pip install [^\n]*kontext-bridge(?!/requirements)")
     assert [path.name for path in texts if asked.search(path.read_text(encoding="utf-8"))] == []
 

@@ -202,7 +202,9 @@ class KontextEditLocal(io.ComfyNode):
             search_aliases=inputs.edit_aliases("local edit"),
             inputs=[
                 io.Model.Input("model", tooltip="From Load Kontext (FP8)."),
-                io.Clip.Input("clip", tooltip="FLUX's text encoders: Load CLIP (Dual) with clip_l and t5xxl, type flux."),
+                io.Clip.Input(
+                    "clip", tooltip="FLUX's text encoders: Load CLIP (Dual) with clip_l and t5xxl, type flux."
+                ),
                 io.Vae.Input("vae", tooltip="FLUX's VAE: Load VAE with ae.safetensors."),
                 *inputs.edit_inputs(EDIT),
                 inputs.optional(inputs.variations_input()),

@@ -61,7 +61,9 @@ def report(tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
 
     def read() -> list[dict[str, Any]]:
         found = [json.loads(line) for line in (tmp_path / "out" / "report.jsonl").read_text().splitlines()]
-        assert [name for entry in found for name in entry if name not in told] == [], "docs/batch.md does not tell of it"
+        assert [name for entry in found for name in entry if name not in told] == [], (
+            "docs/batch.md does not tell of it"
+        )
         return found
 
     return read

@@ -97,7 +97,9 @@ def test_a_command_of_a_page_that_no_program_takes_is_noticed(page: Path) -> Non
         sources = [one for one in (file, file.with_name("arguments.py")) if one.is_file()]
         source = "".join(one.read_text(encoding="utf-8") for one in sources)
         options = re.findall(r"(?<![\w-])--[a-z][a-z-]+", words)
-        wrong += [(module or script, one) for one in options or [""] if f'"{one}"' not in source and (one or not source)]
+        wrong += [
+            (module or script, one) for one in options or [""] if f'"{one}"' not in source and (one or not source)
+        ]
     assert wrong == []
 
 

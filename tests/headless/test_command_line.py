@@ -85,6 +85,18 @@ def test_an_editor_workflow_is_refused_with_the_way_out(tmp_path: Path, capsys: 
     assert "File > Export (API)" in capsys.readouterr().err
 
 
+def test_a_choice_where_there_is_none_to_choose_from_is_refused_in_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = node("KontextLoRA", model=["1", 0], file="a.safetensors", strength=1.0)
+    edit = node("KontextEditLocal", model=["2", 0], image=["3", 0], prompt="x")
+    workflow = {"1": node("KontextLoadDemo"), "2": chosen, "3": PICTURE, "4": edit, "5": {**SAVE}}
+    workflow["5"]["inputs"] = {"images": ["4", 0], "filename_prefix": "edit"}
+    assert main([str(written(tmp_path, workflow))]) == 1
+    said = "file: 'a.safetensors' is none of those that can be chosen here: there are none."
+    assert said in capsys.readouterr().err
+
+
 def test_object_info_describes_the_nodes_of_the_pack_and_no_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

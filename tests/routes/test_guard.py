@@ -341,6 +341,8 @@ def test_where_comfyui_serves_several_users_everything_is_refused_in_words(
     users.multi_user = True
     told, answer = page.ask(*change, Comfy_User="default")
     assert told == 403 and "KONTEXT_BRIDGE_ALLOW_KEY_PAGE" in answer["error"]
+    elsewhere = ("OXEN_API_KEY", "oxen_api_key in ComfyUI's folder user/__kontext_bridge")
+    assert [one for one in elsewhere if one not in answer["error"]] == []
     assert page.files() == {}
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from .conftest import data_uri
 
-# The folder of the service's own model objects, one `ID.json` each; they are not ours to give out. A name that begins as
-# those of the pack's settings would be refused as one.
+# The folder of the service's own model objects, one `ID.json` each; they are not ours to give out. A name that begins
+# as those of the pack's settings would be refused as one.
 REFERENCE = "OXEN_MODEL_OBJECTS"
 # Those that the service has objects of for everybody.
 DOCUMENTED = SCHEMAS.keys() - set(EDITING)
