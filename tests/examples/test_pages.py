@@ -111,6 +111,16 @@ def test_a_target_of_make_that_a_page_names_and_that_is_gone_is_noticed() -> Non
         assert set(re.findall(r"`make (\w+)", text) + re.findall(r"^make (\w+)  ", text, re.MULTILINE)) <= targets, page
 
 
+def test_what_the_tests_on_windows_leave_out_is_what_is_told_of_them() -> None:
+    told = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("CI (`.github/")[2]
+    run = (REPOSITORY / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8").partition(">-")[2]
+    tests = REPOSITORY / "tests"
+    all_of_them = {f"tests/{path.name}" for path in tests.iterdir() if list(path.glob("test_*.py"))}
+    all_of_them |= {f"tests/{path.name}" for path in tests.glob("test_*.py")}
+    left_out = all_of_them - set(re.findall(r"(?<![=\w])tests/[\w.]+", run)) | set(re.findall(r"--ignore=(\S+)", run))
+    assert set(re.findall(r"`(tests/[\w./]+)`", told)) == left_out
+
+
 def test_a_setting_or_variable_that_a_page_has_otherwise_is_noticed() -> None:
     text = (REPOSITORY / "docs" / "settings.md").read_text(encoding="utf-8")
     told: dict[str, str] = {}

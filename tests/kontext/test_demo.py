@@ -1,6 +1,7 @@
 """The demo model off ComfyUI: its files are found and read, or refused by name, and the command edits with it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from kontext_bridge.kontext.standalone.text import encode_words
 from kontext_bridge.kontext.standalone.tiny import write_tiny
 from kontext_bridge.training.vocabulary import ROWS, WORDS, numbers
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny_demo import SAID, write_demo
 
@@ -43,6 +45,17 @@ def test_files_that_users_do_not_get_are_noticed():
         assert not line.startswith(("/kontext", "kontext", "*", "!")) or "standin" in line, line
     for name in (shipped.TRANSFORMER, shipped.VAE, shipped.TEXT):
         assert name.endswith(".safetensors")
+
+
+def test_a_card_that_counts_other_words_or_bytes_than_the_files_have_is_noticed():
+    card = (REPOSITORY / "docs" / "demo-model.md").read_text(encoding="utf-8")
+    files = list(shipped.FOLDER.glob("*.safetensors"))
+    with safe_open(shipped.FOLDER / shipped.TEXT, "pt") as file:
+        words = len(json.loads(file.metadata()["kontext_bridge.words"]))
+    (told,) = re.findall(r"some (\d+) words", card)
+    assert abs(int(told) - words) <= 10
+    (megabytes,) = re.findall(r"([\d.]+) MB with its LoRA", card)
+    assert float(megabytes) == round(sum(file.stat().st_size for file in files) / 1e6, 1)
 
 
 @pytest.mark.parametrize("missing", [[shipped.TEXT], [shipped.VAE, shipped.TRANSFORMER]])
