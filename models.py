@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -48,7 +49,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.models", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m kontext_bridge.models",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(required=True, metavar="update|fetch")
     update = commands.add_parser("update", help="fetch what Oxen.ai says of a model; needs no key, costs nothing")
     update.add_argument("id", nargs="+", help="the model's id at Oxen.ai")
@@ -60,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (update, fetch):
         command.add_argument(
             "--folder",
-            help="the pack's user folder: of ComfyUI, its user/__kontext_bridge (default: the one that is used here)",
+            help="the pack's folder; ComfyUI's is its user/__kontext_bridge (default: that of runs without ComfyUI)",
         )
     return parser
 
@@ -86,7 +91,7 @@ def _fetch(name: str, home: Path, options: argparse.Namespace) -> None:
     tell(" ".join(filter(None, (f"{brought.path} {came}.", remark_on(brought.path)))))
 
 
-def _update(name: str, home: Path, _: argparse.Namespace) -> None:
+def _update(name: str, home: Path, options: argparse.Namespace) -> None:
     client = Client(Account(find_base_url(), None))
     try:
         model = client.model(name)
@@ -101,7 +106,12 @@ def _update(name: str, home: Path, _: argparse.Namespace) -> None:
     path = folder / _file_name(model.id)
     write_whole(path, (json.dumps(said, indent=2, ensure_ascii=False) + "\n").encode())
     mask = " It takes a mask, but which part of it is changed is told nowhere: none is sent." if "mask" in said else ""
-    tell(f"{path} is written. {model.name} is in the list of Edit Picture after the next start of ComfyUI.{mask}")
+    own = not options.folder and not os.environ.get(host.HOME_VARIABLE, "").strip()
+    where = " That is the folder of runs without it: for ComfyUI name its user/__kontext_bridge with --folder."
+    tell(
+        f"{path} is written. {model.name} is in the list of Edit Picture after the next start of ComfyUI.{mask}"
+        f"{where if own else ''}"
+    )
 
 
 def _file_name(id: str) -> str:

@@ -36,7 +36,11 @@ _IN_CACHE = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m kontext_bridge.training",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, help="where everything is kept; the same again goes on")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seconds", type=float, default=24 * 3600.0, help="stop after this long")

@@ -89,7 +89,11 @@ def table(by_seed: Sequence[dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training.card", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m kontext_bridge.training.card",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path, help="the training's work folder")
     parser.add_argument("out", type=Path)
     parser.add_argument("--singles", type=int, default=500)

@@ -101,7 +101,11 @@ def taught(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training.lora", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m kontext_bridge.training.lora",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=600)

@@ -62,10 +62,25 @@ def test_the_command_writes_a_file_that_is_read_at_the_next_start(
     monkeypatch.setenv("OXEN_BASE_URL", remote.server.url)
     assert main(["update", "a-later-model", "--folder", str(tmp_path)]) == 0
     told = capsys.readouterr().out
-    assert "after the next start of ComfyUI" in told and "none is sent" in told
+    assert "after the next start of ComfyUI" in told and "none is sent" in told and "--folder" not in told
     assert list(models.added(tmp_path)) == ["a-later-model"]
     assert main(["update", "no-such-model", "--folder", str(tmp_path)]) == 1
     assert "Oxen.ai has no model named" in capsys.readouterr().err
+
+
+def test_a_model_that_is_brought_where_comfyui_does_not_look_is_told_with_the_way_there(
+    remote: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(listed.MODELS, "a-later-model", LATER)
+    monkeypatch.setenv("OXEN_BASE_URL", remote.server.url)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("KONTEXT_BRIDGE_HOME", raising=False)
+    assert main(["update", "a-later-model"]) == 0
+    assert "for ComfyUI name its user/__kontext_bridge with --folder" in capsys.readouterr().out
+    assert list(models.added(tmp_path / "kontext-bridge")) == ["a-later-model"]
+    monkeypatch.setenv("KONTEXT_BRIDGE_HOME", str(tmp_path))
+    assert main(["update", "a-later-model"]) == 0
+    assert "--folder" not in capsys.readouterr().out
 
 
 def test_a_file_of_the_users_that_is_broken_hides_no_other(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
