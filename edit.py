@@ -295,6 +295,11 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     wishes = _wishes(options, image, (canvas.prepared.shape[2], canvas.prepared.shape[1]))
     across, down = pick_size(options.aspect_ratio, width, height, megapixels)
     edit = LatentEdit(across, down, options.steps, options.guidance, options.seed, true_cfg=options.true_cfg)
+    if checkpoint.purpose.is_far_exceeded(across, down):
+        raise BadRequest(
+            f"The {checkpoint.purpose.called} edits pictures of about {checkpoint.purpose.megapixels:.2g} megapixels, "
+            f"and of {across}x{down} it would make noise. Leave --megapixels out."
+        )
     loras = _read_loras(options.loras, checkpoint.size)
 
     prompts = [options.prompt] if options.negative_prompt is None else [options.prompt, options.negative_prompt]
@@ -303,6 +308,7 @@ def _edit(options: argparse.Namespace, model: Path, text_encoders: Path, vae: Pa
     else:
         encoded = encode_prompts(text_encoders, prompts, device, dtype)
     autoencoder = Autoencoder(vae, device, dtype)
+    autoencoder.check(checkpoint.purpose)
     reference = autoencoder.encode(canvas.prepared)
     transformer = mounted(checkpoint, dtype=dtype, device=device, compute=Compute(options.compute), loras=loras)
     negative = encoded[1] if len(encoded) > 1 else None

@@ -4,6 +4,7 @@ errors.py     what it raises; every text says what happened to which file, layer
 schedule.py   the noise levels of an edit
 latents.py    noise from a seed, tokens, and where each token lies
 edit.py       what an edit asks for: size, steps, guidance, batch
+goes_with.py  what text encoder and VAE belong to which model
 checkpoint/   files into named layers with their scales; LoRA files into checked changes
 fp8/          the formats, the products, and how a linear layer multiplies
 fast/         approximations that save work, all off by default, for both mounts

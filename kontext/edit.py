@@ -10,6 +10,8 @@ from .latents import ReferenceMethod
 
 MULTIPLE = 16
 _MAX_SIDE = 4096
+# Sides so far apart are no choice of anybody's: a strip was scaled until its short side had a multiple.
+_NARROW = 8
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ class LatentEdit:
     def __post_init__(self) -> None:
         for name, side in (("width", self.width), ("height", self.height)):
             if side < MULTIPLE or side > _MAX_SIDE or side % MULTIPLE:
+                narrow = max(self.width, self.height) > _NARROW * min(self.width, self.height)
+                advice = " Crop the picture, which is too narrow to be edited whole." if narrow else ""
                 raise BadRequest(
-                    f"The {name} is {side} pixels; it must be a multiple of {MULTIPLE}, at most {_MAX_SIDE}."
+                    f"The {name} is {side} pixels; it must be a multiple of {MULTIPLE}, at most {_MAX_SIDE}.{advice}"
                 )
         if self.steps < 1:
             raise BadRequest(f"An edit needs at least one step, and {self.steps} were asked for.")

@@ -12,6 +12,8 @@ autoencoder.py   the VAE: FLUX's architecture, small
 muon.py          the optimiser of the matrices
 transformer.py   FLUX's transformer, under its files' names, for training
 network.py       text encoder and transformer together, and how an edit is sampled
+kept_files.py    a work folder's files, written whole or not at all
+asked_for.py     what the commands are asked for
 pool.py          encoded families, and batches from them
 lora.py          a LoRA for it: night, with lights
 train.py         the courses, to be stopped and gone on with

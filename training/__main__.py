@@ -17,14 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ..kontext.demo.shipped import demo_files
+from ..kontext.errors import BadRequest
+from ..kontext.standalone.workshop import usable_device
 from .album import Sheet, Subject, sheets
+from .asked_for import above_zero, carried_out, from_zero, some_time
 from .autoencoder import STATE, WEIGHTS, AutoencoderTraining, decibels, encoded, trained_autoencoder
 from .export import export
+from .kept_files import digest, put_state, put_tensors, state_of
 from .pool import Pool, ready
 from .stored import laid_out
+from .train import STATE as NETWORK_STATE
 from .train import WEIGHTS as NETWORK_WEIGHTS
 from .train import Teacher, TrainingPlan, further_plan, plan, trained_network
 
@@ -43,17 +47,17 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="where everything is kept; the same again goes on")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--seconds", type=float, default=24 * 3600.0, help="stop after this long")
+    parser.add_argument("--seconds", type=some_time, default=24 * 3600.0, help="stop after this long")
     parser.add_argument("--hurried", action="store_true", help="the plan is to fit into that time")
-    parser.add_argument("--autoencoder-seconds", type=float, default=80.0, help="of a hurried plan")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw")
+    parser.add_argument("--autoencoder-seconds", type=some_time, default=80.0, help="of a hurried plan")
+    parser.add_argument("--workers", type=from_zero, default=0, help="processes that draw")
     parser.add_argument("--only", choices=("autoencoder", "network"))
     parser.add_argument(
         "--further", action="store_true", help="the second plan, for a folder with the weights of a network alone"
     )
-    parser.add_argument("--steps", type=int, help="of the network, if not as planned")
-    parser.add_argument("--families", type=int, help="of a subject, if not as planned")
-    parser.add_argument("--rate", type=float, help="the highest rate of learning, as a share of the usual one")
+    parser.add_argument("--steps", type=above_zero, help="of the network, if not as planned")
+    parser.add_argument("--families", type=above_zero, help="of a subject, if not as planned")
+    parser.add_argument("--rate", type=some_time, help="the highest rate of learning, as a share of the usual one")
     parser.add_argument(
         "--from-shipped", action="store_true", help="begin with the weights of the model that comes with the pack"
     )
@@ -61,8 +65,8 @@ def main() -> None:
     parser.add_argument("--half", action="store_true", help="bfloat16 on a CPU that has products of it, twice as quick")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    gpu = usable_device(given.device).type == "cuda"
     given.folder.mkdir(parents=True, exist_ok=True)
-    gpu = torch.device(given.device).type == "cuda"
     torch.set_float32_matmul_precision("high" if gpu else "highest")
     chosen = further_plan(gpu) if given.further else plan(gpu)
     chosen = replace(
@@ -75,12 +79,13 @@ def main() -> None:
         laid_out(demo_files(), given.folder)
     ends = time.monotonic() + given.seconds
     workers = ProcessPoolExecutor(given.workers, get_context("spawn")) if given.workers else None
-    with_vae = given.only != "network" and not given.further
+    with_vae = given.only != "network" and not given.further and not _has_network(given)
     album = Album(chosen, workers, torch.device(given.device) if gpu and with_vae else None)
     if with_vae:
         _teach_autoencoder(given, album if gpu else None, gpu, ends)
     if given.only != "autoencoder" and time.monotonic() < ends:
         autoencoder = trained_autoencoder(given.folder, given.device)
+        vae = digest(given.folder / WEIGHTS)
 
         def encode(pictures: torch.Tensor) -> torch.Tensor:
             with torch.autocast("cpu", torch.bfloat16, enabled=given.half):
@@ -88,13 +93,14 @@ def main() -> None:
                 return torch.cat([encoded(autoencoder, one) for one in some])
 
         def pool(subject: Subject) -> Pool:
-            found = Pool.loaded(subject, given.folder, torch.device(given.device))
+            made_of = f"{album.count(subject)} families by VAE {vae}"
+            found = Pool.loaded(subject, given.folder, torch.device(given.device), made_of)
             if found is None:
                 began = time.monotonic()
                 found = Pool.made(subject, album.sheets(subject), encode, given.device)
                 logger.info("%s: %d families in %.1f s", subject.size, len(found), time.monotonic() - began)
                 if not gpu:
-                    found.save(given.folder)
+                    found.save(given.folder, made_of)
             return found
 
         teacher = Teacher(given.folder, chosen, pool, given.device, given.half)
@@ -103,8 +109,21 @@ def main() -> None:
         teacher.run(ends - time.monotonic(), given.hurried)
         weights = trained_network(given.folder).state_dict()
         export(weights, trained_autoencoder(given.folder).state_dict(), chosen.size, given.folder / "model")
+    elif given.only != "autoencoder":
+        logger.info("The time was up before the network's turn: the same again goes on.")
     if workers:
         workers.shutdown(cancel_futures=True)
+
+
+def _has_network(given: argparse.Namespace) -> bool:
+    """Whether the folder has one, which reads this VAE's latents and no others: then the VAE stays as it is."""
+    found = next((name for name in (NETWORK_STATE, NETWORK_WEIGHTS) if (given.folder / name).is_file()), None)
+    if found and given.only == "autoencoder":
+        raise BadRequest(
+            f"{given.folder} has a network already ({found}), which reads what this VAE writes and would be lost with "
+            "another. Name a new folder for a new VAE."
+        )
+    return found is not None
 
 
 class Album:
@@ -126,7 +145,7 @@ class Album:
     def sheets(self, subject: Subject) -> Iterator[Sheet]:
         """All of one subject."""
         if self._workers is None:
-            yield from sheets(subject, self._count(subject), self._plan.seed)
+            yield from sheets(subject, self.count(subject), self._plan.seed)
             return
         self._done[subject].wait()
         self._check()
@@ -150,13 +169,14 @@ class Album:
         if self._failed is not None:
             raise RuntimeError("Drawing failed.") from self._failed
 
-    def _count(self, subject: Subject) -> int:
-        return self._plan.families // (3 if subject.size[0] > 200 else 1)
+    def count(self, subject: Subject) -> int:
+        """How many families there are of a subject."""
+        return max(1, self._plan.families // (3 if subject.size[0] > 200 else 1))
 
     def _draw(self) -> None:
         began = time.monotonic()
         try:
-            coming = [(one, sheets(one, self._count(one), self._plan.seed, self._workers)) for one in self._kept]
+            coming = [(one, sheets(one, self.count(one), self._plan.seed, self._workers)) for one in self._kept]
             for subject, some in coming:
                 for sheet in some:
                     self._kept[subject].append(sheet)
@@ -177,7 +197,7 @@ def _teach_autoencoder(given: argparse.Namespace, album: Album | None, gpu: bool
     training = AutoencoderTraining(device=given.device)
     path = given.folder / STATE
     if path.is_file():
-        training.resume(torch.load(path, weights_only=True, map_location=given.device))
+        training.resume(state_of(path, given.device, "Take it away, and the VAE is begun anew."))
     steps, pixels = (4000, 2**19) if gpu else (8000, 10_000)
     begun = saved = time.monotonic()
     seconds = min(given.autoencoder_seconds, ends - begun) if given.hurried else ends - begun
@@ -201,9 +221,9 @@ def _teach_autoencoder(given: argparse.Namespace, album: Album | None, gpu: bool
 
 
 def _keep(training: AutoencoderTraining, folder: Path) -> None:
-    torch.save(training.state(), folder / STATE)
-    save_file({name: t.contiguous() for name, t in training.model.state_dict().items()}, folder / WEIGHTS)
+    put_state(training.state(), folder / STATE)
+    put_tensors({name: t.contiguous() for name, t in training.model.state_dict().items()}, folder / WEIGHTS)
 
 
 if __name__ == "__main__":
-    main()
+    carried_out(main)

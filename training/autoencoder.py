@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from ..kontext.checkpoint.layers import LATENT_CHANNELS
 from ..kontext.standalone import optional
 from .drawing import Pixels, drawn, tensor_ready
+from .kept_files import tensors_of
 from .muon import BatchedMuon
 from .scenes import FULL, LARGE, SMALL, random_scene
 
@@ -27,12 +27,13 @@ SCALE, SHIFT = 0.3611, 0.1159
 _NOISE = 0.08
 # What a work folder keeps: all that is needed to go on, and the weights alone.
 STATE, WEIGHTS = "autoencoder.pt", "autoencoder.safetensors"
+_NO_VAE = "The VAE comes first: python -m kontext_bridge.training FOLDER --only autoencoder, or --from-shipped."
 
 
 def trained_autoencoder(folder: Path, device: str | torch.device = "cpu") -> Any:
-    """The VAE of a work folder, as it is by now, to be used and not taught."""
+    """The VAE of a work folder, as it is by now, to be used and not taught; raises DamagedFile where there is none."""
     model = new_autoencoder()
-    model.load_state_dict(load_file(folder / WEIGHTS))
+    model.load_state_dict(tensors_of(folder / WEIGHTS, _NO_VAE))
     model.to(device).eval().requires_grad_(False)
     return model
 

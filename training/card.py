@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .asked_for import above_zero, carried_out, from_zero
 from .evaluate import Case, Judged, cases, figures, judge
 from .export import rounded_as_stored
 from .grid import grid, trained
@@ -96,15 +97,16 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="the training's work folder")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--singles", type=int, default=500)
-    parser.add_argument("--doubles", type=int, default=200)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, nargs="+", default=[20])
+    parser.add_argument("--singles", type=from_zero, default=500)
+    parser.add_argument("--doubles", type=from_zero, default=200)
+    parser.add_argument("--seeds", type=above_zero, default=3)
+    parser.add_argument("--steps", type=above_zero, nargs="+", default=[20])
     parser.add_argument("--stored", action="store_true", help="with the weights as the FP8 file has them")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--workers", type=above_zero, default=1, help="processes")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    trained(given.folder)  # found out here, for an error cannot come from another process in words
     given.out.mkdir(parents=True, exist_ok=True)
     runs = [(steps, seed) for steps in given.steps for seed in range(given.seeds)]
     sittings = [
@@ -136,4 +138,4 @@ def _pictures(asked: list[Case], verdicts: list[Judged], shown: torch.Tensor, ou
 
 
 if __name__ == "__main__":
-    main()
+    carried_out(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from .asked_for import carried_out
 from .drawing import drawn
 from .scenes import example
 
@@ -24,4 +25,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    carried_out(main)

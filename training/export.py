@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from ..kontext.checkpoint.layers import Naming, Size, roles_by_name
 from ..kontext.checkpoint.purpose import CALLED, PIXELS
@@ -17,6 +16,7 @@ from ..kontext.demo.shipped import WORDS as WORDS_ENTRY
 from ..kontext.fp8.formats import E4M3
 from ..kontext.fp8.quantising import MAX_E4M3
 from .autoencoder import released_names
+from .kept_files import put_tensors
 from .network import DemoNetwork
 from .vocabulary import PLACES, WORDS
 
@@ -41,12 +41,12 @@ def export(average: Mapping[str, torch.Tensor], autoencoder: Mapping[str, torch.
     to.mkdir(parents=True, exist_ok=True)
     flux = {name.removeprefix("flux."): tensor for name, tensor in average.items() if name.startswith("flux.")}
     purpose = {PIXELS: str(WORKING_PIXELS), CALLED: NAME}
-    save_file(scaled_fp8(flux, size), to / TRANSFORMER, metadata=_LABELS | purpose)
+    put_tensors(scaled_fp8(flux, size), to / TRANSFORMER, metadata=_LABELS | purpose)
     vae = {name: tensor.half().contiguous() for name, tensor in released_names(dict(autoencoder))}
-    save_file(vae, to / VAE, metadata=_LABELS)
+    put_tensors(vae, to / VAE, metadata=_LABELS)
     words = {name.removeprefix("words."): t.half() for name, t in average.items() if name.startswith("words.")}
     told = {WORDS_ENTRY: json.dumps(WORDS), PLACES_ENTRY: str(PLACES)}
-    save_file(words, to / TEXT, metadata=_LABELS | told)
+    put_tensors(words, to / TEXT, metadata=_LABELS | told)
 
 
 def scaled_fp8(flux: Mapping[str, torch.Tensor], size: Size) -> dict[str, torch.Tensor]:

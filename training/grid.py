@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 
+from .asked_for import above_zero, carried_out, from_zero, sides
 from .autoencoder import decoded, encoded, pixels, trained_autoencoder
 from .drawing import drawn, tensor_ready
 from .evaluate import Case, Judged, cases, figures, judge
@@ -59,25 +60,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m kontext_bridge.training.grid", description=__doc__)
     parser.add_argument("folder", type=Path, help="the training's work folder")
     parser.add_argument("picture", type=Path)
-    parser.add_argument("--each", type=int, default=6)
-    parser.add_argument("--size", default="x".join(map(str, SMALL[0])))
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--doubles", type=int, default=6)
-    parser.add_argument("--seed", type=int, default=2000)
+    parser.add_argument("--each", type=from_zero, default=6)
+    parser.add_argument("--size", type=sides, default=SMALL[0], metavar="WIDTHxHEIGHT")
+    parser.add_argument("--steps", type=above_zero, default=20)
+    parser.add_argument("--doubles", type=from_zero, default=6)
+    parser.add_argument("--seed", type=from_zero, default=2000)
     parser.add_argument("--example", nargs="*", default=[], metavar="SENTENCE", help="edit the example picture instead")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     network, autoencoder = trained(given.folder)
-    width, height = (int(side) for side in given.size.split("x"))
     if given.example:
-        _example(network, autoencoder, (width, height), given.example, given.steps).save(given.picture)
+        _example(network, autoencoder, given.size, given.example, given.steps).save(given.picture)
         return
-    asked = cases(EditKind, (width, height), given.each, given.seed, given.doubles)
+    asked = cases(EditKind, given.size, given.each, given.seed, given.doubles)
     verdicts, shown = judge(network, autoencoder, asked, given.steps, given.seed)
     logger.info("%s", figures(verdicts))
     grid(asked, verdicts, shown).save(given.picture)
 
 
 if __name__ == "__main__":
-    main()
+    carried_out(main)

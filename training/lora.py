@@ -16,13 +16,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from ..kontext.demo.shipped import LORAS
 from .album import Subject, lantern_sheet
+from .asked_for import above_zero, carried_out
 from .autoencoder import encoded, trained_autoencoder
 from .instructions import EditKind
+from .kept_files import put_tensors
 from .network import DemoNetwork, lesson_loss, rotary_for
 from .pool import Pool
 from .scenes import FULL
@@ -108,9 +109,9 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--families", type=int, default=400, help="scenes of each size")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw")
+    parser.add_argument("--steps", type=above_zero, default=600)
+    parser.add_argument("--families", type=above_zero, default=400, help="scenes of each size")
+    parser.add_argument("--workers", type=above_zero, default=1, help="processes that draw")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     network, autoencoder = (
@@ -122,12 +123,13 @@ def main() -> None:
         for size in FULL[:3]:
             subject = Subject(size, frozenset({EditKind.TIME}))
             starts = range(0, given.families, _CHUNK)
-            drawn = workers.map(lantern_sheet, repeat(size), starts, [start + _CHUNK for start in starts], repeat(0))
+            stops = [min(start + _CHUNK, given.families) for start in starts]
+            drawn = workers.map(lantern_sheet, repeat(size), starts, stops, repeat(0))
             pools.append(Pool.made(subject, drawn, lambda shown: encoded(autoencoder, shown), given.device))
     branches = taught(network, pools, given.steps)
     (given.folder / "model").mkdir(exist_ok=True)
-    save_file(lora_tensors(branches), given.folder / "model" / FILE, metadata={"modelspec.license": "MIT"})
+    put_tensors(lora_tensors(branches), given.folder / "model" / FILE, {"modelspec.license": "MIT"})
 
 
 if __name__ == "__main__":
-    main()
+    carried_out(main)

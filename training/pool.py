@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from ..kontext.latents import pack
 from .album import DOUBLES, SINGLES, Sheet, Subject
+from .kept_files import metadata_of, put_tensors, tensors_of
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 _CHANGED = 0.25
+_MADE_OF = "made_of"
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,14 +51,19 @@ class Pool:
         return cls(subject, {name: torch.cat(some) for name, some in parts.items()})
 
     @classmethod
-    def loaded(cls, subject: Subject, folder: Path, device: torch.device) -> Pool | None:
-        """What `save` kept, if anything."""
+    def loaded(cls, subject: Subject, folder: Path, device: torch.device, made_of: str = "") -> Pool | None:
+        """What `save` kept, if anything; of what was made of something else, nothing."""
         path = folder / _name(subject)
-        return cls(subject, load_file(path, device=str(device))) if path.is_file() else None
+        if metadata_of(path).get(_MADE_OF) != made_of:
+            return None
+        return cls(subject, tensors_of(path, "Delete it: it is made anew.", device))
 
-    def save(self, folder: Path) -> None:
-        """Keeps all of it, so that the next run need not draw and encode it."""
-        save_file(self._tensors, folder / _name(self.subject))
+    def save(self, folder: Path, made_of: str = "") -> None:
+        """Keeps all of it, so that the next run need not draw and encode it.
+
+        made_of: what it depends on beside the subject, for whoever asks for it again.
+        """
+        put_tensors(self._tensors, folder / _name(self.subject), {_MADE_OF: made_of})
 
     def __len__(self) -> int:
         return len(self._tensors["latents"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ..kontext.demo.shipped import DemoFiles
 from .autoencoder import WEIGHTS as AUTOENCODER_WEIGHTS
 from .autoencoder import new_autoencoder, released_names
+from .kept_files import put_tensors
 from .train import WEIGHTS as NETWORK_WEIGHTS
 
 _SCALE = "scale_weight"
@@ -17,12 +18,13 @@ _SCALE = "scale_weight"
 
 def laid_out(files: DemoFiles, folder: Path) -> None:
     """Writes the weights of a network and of its VAE into a work folder, each as exact as its file has it."""
-    save_file(_network(files), folder / NETWORK_WEIGHTS)
     stored = load_file(files.vae)
     blank = new_autoencoder().state_dict()
     renamed = dict(zip(blank, (name for name, _ in released_names(blank)), strict=True))
     vae = {name: stored[renamed[name]].float().reshape(tensor.shape) for name, tensor in blank.items()}
-    save_file(vae, folder / AUTOENCODER_WEIGHTS)
+    put_tensors(vae, folder / AUTOENCODER_WEIGHTS)
+    # Last, for by it a folder is known to have both.
+    put_tensors(_network(files), folder / NETWORK_WEIGHTS)
 
 
 def _network(files: DemoFiles) -> dict[str, torch.Tensor]:

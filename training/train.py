@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ..kontext.checkpoint.layers import Size
+from ..kontext.errors import BadRequest, DamagedFile
 from .album import Subject
 from .instructions import EditKind
+from .kept_files import put_state, put_tensors, state_of, tensors_of
 from .muon import BatchedMuon
 from .network import DemoNetwork, lesson_loss, rotary_for
 from .pool import Pool
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # What a work folder keeps: all that is needed to go on, and the averaged weights alone.
 STATE, WEIGHTS = "state.pt", "network.safetensors"
+_NO_NETWORK = "Make one first: python -m kontext_bridge.training FOLDER, or --from-shipped."
+_BEGIN_ANEW = f"Take {STATE} away, and training begins with the weights of {WEIGHTS} alone."
 _EASY = frozenset({EditKind.RECOLOUR, EditKind.REMOVE, EditKind.TIME, EditKind.SEASON})
 _ALONE = frozenset(EditKind) - {EditKind.BORROW}
 _MATRIX_RATE, _OTHER_RATE = 0.02, 1.5e-3
@@ -73,6 +76,11 @@ class TrainingPlan:
     rate: float = 1.0
     falls_from: float = 0.5
 
+    @property
+    def name(self) -> str:
+        """By its courses, whatever else is asked for."""
+        return ", ".join(course.name for course in self.courses)
+
 
 def _of(
     sizes: tuple[tuple[int, int], ...], kinds: frozenset[EditKind], plain: bool = False, placing: bool = False
@@ -86,7 +94,7 @@ def _shared(*groups: tuple[list[Subject], float]) -> tuple[tuple[Subject, float]
 
 
 def plan(gpu: bool) -> TrainingPlan:
-    """Reading is learned at small pictures first, and with few kinds of edits. A CPU gets a tenth of the work."""
+    """Reading is learned at small pictures first, and with few kinds of edits. A CPU gets a twentieth of the work."""
     every = frozenset(EditKind)
     few = 1 if gpu else 4
     return TrainingPlan(
@@ -169,7 +177,7 @@ class Teacher:
         self._device = torch.device(device)
         self.network = DemoNetwork(plan.size).to(self._device)
         if not (folder / STATE).is_file() and (folder / WEIGHTS).is_file():
-            self.network.load_state_dict(load_file(folder / WEIGHTS, device=str(self._device)))
+            _fill(self.network, folder / WEIGHTS)
         self.average = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         chosen = matrices(self.network)
         held = {id(parameter) for parameter, _ in chosen}
@@ -203,6 +211,8 @@ class Teacher:
 
     def run(self, seconds: float, hurried: bool = False) -> None:
         """Teaches to the end of the plan, or for so long. hurried: the whole plan is to fit into the time."""
+        if self.step >= self.plan.steps:
+            logger.info("All %d steps are done: with more --steps it would go on.", self.plan.steps)
         begun = saved = time.monotonic()
         losses: list[torch.Tensor] = []
         while self.step < self.plan.steps and time.monotonic() - begun < seconds:
@@ -289,9 +299,9 @@ class Teacher:
 
     def save(self) -> None:
         """Writes all state, and the averaged weights; what was there stays whole until the new is."""
-        fresh = self.folder / "state.new"
-        torch.save(
+        put_state(
             {
+                "plan": self.plan.name,
                 "network": self.network.state_dict(),
                 "average": self.average,
                 "muon": self._muon.state(),
@@ -300,14 +310,15 @@ class Teacher:
                 "torch": torch.get_rng_state(),
                 "at": (self.step, self.seconds),
             },
-            fresh,
+            self.folder / STATE,
         )
-        fresh.replace(self.folder / STATE)
-        save_file(self.average, self.folder / "network.new")
-        (self.folder / "network.new").replace(self.folder / WEIGHTS)
+        put_tensors(self.average, self.folder / WEIGHTS)
 
     def _resume(self) -> None:
-        state = torch.load(self.folder / STATE, weights_only=True, map_location=self._device)
+        path = self.folder / STATE
+        state = state_of(path, self._device, _BEGIN_ANEW)
+        if state.get("plan", self.plan.name) != self.plan.name:
+            raise BadRequest(f"{path} is of the plan {state['plan']!r}, and this is {self.plan.name!r}. {_BEGIN_ANEW}")
         self.step, self.seconds = state["at"]
         self.network.load_state_dict(state["network"])
         self.average = state["average"]
@@ -323,5 +334,13 @@ class Teacher:
 def trained_network(folder: Path, size: Size = DEMO) -> DemoNetwork:
     """The network of averaged weights of a work folder, which is the one that is judged and exported."""
     network = DemoNetwork(size)
-    network.load_state_dict(load_file(folder / WEIGHTS))
+    _fill(network, folder / WEIGHTS)
     return network.eval()
+
+
+def _fill(network: DemoNetwork, path: Path) -> None:
+    tensors = tensors_of(path, _NO_NETWORK)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DamagedFile(f"{path} holds another network than the demo model's. {_NO_NETWORK}") from error

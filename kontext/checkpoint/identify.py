@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import UnknownLayout, WrongModel
 from .layers import HEAD, KONTEXT, PATCHED_CHANNELS, Naming, Size
+from .purpose import PURPOSE
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def identify(shapes: Shapes, metadata: Mapping[str, str], path: Path, *, pruned:
             f"{path.name} is a FLUX model cut to {size.doubles} double and {size.singles} single blocks (Kontext has "
             f"{KONTEXT.doubles} and {KONTEXT.singles}) or with other text inputs. {GET_KONTEXT}"
         )
-    return Identity(prefix, naming, size, _labelled(metadata, path))
+    return Identity(prefix, naming, size, _labelled(metadata, path, told=f"{prefix}{PURPOSE}" in shapes))
 
 
 def _naming(shapes: Shapes, path: Path) -> tuple[str, Naming]:
@@ -216,7 +217,8 @@ def _depth(shapes: Shapes, prefix: str) -> int:
     return max(indices, default=-1) + 1
 
 
-def _labelled(metadata: Mapping[str, str], path: Path) -> bool:
+def _labelled(metadata: Mapping[str, str], path: Path, *, told: bool) -> bool:
+    """told: whether a tensor says what the model was made for, as this pack's own do when ComfyUI saves them."""
     # Not every entry: Kontext's licence is called "FLUX.1 [dev]" too.
     labels = [metadata[key] for key in ("modelspec.architecture", "modelspec.title", "general.name") if key in metadata]
     labels += [path.stem, *_folder_labels(path)]
@@ -230,6 +232,8 @@ def _labelled(metadata: Mapping[str, str], path: Path) -> bool:
                 f"were not taught to look at a picture, and would ignore yours. {GET_KONTEXT} If this is a Kontext "
                 "model under another name, put 'kontext' into its file name."
             )
+    if told:
+        return True
     logger.warning(
         "%s does not say which FLUX.1 it is. It is taken for Kontext; if edits ignore the picture, it is another.",
         path.name,

@@ -13,7 +13,7 @@ from ..errors import LoraError
 from ..fp8.compute import require_finite
 from ..fp8.formats import FORMATS
 from .files import TensorFile
-from .layers import Size
+from .layers import KONTEXT, Size
 from .lora_config import adapter_config
 from .lora_keys import ALPHA, BIAS, DIFF, DORA, DOWN, MAGNITUDE, MID, RESHAPE, SET, UP, UP_BIAS, layer_names
 from .lora_kinds import AdapterKind, Change, Patch, fits, is_whole, kinds_of
@@ -53,7 +53,7 @@ class Reader:
         self._file = file
         self._name = path.name
         self._config = adapter_config(file.metadata, path.name)
-        self._targets = Targets(size)
+        self._size, self._targets = size, Targets(size)
         self._once = Once(path.name)
 
     @property
@@ -251,6 +251,10 @@ class Reader:
             if any(re.search(pattern, name) for name in names):
                 return LoraError(f"{self._name} was made for {model}, not for FLUX.1.")
         what = "" if kind is AdapterKind.PLAIN else f"is {kind.value} and "
+        if self._size != KONTEXT and Targets(KONTEXT).find(layer) is not None:
+            return LoraError(
+                f"{self._name} {what}was made for a larger model: it changes {layer!r}, which this one does not have."
+            )
         return LoraError(f"{self._name} {what}changes {layer!r}, which FLUX.1 Kontext does not have.")
 
 

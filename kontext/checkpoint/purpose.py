@@ -20,6 +20,8 @@ PURPOSE = "kontext_bridge_purpose"
 _MEGAPIXEL = 1024 * 1024
 _MOST_PIXELS = 4096 * 4096
 _LONGEST_NAME = 100
+# A model that is not Kontext gives noise so far from its own size.
+_TIMES_TOO_LARGE = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,10 @@ class Purpose:
     def megapixels(self) -> float:
         """The same as `pixels`, in the unit of Kontext Prepare: 1 is 1024 x 1024."""
         return self.pixels / _MEGAPIXEL
+
+    def is_far_exceeded(self, width: int, height: int) -> bool:
+        """Whether noise alone would come of an edit of this size in pixels. Kontext is not held to its megapixel."""
+        return self.called is not None and width * height > _TIMES_TOO_LARGE * self.pixels
 
 
 def purpose_in(metadata: Mapping[str, str], name: str) -> Purpose:

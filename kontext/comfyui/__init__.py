@@ -13,6 +13,7 @@ steps.py     what is computed once an edit instead of once a step
 uncompiled.py ComfyUI's own compiler kept away from steps that differ
 fast_model.py the approximations of fast/ on a MODEL
 carried.py   what a MODEL knows of its file: which pictures it edits best
+belonging.py a prompt or a VAE of another model refused
 sampler.py   an edit by ComfyUI's own sampler
 companions.py the demo model's text encoder and VAE as ComfyUI's CLIP and VAE
 """

@@ -32,6 +32,7 @@ from ..fp8.devices import holds_fp8, no_fp8_there
 from ..fp8.formats import E4M3, FORMATS, quantise_rows
 from ..fp8.quantising import join_on
 from .attention import let_torch_choose
+from .belonging import refuse_other_encoders
 from .carried import carry
 from .disk import comfyui_reads_files, given_by_comfyui
 from .numbers import answer_with_numbers
@@ -129,6 +130,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
     if compute is not Compute.STORAGE:
         patcher.add_callback_with_key(CallbacksMP.ON_LOAD, _KEY, _loaded)
     sample_uncompiled(patcher)
+    refuse_other_encoders(patcher)
     follow_patches(patcher)
     answer_with_numbers(patcher)
     save_as_fp8(patcher, checkpoint.purpose)

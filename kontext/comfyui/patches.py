@@ -20,6 +20,7 @@ import comfy.weight_adapter  # type: ignore[import-not-found]
 import torch
 from comfy.patcher_extension import CallbacksMP  # type: ignore[import-not-found]
 
+from ..errors import LoraError
 from ..fp8.branches import Branch, join
 from .mixing import mix_in
 from .ops import ComfyLinear, Patches
@@ -45,6 +46,12 @@ class _Counted:
         comfyuis: Any = super()
         size: int = comfyuis.model_size()
         return size if self.is_dynamic() else size + _size_beside(self)
+
+    def add_patches(self: Any, patches: Any, *others: Any, **named_others: Any) -> Any:
+        if isinstance(patches, dict):
+            _refuse_misfits(self, patches)
+        comfyuis: Any = super()
+        return comfyuis.add_patches(patches, *others, **named_others)
 
     def load(self: Any, device_to: Any = None, *others: Any, **named_others: Any) -> None:
         if not self.is_dynamic():
@@ -98,6 +105,28 @@ def _size_beside(patcher: Any) -> int:
         for branch in _plain(patcher.patches.get(f"{name}.weight", [])) or []:
             numbers += branch.down.numel() + branch.up.numel()
     return numbers * int(patcher.model.get_dtype_inference().itemsize)
+
+
+def _refuse_misfits(patcher: Any, patches: dict[Any, Any]) -> None:
+    """Raises LoraError for a plain LoRA of another model's matrices, whichever node brings it.
+
+    ComfyUI would leave such a layer out and say so in its log alone; beside a layer it cannot be multiplied.
+    """
+    named = dict(layers_of(patcher))
+    for key, adapter in patches.items():
+        name, place = (key, None) if isinstance(key, str) else (key[0], key[1])
+        layer = named.get(name.removesuffix(".weight"))
+        found = None if layer is None else _branch((1.0, adapter, 1.0, place, None))
+        if layer is None or found is None:
+            continue
+        rows = layer.out_features if place is None else place[2]
+        if (found.down.shape[1], found.up.shape[0]) != (layer.in_features, rows):
+            called = name.removeprefix("diffusion_model.").removesuffix(".weight")
+            raise LoraError(
+                f"This LoRA was made for another model: for {called!r} it has matrices of shape "
+                f"{list(found.down.shape)} and {list(found.up.shape)}, and this model's layer has "
+                f"{layer.in_features} inputs and {rows} outputs. Choose one for this model."
+            )
 
 
 def _detached(patcher: Any, unpatch_all: bool) -> None:

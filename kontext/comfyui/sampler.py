@@ -21,8 +21,11 @@ from ..checkpoint.layers import LATENT_CHANNELS
 from ..edit import LatentEdit
 from ..errors import BadRequest, NonFinite, OutOfMemory
 from ..fp8.failures import is_out_of_memory
+from ..goes_with import vae_of
 from ..latents import noise
 from ..schedule import schedule
+from .belonging import check_encodings
+from .carried import purpose_of
 
 ComfyConditioning: TypeAlias = list[Any]
 Callback: TypeAlias = Callable[[int, torch.Tensor, torch.Tensor, int], None]
@@ -50,7 +53,8 @@ def sample(
     """
     if edit.true_cfg != 1 and negative is None:
         raise BadRequest("cfg compares with a negative prompt, and there is none. Connect one, or set cfg to 1.")
-    _check(references, edit)
+    check_encodings(model, positive, negative)
+    _check(references, edit, vae_of(purpose_of(model)))
     height, width = edit.height // _PIXELS, edit.width // _PIXELS
     start = torch.cat([noise((seed + k) % _SEEDS, 1, height, width) for k in range(edit.batch)])
     extra = {"guidance": edit.guidance, "reference_latents": list(references)}
@@ -84,12 +88,18 @@ def _with(conditioning: ComfyConditioning, extra: dict[str, Any]) -> ComfyCondit
     return changed
 
 
-def _check(references: Sequence[torch.Tensor], edit: LatentEdit) -> None:
+def _check(references: Sequence[torch.Tensor], edit: LatentEdit, vae: str) -> None:
+    """vae: what encodes pictures for this model."""
     for number, reference in enumerate(references, start=1):
         if reference.ndim != 4 or reference.shape[1] != LATENT_CHANNELS:
             raise BadRequest(
                 f"Reference {number} is a latent of shape {list(reference.shape)}, which FLUX.1 does not use. Encode "
-                "the picture with FLUX's own VAE (ae.safetensors)."
+                f"the picture with {vae}."
+            )
+        if not bool(torch.isfinite(reference).all()):
+            raise NonFinite(
+                f"Reference {number} holds NaN or infinity, so that nothing could come of it. Encode the picture anew, "
+                f"with {vae}."
             )
         if reference.shape[0] not in (1, edit.batch):
             raise BadRequest(

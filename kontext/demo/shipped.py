@@ -18,6 +18,8 @@ TRANSFORMER, VAE, TEXT = (
     "kontext_demo_vae.safetensors",
     "kontext_demo_words.safetensors",
 )
+# Of the VAE's levels; FLUX's own has 128 to 512.
+VAE_WIDTHS = (64, 64, 64, 64)
 LORAS = ("kontext_demo_lanterns_lora.safetensors",)
 WORDS, PLACES = "kontext_bridge.words", "kontext_bridge.places"
 FOLDER = Path(__file__).parent

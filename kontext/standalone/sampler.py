@@ -17,6 +17,7 @@ from ..fast.measured import Clock
 from ..fast.tally import Tally
 from ..fast.wishes import Wishes
 from ..fp8.compute import Linear
+from ..goes_with import other_encoder
 from ..latents import noise, pack, unpack
 from ..schedule import schedule
 from .denoiser import Conditioning, Denoiser, Exact, placement
@@ -70,6 +71,9 @@ def sample(
     height, width = edit.height // _PIXELS, edit.width // _PIXELS
     sigmas = schedule(edit.steps, height * width // 4) if sigmas is None else _own_schedule(sigmas, edit.steps)
     latent = noise(edit.seed, edit.batch, height, width) if start is None else start.float()
+    for prompt in (positive, negative):
+        if prompt is not None and prompt.text.shape[-1] != model.context_embedder.in_features:
+            raise other_encoder(prompt.text.shape[-1], model.context_embedder.in_features)
     _check(edit, latent, positive, negative, references, (height, width))
     tokens = sum(r.shape[2] * r.shape[3] for r in references) // 4 + height * width // 4 + positive.text.shape[1]
     device, dtype = placement(model)

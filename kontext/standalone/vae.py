@@ -10,7 +10,10 @@ import torch
 
 from ..checkpoint.files import open_tensors
 from ..checkpoint.layers import LATENT_CHANNELS
+from ..checkpoint.purpose import Purpose
+from ..demo.shipped import VAE_WIDTHS
 from ..errors import DamagedFile, NonFinite, WrongModel
+from ..goes_with import other_vae
 from . import optional
 from .memory import reported
 
@@ -38,6 +41,12 @@ class Autoencoder:
         # diffusers' own `to` warns of layers to keep in float32, of which this model has none.
         self._model = torch.nn.Module.to(model, device, dtype).eval()
         self._device, self._dtype = device, dtype
+
+    def check(self, purpose: Purpose) -> None:
+        """Raises BadRequest for the demo model's VAE with another model of this purpose, and for another with it."""
+        is_demos = tuple(self._model.config.block_out_channels) == VAE_WIDTHS
+        if is_demos != (purpose.called is not None):
+            raise other_vae(purpose.called)
 
     @torch.inference_mode()
     def encode(self, image: torch.Tensor) -> torch.Tensor:

@@ -87,6 +87,7 @@ class Workshop:
         self._compute = compute
         self._loras = loras
         self._vae = Autoencoder(vae, device, self._dtype)
+        self._vae.check(checkpoint.purpose)
         self._encoded: dict[str, Conditioning] = {}
         self._transformer: Any = None
 

@@ -16,11 +16,13 @@ from ...editing.words import ASPECT_RATIO, GUIDANCE, SEED, SEEDS, STEPS, AspectR
 from ...imaging import canvas as canvases
 from ...imaging.keep.switch import KeptEdits, keep_edits
 from ...imaging.pixels import check_image
-from ...kontext.comfyui.carried import purpose_of
+from ...kontext.comfyui.belonging import check_encodings, check_vae
+from ...kontext.comfyui.carried import carry, purpose_of
 from ...kontext.demo.shipped import demo_files
 from ...kontext.edit import LatentEdit
 from ...kontext.errors import BadRequest, NonFinite
 from ...kontext.fp8.compute import Compute
+from ...kontext.goes_with import vae_of
 from .. import checks
 from . import model_files as files
 from .inside import inside_comfyui
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
 
 _COMPUTE = {"auto": Compute.AUTO, "FP8": Compute.FP8, "bf16": Compute.STORAGE}
 _PROMPTS_KEPT = 8
-_TIMES_TOO_LARGE = 4
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ def load_demo() -> LoadedDemo:
         found = comfyui.load(demo.transformer)
         side = round(purpose_of(found.model).pixels ** 0.5)
         told = f"Demo model, for pictures of about {side}x{side}: a demonstration, not FLUX.1 Kontext\n"
-        return LoadedDemo(found.model, companions.clip(demo.text), companions.vae(demo.vae), told + found.description)
+        vae = companions.vae(demo.vae)
+        carry(vae.patcher, purpose_of(found.model))
+        return LoadedDemo(found.model, companions.clip(demo.text), vae, told + found.description)
 
     return inside_comfyui(loaded)
 
@@ -152,8 +155,7 @@ def sample(
 
 
 def _refuse_other_size(purpose: Purpose, width: int, height: int) -> None:
-    """Kontext itself is not held to its megapixel; a model that is not Kontext gives noise so far from its own size."""
-    if purpose.called is None or width * height <= _TIMES_TOO_LARGE * purpose.pixels:
+    if not purpose.is_far_exceeded(width, height):
         return
     raise BadRequest(
         f"The {purpose.called} edits pictures of about {purpose.megapixels:.2g} megapixels, and {width}x{height} is "
@@ -227,9 +229,11 @@ class _Run:
         began = time.monotonic()
         purpose = purpose_of(self.model)
         count = len(image) * self.variations
+        check_vae(self.model, self.vae)
         self.says.of(count)
         self.says.doing("encoding")
         positive = _encoded(self.clip, self.prompt)
+        check_encodings(self.model, positive)
         report = _progress(self.model, self.settings.steps, self.says, count)
         pictures: list[torch.Tensor] = []
         at_scale: list[torch.Tensor] = []
@@ -237,11 +241,12 @@ class _Run:
         for number, source in enumerate(image, start=1):
             self.says.doing("encoding")
             canvas = canvases.prepare(source[None], megapixels=purpose.megapixels)
+            wanted = self._wanted(canvas)
             reference = self._latent(canvas.prepared, number)
             for _ in range(self.variations):
                 since, done = time.monotonic(), len(pictures)
                 seed = (self.seed + done) % SEEDS
-                picture = self._edited(canvas, reference, positive, seed, report(done))
+                picture = self._edited(canvas, wanted, reference, positive, seed, report(done))
                 pictures.append(picture)
                 if self.keeps:
                     at_scale += canvases.at_its_scale(picture, canvas) if self.keeps_shape else picture
@@ -288,25 +293,35 @@ class _Run:
     def _latent(self, prepared: torch.Tensor, number: int) -> torch.Tensor:
         latent: torch.Tensor = self.vae.encode(prepared[..., :3])
         if not bool(torch.isfinite(latent).all()):
-            raise NonFinite(f"Encoding picture {number} gave NaN or infinity. Load FLUX's own VAE, ae.safetensors.")
+            vae = vae_of(purpose_of(self.model))
+            raise NonFinite(f"Encoding picture {number} gave NaN or infinity. Connect {vae}.")
         return latent
 
-    def _edited(
-        self, canvas: canvases.Canvas, reference: torch.Tensor, positive: Any, seed: int, report: Any
-    ) -> torch.Tensor:
-        from ...kontext.comfyui import sampler as comfyui_sampler
-
+    def _wanted(self, canvas: canvases.Canvas) -> LatentEdit:
+        """The edit at its size; raises BadRequest for one that cannot be, before anything is encoded."""
         height, width = canvas.prepared.shape[1:3]
         if not self.keeps_shape:
             megapixels = purpose_of(self.model).megapixels
             width, height = canvases.pick_size(self.aspect_ratio, width, height, megapixels)
-        wanted = replace(self.settings, width=width, height=height)
+        return replace(self.settings, width=width, height=height)
+
+    def _edited(
+        self,
+        canvas: canvases.Canvas,
+        wanted: LatentEdit,
+        reference: torch.Tensor,
+        positive: Any,
+        seed: int,
+        report: Any,
+    ) -> torch.Tensor:
+        from ...kontext.comfyui import sampler as comfyui_sampler
+
         self.says.doing(LOADING)
         latent = comfyui_sampler.sample(self.model, wanted, positive, [reference], seed=seed, callback=report)
         self.says.doing("decoding")
         picture: torch.Tensor = self.vae.decode(latent)
         if not bool(torch.isfinite(picture).all()):
-            raise NonFinite(f"Decoding the edit of seed {seed} gave NaN. Load FLUX's own VAE, ae.safetensors.")
+            raise NonFinite(f"Decoding the edit of seed {seed} gave NaN. Connect {vae_of(purpose_of(self.model))}.")
         return canvases.restore(picture, canvas) if self.keeps_shape else picture.clamp(0, 1)
 
 

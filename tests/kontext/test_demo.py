@@ -199,5 +199,49 @@ def test_options_that_do_not_go_with_the_demo_are_refused(installed, source, opt
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("model", "text", "vae", "says"),
+    [
+        ("demo", "demo", "tiny", "The demo model has a VAE of its own"),
+        ("tiny", "tiny", "demo", "The VAE is the demo model's, and the model is not"),
+        ("tiny", "demo", "tiny", "encoded 128 numbers wide, and this model reads 64: the text encoder is another"),
+        ("demo", "tiny", "demo", "encoded 64 numbers wide, and this model reads 128: the text encoder is another"),
+    ],
+)
+def test_what_belongs_to_another_model_is_one_line(installed, source, model, text, vae, says, tmp_path, capsys):
+    files, folder = shipped.demo_files(), tmp_path / "tiny"
+    folder.mkdir()
+    tiny = write_tiny(folder)
+    named = {
+        "--model": {"demo": files.transformer, "tiny": tiny}[model],
+        "--text-encoders": {"demo": files.text, "tiny": folder}[text],
+        "--vae": {"demo": files.vae, "tiny": folder / "vae"}[vae],
+    }
+    given = [str(word) for pair in named.items() for word in pair]
+    common = ["-o", str(tmp_path / "out.png"), "--steps", "1", "--megapixels", "0.016"]
+    capsys.readouterr()
+    assert edit.main([str(source), SAID, *common, *given]) == 1
+    told = capsys.readouterr().err
+    assert says in told.splitlines()[-1] and "Traceback" not in told and not (tmp_path / "out.png").exists()
+
+
+def test_a_size_that_the_demo_model_makes_noise_of_is_refused(installed, source, tmp_path, capsys):
+    common = ["-o", str(tmp_path / "out.png"), "--demo", "--steps", "1"]
+    assert edit.main([str(source), SAID, *common, "--megapixels", "1"]) == 1
+    assert "about 0.016 megapixels, and of 1248x832 it would make noise. Leave --mega" in capsys.readouterr().err
+
+
+def test_a_picture_that_is_too_narrow_is_refused_with_what_to_do(installed, tmp_path, capsys):
+    Image.new("RGB", (3000, 2)).save(tmp_path / "strip.png")
+    assert edit.main([str(tmp_path / "strip.png"), SAID, "-o", str(tmp_path / "out.png"), "--demo"]) == 1
+    assert "at most 4096. Crop the picture" in capsys.readouterr().err
+
+
+def test_a_model_that_comfyui_saved_is_known_for_what_it_says_it_is(made, tmp_path, caplog):
+    tensors = load_file(made[0] / shipped.TRANSFORMER)
+    save_file(tensors | {PURPOSE: as_tensor(Purpose(128 * 128, "demo model"))}, tmp_path / "saved.safetensors")
+    assert read_checkpoint(tmp_path / "saved.safetensors").labelled and not caplog.records
+
+
 def test_a_kontext_is_still_edited_at_a_megapixel(tmp_path):
     assert read_checkpoint(write_tiny(tmp_path)).purpose == Purpose()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -18,7 +19,7 @@ if INSIDE:
     import comfy.model_management
     import comfy.sd
     from comfy_extras.nodes_flux import CLIPTextEncodeFlux
-    from inside import apart, folder, random, refusal, run
+    from inside import POSITIVE, apart, folder, random, refusal, run
     from kontext_bridge.kontext.comfyui import companions
     from kontext_bridge.kontext.comfyui import load as comfyui
     from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler
@@ -274,6 +275,76 @@ def far_too_large() -> Any:
 
 def test_a_size_far_from_the_models_own_is_refused_with_what_to_set(ask: Ask) -> None:
     assert "Set megapixels to 0.016" in ask(far_too_large)
+
+
+@question
+def other_pairs() -> Any:
+    model, clip, vae, _ = loaded()
+    kontext, picture = comfyui.load(folder / "ours" / "kontext_legacy.safetensors").model, torch.rand(1, 48, 64, 3)
+    stock_kontext = comfy.sd.load_diffusion_model(str(folder / "dense" / "kontext_legacy.safetensors"))
+    stock_vae = SimpleNamespace(encode=lambda shown: random(1, 16, 6, 8), decode=lambda latent: picture)
+    reads = type("Clip", (), {"tokenize": lambda _, said: said, "encode_from_tokens_scheduled": lambda *_: POSITIVE})()
+    demos, reference = nodes.CLIPTextEncode().encode(clip, "make it night")[0], random(1, 16, 6, 8)
+    how = {"prompt": "make it night", "aspect_ratio": "match_input_image", "steps": 1, "guidance": 2.5, "seed": 0}
+
+    def edited(*parts: Any) -> Any:
+        return lambda: work.edit(*parts, picture, **how)
+
+    def sampled(by: Any, said: Any, latent: Any = reference) -> Any:
+        return lambda: work.sample(by, said, None, 1.0, [latent], 64, 48, 1, 2.5, 0)
+
+    return {
+        "Edit, another VAE": refusal(edited(model, clip, stock_vae)),
+        "Edit, its VAE with another": refusal(edited(kontext, reads, vae)),
+        "Edit, another CLIP": refusal(edited(model, reads, vae)),
+        "Edit, its CLIP with another": refusal(edited(kontext, clip, stock_vae)),
+        "Sample, another CLIP": refusal(sampled(model, POSITIVE)),
+        "Sample, its CLIP with another": refusal(sampled(kontext, demos)),
+        "Sample, its CLIP with ComfyUI's": refusal(sampled(stock_kontext, demos)),
+        "KSampler, another CLIP": refusal(lambda: run(model, POSITIVE, steps=1)),
+        "KSampler, its CLIP with another": refusal(lambda: run(kontext.clone(), demos, steps=1)),
+        "another latent": refusal(sampled(model, demos, random(1, 4, 6, 8))),
+        "a latent of NaN": refusal(sampled(model, demos, reference * float("nan"))),
+        "what belongs together": refusal(edited(model.clone(), clip.clone(), vae)),
+    }
+
+
+def test_what_belongs_to_another_model_and_is_sampled_with_or_fails_without_a_word_is_noticed(ask: Ask) -> None:
+    told = ask(other_pairs)
+    assert told.pop("what belongs together") is None
+    for case, words in told.items():
+        about = "VAE" if "VAE" in case else "text encoder is another model's" if "CLIP" in case else "with the vae of"
+        assert words is not None and about in words and "Load Kontext Demo" in words, case
+
+
+@question
+def too_narrow() -> Any:
+    model, clip, vae, _ = loaded()
+    encoded = []
+    how = {"prompt": "make it night", "aspect_ratio": "match_input_image", "steps": 1, "guidance": 2.5, "seed": 0}
+    with mock.patch.object(vae, "encode", encoded.append):
+        told = refusal(lambda: work.edit(model, clip, vae, torch.rand(1, 2, 3000, 3), **how))
+    return [told, len(encoded)]
+
+
+def test_a_strip_that_cannot_be_edited_and_is_encoded_all_the_same_is_noticed(ask: Ask) -> None:
+    told, encoded = ask(too_narrow)
+    assert "Crop the picture" in told and not encoded
+
+
+@question
+def other_loras() -> Any:
+    model, _, _, _ = loaded()
+    told = []
+    for name in ("lora_unet_txt_in", "lora_unet_double_blocks_0_img_mod_lin", "transformer.x_embedder"):
+        for inputs, outputs in ((3072, 3072), (128, 3072), (3072, 128)):
+            state = {f"{name}.lora_down.weight": random(4, inputs), f"{name}.lora_up.weight": random(outputs, 4)}
+            told.append(refusal(lambda state=state: comfy.sd.load_lora_for_models(model, None, state, 1.0, 0)))
+    return told
+
+
+def test_a_lora_of_another_models_size_by_the_stock_loader_is_refused_there(ask: Ask) -> None:
+    assert all("was made for another model: for" in told for told in ask(other_loras))
 
 
 @question

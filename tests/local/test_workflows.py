@@ -94,11 +94,11 @@ def test_a_masked_edit_that_changes_a_pixel_outside_mask_and_feather_is_noticed(
 
 
 # The hull of the boat in the example picture, which is blue there; the mask of the masked template; the sky over the
-# lake, where a string of lanterns hangs; two of the birds; where they and a balloon fly: rows and columns.
+# lake, where a string of lanterns hangs; the birds; where they and a balloon fly: rows and columns.
 HULL = slice(525, 560), slice(740, 900)
 MASK = slice(296 - 16, 296 + 288 + 16), slice(664 - 16, 664 + 312 + 16)
 LANTERNS = slice(230, 340), slice(0, 1024)
-BIRDS = slice(145, 175), slice(400, 475)
+BIRDS = slice(105, 175), slice(310, 480)
 SKY = slice(0, 300), slice(250, 580)
 
 
@@ -137,7 +137,8 @@ def test_edits_in_a_row_that_lose_one_of_them_or_drift_though_each_is_kept_are_n
     (raw,) = saved(server, {"raw": outputs[ends["kontext/demo_chain_raw"]]})
     (kept,) = saved(server, {"kept": outputs[ends["kontext/demo_chain_kept"]]})
     assert kept.shape == raw.shape == source().shape
-    assert is_red(kept) and kept[BIRDS].min() > 100 and source()[BIRDS].min() < 60
+    # the balloon may hang where they flew: it is red, and they are dark in every colour
+    assert is_red(kept) and kept[BIRDS].max(-1).min() > 100 > 80 > source()[BIRDS].max(-1).min()
     red, _, blue = np.moveaxis(kept[SKY], -1, 0)
     assert (red > blue + 60).mean() > 0.05, "a balloon in the sky"
     assert (kept == source()).all(-1).mean() > 0.8 > 0.4 > (raw == source()).all(-1).mean()
