@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--compiled", action="store_true", help="fuse the blocks' kernels: half a minute to two first")
     parser.add_argument("--half", action="store_true", help="bfloat16 on a CPU that has products of it, twice as quick")
     given = parser.parse_args()
+    if given.further and given.only == "autoencoder":
+        parser.error("--further is no business of the autoencoder: leave one of the two out")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     gpu = usable_device(given.device).type == "cuda"
     given.folder.mkdir(parents=True, exist_ok=True)
@@ -73,12 +75,21 @@ def main() -> None:
         chosen,
         steps=given.steps or chosen.steps,
         families=given.families or chosen.families,
-        rate=given.rate or chosen.rate,
+        rate=chosen.rate if given.rate is None else given.rate,
     )
     if given.from_shipped and not (given.folder / NETWORK_WEIGHTS).is_file():
         laid_out(demo_files(), given.folder)
-    ends = time.monotonic() + given.seconds
     workers = ProcessPoolExecutor(given.workers, get_context("spawn")) if given.workers else None
+    try:
+        _make(given, chosen, gpu, workers)
+    finally:
+        # What failed or was stopped does not wait for all that is still to be drawn.
+        if workers:
+            workers.shutdown(cancel_futures=True)
+
+
+def _make(given: argparse.Namespace, chosen: TrainingPlan, gpu: bool, workers: Executor | None) -> None:
+    ends = time.monotonic() + given.seconds
     with_vae = given.only != "network" and not given.further and not _has_network(given)
     album = Album(chosen, workers, torch.device(given.device) if gpu and with_vae else None)
     if with_vae:
@@ -111,8 +122,6 @@ def main() -> None:
         export(weights, trained_autoencoder(given.folder).state_dict(), chosen.size, given.folder / "model")
     elif given.only != "autoencoder":
         logger.info("The time was up before the network's turn: the same again goes on.")
-    if workers:
-        workers.shutdown(cancel_futures=True)
 
 
 def _has_network(given: argparse.Namespace) -> bool:
@@ -186,7 +195,8 @@ class Album:
                 logger.info("drawn: %s, %.1f s", subject.size, time.monotonic() - began)
         except BaseException as error:
             self._failed = error
-            raise
+            if not isinstance(error, CancelledError):  # the run is over, and has said so
+                raise
         finally:
             for event in self._done.values():
                 event.set()

@@ -15,7 +15,7 @@ from kontext_bridge.training import __main__ as command
 from kontext_bridge.training import card, grid, lora, stored
 from kontext_bridge.training.album import Subject, sheets
 from kontext_bridge.training.autoencoder import WEIGHTS as VAE_WEIGHTS
-from kontext_bridge.training.autoencoder import AutoencoderTraining, trained_autoencoder
+from kontext_bridge.training.autoencoder import new_autoencoder, trained_autoencoder
 from kontext_bridge.training.instructions import EditKind
 from kontext_bridge.training.kept_files import put_state, put_tensors
 from kontext_bridge.training.network import DemoNetwork
@@ -105,15 +105,38 @@ def run(monkeypatch, main, *words):
     main()
 
 
+def put_vae(folder):
+    put_tensors({name: t.contiguous() for name, t in new_autoencoder().state_dict().items()}, folder / VAE_WEIGHTS)
+
+
 def test_a_vae_whose_latents_a_network_reads_is_left_as_it_is(tmp_path, monkeypatch):
-    training = AutoencoderTraining()
-    put_tensors({name: t.contiguous() for name, t in training.model.state_dict().items()}, tmp_path / VAE_WEIGHTS)
+    put_vae(tmp_path)
     put_tensors(DemoNetwork(DEMO).state_dict(), tmp_path / WEIGHTS)
     before = (tmp_path / VAE_WEIGHTS).read_bytes()
     run(monkeypatch, command.main, tmp_path, "--seconds", 0.001)
     assert (tmp_path / VAE_WEIGHTS).read_bytes() == before
     with pytest.raises(BadRequest, match="Name a new folder for a new VAE"):
         run(monkeypatch, command.main, tmp_path, "--only", "autoencoder")
+
+
+def test_a_failed_run_does_not_go_on_drawing(folder, monkeypatch):
+    ended = []
+
+    class Workers:
+        def __init__(self, *_):
+            pass
+
+        def map(self, *_):
+            return iter(())
+
+        def shutdown(self, cancel_futures=False):
+            ended.append(cancel_futures)
+
+    put_vae(folder)
+    monkeypatch.setattr(command, "ProcessPoolExecutor", Workers)
+    with pytest.raises(BadRequest, match="is of the plan"):
+        run(monkeypatch, command.main, folder, "--further", "--workers", 1)
+    assert ended == [True]
 
 
 def test_a_stop_while_the_shipped_model_is_laid_out_does_not_leave_a_folder_that_seems_whole(tmp_path, monkeypatch):
@@ -139,6 +162,7 @@ def test_a_single_family_is_a_family_of_every_size(subject):
         (command.main, "F --seconds nan"),
         (command.main, "F --seconds -1"),
         (command.main, "F --rate inf"),
+        (command.main, "F --further --only autoencoder"),
         (lora.main, "F --families 0"),
         (lora.main, "F --workers 0"),
         (card.main, "F OUT --steps 8 0"),
