@@ -8,10 +8,13 @@ columns.py       which columns a list may have, and how their values are read
 walking.py       a folder as a stream of rows
 manifest.py      a CSV or JSONL file as a stream of rows
 naming.py        what a result is called, and where it may not lie
+plan_tables.py   the tables of a plan, on the disk
+asking.py        what source and command line together ask for, row by row
+former_runs.py   what former runs reported, taken into the plan
 planning.py      every row looked at before anything is sent: what is done, what is left
 collisions.py    results that would be written over something
-journal.py       report.jsonl: a line a row, whole whenever the run is killed
 made.py          what became of a row
+journal.py       report.jsonl: a line a row, whole whenever the run is killed
 placing.py       a result put in its place, after its line in the report
 row_pool.py      rows side by side, stopped all at once
 pictures.py      a row's picture read, and what came of it looked at

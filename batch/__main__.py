@@ -18,6 +18,7 @@ from ..commands.named import WrongName, in_words, path_of, shown
 from ..kontext.errors import KontextError
 from ..oxen.errors import OxenError
 from .arguments import parser
+from .asking import Asking
 from .flags import marked, read_flag
 from .journal import read_journal
 from .made import RunStopped
@@ -25,7 +26,7 @@ from .makers import Choice, chosen
 from .manifest import SUFFIXES, read_manifest
 from .meter import Meter
 from .naming import folds_names
-from .planning import Asking, Counts, RowPlan
+from .planning import Counts, RowPlan
 from .row_price import asked_price
 from .running import GOES_ON, BatchRun, Places, RunWishes, not_planned
 from .source_rows import SourceError, SourceRow

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .planning import DONE
+from .made import DONE
 from .thumbnails import thumbnail_below
 
 # More are no longer looked at one by one, and a node shows them as specks.

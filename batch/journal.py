@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .planning import DONE, FAILED
+from .made import DONE, FAILED
 
 _LONGEST = 1 << 20
 

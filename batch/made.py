@@ -8,6 +8,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+DONE, FAILED = "done", "failed"
+
 
 @dataclass(frozen=True)
 class PlannedRow:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, TextIO
 
 from ..commands.console import harmless, is_terminal, say
-from .planning import DONE
+from .made import DONE
 
 _PLAIN_SECONDS = 10.0
 _LIVE_SECONDS = 0.2

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .planning import DONE
+from .made import DONE
 from .thumbnails import thumbnail_below
 
 # A picture is some five kilobytes: a page of all of 100,000 rows would open in no browser.

@@ -17,9 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .journal import Journal
-from .made import PlannedRow, RowFailed, RowResult
+from .made import DONE, FAILED, PlannedRow, RowFailed, RowResult
 from .naming import LONGEST_PART
-from .planning import DONE, FAILED
 
 _NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 # Too long, characters that the disk does not take, a link in a circle, a folder in the file's place.

@@ -16,13 +16,14 @@ import torch
 from PIL import Image
 
 from ... import host
+from ...batch.asking import Asking
 from ...batch.columns import remote_columns
 from ...batch.contact_sheet import contact_sheet
 from ...batch.journal import read_journal
-from ...batch.made import LimitReached, RunStopped
+from ...batch.made import FAILED, LimitReached, RunStopped
 from ...batch.meter import Meter
 from ...batch.naming import folds_names
-from ...batch.planning import FAILED, Asking, Counts, RowPlan
+from ...batch.planning import Counts, RowPlan
 from ...batch.remote_rows import RemoteRows, RemoteTerms
 from ...batch.running import BatchRun, Places, RunWishes, not_planned
 from ...batch.source_rows import Clashing, SourceError, SourceRow, Taken, Unwritable

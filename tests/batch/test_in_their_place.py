@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import remote_rows
+from kontext_bridge.batch.asking import Asking
 from kontext_bridge.batch.columns import remote_columns
-from kontext_bridge.batch.planning import Asking, RowPlan
+from kontext_bridge.batch.planning import RowPlan
 from kontext_bridge.batch.source_rows import SourceRow, Taken, Unwritable
 from kontext_bridge.standin import StandIn
 

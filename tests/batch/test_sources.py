@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kontext_bridge.batch.asking import Asking
 from kontext_bridge.batch.columns import remote_columns
 from kontext_bridge.batch.manifest import read_manifest
 from kontext_bridge.batch.naming import inside, result_name
-from kontext_bridge.batch.planning import Asking, RowPlan
+from kontext_bridge.batch.planning import RowPlan
 from kontext_bridge.batch.source_rows import RowError, SourceError, SourceRow
 from kontext_bridge.batch.walking import walk
 from small_pictures import write_picture

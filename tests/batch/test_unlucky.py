@@ -19,6 +19,7 @@ import pytest
 from full_disk import full_disk
 from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch import naming
+from kontext_bridge.batch.asking import Asking
 from kontext_bridge.batch.columns import remote_columns
 from kontext_bridge.batch.contact_sheet import contact_sheet
 from kontext_bridge.batch.journal import Journal, read_journal
@@ -26,7 +27,7 @@ from kontext_bridge.batch.made import PlannedRow, RowResult
 from kontext_bridge.batch.manifest import read_manifest
 from kontext_bridge.batch.page import write_page
 from kontext_bridge.batch.placing import Placer, cleared
-from kontext_bridge.batch.planning import Asking, RowPlan
+from kontext_bridge.batch.planning import RowPlan
 from kontext_bridge.batch.source_rows import SourceError, SourceRow
 from kontext_bridge.batch.walking import walk
 from kontext_bridge.batch.workflow_rows import Recipe

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 from kontext_bridge import host
+from kontext_bridge.batch.asking import Asking
 from kontext_bridge.batch.columns import remote_columns
-from kontext_bridge.batch.planning import Asking, RowPlan
+from kontext_bridge.batch.planning import RowPlan
 from kontext_bridge.headless.run import RunInterrupted
 from kontext_bridge.nodes.media import wrong_with_folders
 from kontext_bridge.nodes.remote.folder_work import FolderOrder
