@@ -73,7 +73,7 @@ def asked_row(row: SourceRow, asking: Asking) -> AskedRow:
     except (RowError, Unfit, OxenError) as error:
         problem = problem or written(error)
     try:
-        output = result_name(row, _format_of(values), whole=asking.whole)
+        output = result_name(row, _format_of(values, row, asking.columns), whole=asking.whole)
     except RowError as error:
         # what no result is called, so that none of the others meets it
         problem, output = str(error), f"./row-{row.number}"
@@ -91,9 +91,17 @@ def with_other_seed(row: PlannedRow, other: int) -> PlannedRow:
     return replace(row, values={**row.values, SEED.name: seed}, other=other)
 
 
-def _format_of(values: Mapping[str, Any]) -> str:
-    found = values.get(_FORMAT)
-    return found if found in SUFFIX_OF else "png"
+def _format_of(values: Mapping[str, Any], row: SourceRow, columns: Columns) -> str:
+    """The format that a row's result will have; raises RowError where its own name says another than can be."""
+    if columns.saves is None:
+        found = values.get(_FORMAT)
+        return found if found in SUFFIX_OF else "png"
+    if format_asked(row) not in (None, columns.saves):
+        raise RowError(
+            f"Its result is to be {row.output}, and a workflow saves {columns.saves.upper()}: end the name in "
+            f"{SUFFIX_OF[columns.saves]}."
+        )
+    return columns.saves
 
 
 def _number_of(name: str) -> int:

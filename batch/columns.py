@@ -32,12 +32,14 @@ class Columns:
     """The columns that a source may have besides `image` and `output`.
 
     fields: how their values are read; None for those that a workflow's inputs read. check: raises Unfit or an
-    OxenError for a row's values that cannot be used together. needs: those that a row or the command must give.
+    OxenError for a row's values that cannot be used together. needs: those that a row or the command must give. saves:
+    the format that every result has, whatever a row asks the service for; None where `output_format` says it.
     """
 
     fields: Mapping[str, Field | None]
     check: Callable[[Mapping[str, Any]], None] = lambda values: None
     needs: tuple[str, ...] = ()
+    saves: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -9,14 +9,13 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import host
 from ..editing.fields import Field
-from ..editing.values import Unfit
 from ..headless.__main__ import pack_nodes
 from ..headless.changes import SettingError, apply_setting
 from ..headless.folders import RunFolders
@@ -82,13 +81,9 @@ class Recipe:
         return hashlib.sha256(whole.encode()).hexdigest()[:24]
 
     def columns(self) -> Columns:
+        """SaveImage writes PNG, also where a column says what the service is to send."""
         fields: dict[str, Field | None] = {name: None for name in self.targets if name != IMAGE}
-
-        def check(values: Mapping[str, Any]) -> None:
-            if "output_format" not in fields and values.get("output_format", "png") != "png":
-                raise Unfit("A workflow saves PNG: end the result's name in .png.")
-
-        return Columns(fields, check)
+        return Columns(fields, saves="png")
 
     def filled(self, row: PlannedRow) -> Workflow:
         """The workflow with a row's values in it; raises SettingError."""

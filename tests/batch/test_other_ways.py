@@ -116,6 +116,30 @@ def test_rows_go_through_a_workflow_and_are_billed_once(
         assert "Nothing was sent" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("column", ["output_format", "kind"])
+def test_a_workflow_s_result_is_called_by_what_it_is(
+    service: StandIn, batch: Batch, pictures: Pictures, report: Report, tmp_path: Path, column: str
+) -> None:
+    """What the service is asked for is not what SaveImage writes."""
+    folder = pictures("a.png", "b.png", "c.png")
+    lines = [
+        {"image": "a.png", column: "jpg"},
+        {"image": "b.png", column: "webp", "output": "sub/b"},
+        {"image": "c.png", column: "jpg", "output": "c.jpg"},
+    ]
+    (folder / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    words = ["--workflow", str(workflow(tmp_path)), "--map", "image=1.image", "--map", f"{column}=2.output_format"]
+    assert batch(folder / "list.jsonl", *words) == command.SOME
+    assert sorted(job.params["output_format"] for job in service.jobs.values()) == ["jpg", "webp"]
+    written = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*.*g")}
+    assert written.keys() == {"a.png", "sub/b.png"}
+    for path in written.values():
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+    (refused,) = [entry for entry in report() if entry["state"] == "failed"]
+    assert "saves PNG" in refused["error"] and refused["where"] == "line 3"
+
+
 def test_a_workflow_stops_before_passing_the_limit(
     service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
