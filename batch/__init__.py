@@ -19,10 +19,11 @@ placing.py       a result put in its place, after its line in the report
 row_pool.py      rows side by side, stopped all at once
 pictures.py      a row's picture read, and what came of it looked at
 row_price.py     what a row costs
+row_maker.py     what makes rows, whichever way it does
+owed.py          what is left of the limit in dollars
 remote_rows.py   rows at Oxen.ai
 local_rows.py    rows on this machine
 workflow_rows.py rows through a workflow
-row_maker.py     what makes rows, whichever way it does
 ray_cluster.py   into a Ray cluster and out of it
 paymaster.py     the one process of a Ray run that pays
 ray_remote.py    rows at Oxen.ai, their pictures worked on all over a cluster

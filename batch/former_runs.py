@@ -75,6 +75,10 @@ class FormerRuns:
         )
         if state == DONE:
             self._database.execute("INSERT OR REPLACE INTO placed VALUES (?, ?)", (key, asked))
+            several = entry.get("generation_ids")
+            for id in (entry.get("generation_id"), *(several if isinstance(several, list) else ())):
+                if isinstance(id, str):
+                    self._database.execute("INSERT OR REPLACE INTO told VALUES (?, ?)", (written(id), key))
 
     def _add_paid(self, entry: Mapping[str, Any], line: int) -> None:
         """What was paid stays paid, also where a later line says that the same result was brought back for nothing."""

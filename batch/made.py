@@ -74,3 +74,9 @@ class RunStopped(Exception):
 
 class LimitReached(RunStopped):
     """The batch's own limit in dollars would be passed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Stopped before passing --usd. Nothing was sent for the rows that are left: the same command with a higher "
+            "--usd goes on with them."
+        )

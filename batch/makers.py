@@ -14,6 +14,7 @@ from ..editing.values import Unfit
 from ..oxen.choices import SendAs, WaitMode
 from .columns import Columns, local_columns, remote_columns
 from .row_maker import Maker, Spending
+from .row_price import private_folder
 from .source_rows import SourceError
 
 
@@ -55,6 +56,7 @@ class Remote(Choice):
     by = "remote"
 
     def maker(self, work: Path, spending: Spending) -> Maker:
+        from .owed import left_to_spend
         from .remote_rows import RemoteRows, RemoteTerms
 
         options = self._options
@@ -62,7 +64,7 @@ class Remote(Choice):
             seconds=options.timeout,
             wait=WaitMode(options.wait),
             send_as=SendAs(options.send_as),
-            usd=spending.usd,
+            usd=left_to_spend(private_folder(), spending),
             measures=bool(options.flags),
             for_lost=options.pay_for_lost,
             began=spending.began,

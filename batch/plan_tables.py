@@ -35,6 +35,7 @@ CREATE TABLE ended (
 CREATE TABLE placed (key TEXT PRIMARY KEY, asked TEXT) WITHOUT ROWID;
 CREATE TABLE sources (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE told (id TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
 CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, surely INTEGER, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
 # A row with the last line about just what it asks for, and with what lies in its place: a line about something else,

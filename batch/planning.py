@@ -181,6 +181,22 @@ class RowPlan:
             own = self._database.execute("SELECT 1 FROM further WHERE key = ?", (self._key(ascii(name)),)).fetchall()
             return not own
 
+    def tells_of(self, generation_id: str) -> bool:
+        """Whether the report tells of a generation as of one that a result was made of."""
+        with self._guard:
+            query = "SELECT 1 FROM told WHERE id = ?"
+            return bool(self._database.execute(query, (written(generation_id),)).fetchall())
+
+    def has_placed(self, generation_id: str, results: Path) -> bool:
+        """Whether that result is in its row's place, too."""
+        with self._guard:
+            found = self._database.execute(
+                "SELECT output FROM told JOIN rows USING (key) JOIN placed USING (key)"
+                " WHERE id = ? AND placed.asked = rows.asked",
+                (written(generation_id),),
+            ).fetchall()
+        return any((results / output).is_file() for (output,) in found)
+
     def _key(self, output: str) -> str:
         return key_of(output, folds=self._asking.folds)
 

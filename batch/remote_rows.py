@@ -108,14 +108,11 @@ class RemoteRows:
         self._terms = terms
         self._since = time.time()
         ledger = self._session.ledger
-        # what a run that was killed had paid for, and its report does not tell of
         with in_words("The run"):
-            owed = Decimal(0) if terms.usd is None else ledger.owed_since(terms.began)
             undecided = ledger.undecided_keys()
-        self._left = None if terms.usd is None else max(Decimal(0), terms.usd - owed)
         self._run_id = terms.run_id or uuid.uuid4().hex
         # counted on from what other nodes of the run have spent
-        own = None if self._left is None else spent_by(self._run_id) + self._left
+        own = None if terms.usd is None else spent_by(self._run_id) + terms.usd
         limits = [one for one in (settings.usd_per_run, own) if one is not None]
         self._session.settings = replace(settings, usd_per_run=min(limits) if limits else None)
         self._is_own_limit = own is not None and own == min(limits)
@@ -213,10 +210,7 @@ class RemoteRows:
     def _stopped_by(self, error: SpendLimitReached) -> RunStopped:
         if not self._is_own_limit or "usd_per_run)" not in error.message:
             return RunStopped(str(error))
-        return LimitReached(
-            "Stopped before passing --usd. Nothing was sent for the rows that are left: the same command with a higher "
-            "--usd goes on with them."
-        )
+        return LimitReached()
 
 
 def finished(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Protocol
@@ -32,7 +32,13 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Spending:
-    """usd: what is left of the limit, None without one. began: when the batch began, in unix seconds."""
+    """usd: what is left of the limit by the report, None without one. began: when the batch began, in unix seconds.
+
+    is_told: whether the report tells of a generation that was paid for. is_placed: whether its result is in its place,
+    too.
+    """
 
     usd: Decimal | None
     began: float
+    is_told: Callable[[str], bool] = lambda generation_id: False
+    is_placed: Callable[[str], bool] = lambda generation_id: False

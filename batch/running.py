@@ -111,7 +111,10 @@ class BatchRun:
         """
         usd = self._wishes.usd
         spending = Spending(
-            None if usd is None else max(Decimal(0), usd - self._plan.spent - self._plan.perhaps), began
+            None if usd is None else max(Decimal(0), usd - self._plan.spent - self._plan.perhaps),
+            began,
+            self._plan.tells_of,
+            lambda generation_id: self._plan.has_placed(generation_id, self._places.results),
         )
         try:
             with contextlib.ExitStack() as opened:

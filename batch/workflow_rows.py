@@ -7,8 +7,10 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
@@ -23,18 +25,24 @@ from ..headless.given import COMBO, input_specs
 from ..headless.graph import Problem, Workflow, WorkflowError, parse_workflow, read_workflow
 from ..headless.outputs import RunResult
 from ..headless.run import NodeFailed, RunInterrupted, node_table, run_workflow
-from ..oxen.errors import Interrupted, OxenError, SomeFailed
+from ..oxen.errors import Interrupted, OxenError, SomeFailed, SpendLimitReached
 from ..oxen.jobs.batch import HOPELESS
+from ..oxen.jobs.handover import Consignment, Handed, carrying
 from ..oxen.jobs.ledger import Ledger
-from ..oxen.jobs.trouble import in_words
+from ..oxen.jobs.order import How
+from ..oxen.jobs.record import Record
+from ..oxen.jobs.session import open_ledger
 from ..oxen.jobs.waiting import may_be_billed
 from ..oxen.settings import load_settings, variable_of
 from .columns import IMAGE, OUTPUT, Columns
-from .made import PlannedRow, RowFailed, RowResult, RunStopped
+from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
 from .naming import inside
+from .owed import left_to_spend
 from .row_maker import Spending
 from .row_price import asked_price, private_folder
 from .source_rows import RowError, SourceError
+
+logger = logging.getLogger(__name__)
 
 # What a value that a row gave may be found wrong for.
 _OF_VALUES = {
@@ -143,23 +151,35 @@ class WorkflowRows:
     def __init__(self, recipe: Recipe, work: Path, spending: Spending) -> None:
         folder = private_folder()
         settings = load_settings(folder)
-        own = None if spending.usd is None else max(Decimal(0), spending.usd - _owed(folder, spending.began))
+        self._folder = folder
+        self._began = spending.began
+        own = left_to_spend(folder, spending)
         limits = [one for one in (settings.usd_per_run, own) if one is not None]
+        self._is_own_limit = own is not None and own == min(limits)
+        self._opened = contextlib.ExitStack()
         if limits:
             # where the nodes look; the run of all rows of this process is one run for them
-            os.environ[variable_of("usd_per_run")] = str(min(limits))
+            self._opened.enter_context(_set_to(variable_of("usd_per_run"), str(min(limits))))
         self.width = settings.max_in_flight
         self.price = asked_price()
         self._recipe = recipe
         self._work = work
         self._numbers = itertools.count()
+        self._guard = threading.Lock()
+        self._counted: set[int] = set()
+        self._under_way: set[Consignment] = set()
+        self._ledger: Ledger | None = None
         host.set_local(None)
 
     def __enter__(self) -> WorkflowRows:
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        pass
+        with self._guard:
+            left = list(self._under_way)
+        for consignment in left:
+            consignment.dropped()
+        self._opened.close()
 
     def stop(self) -> None:
         """Nothing: cancelled jobs might be paid for. They go on at the service, where the next run finds them."""
@@ -173,8 +193,9 @@ class WorkflowRows:
         shutil.rmtree(output, ignore_errors=True)
         try:
             folders = RunFolders(source=self._recipe.folder, output=output)
-            result = run_workflow(self._recipe.filled(row), self._recipe.classes, folders)
-            return self._made(result, folders)
+            with carrying() as consignment:
+                result = run_workflow(self._recipe.filled(row), self._recipe.classes, folders)
+                return self._made(result, folders, consignment)
         except WorkflowError as error:
             if any(self._is_everywhere(problem) for problem in error.problems):
                 raise RunStopped(f"The workflow cannot run. {error}") from None
@@ -182,6 +203,8 @@ class WorkflowRows:
         except SettingError as error:
             raise RowFailed(str(error)) from None
         except NodeFailed as error:
+            if self._is_own_limit and isinstance(error.error, SpendLimitReached) and "usd_per_run)" in str(error):
+                raise LimitReached from error
             if isinstance(error.error, HOPELESS):
                 raise RunStopped(str(error)) from error
             is_over = isinstance(error.error, SomeFailed) or may_be_billed(error.error)
@@ -196,31 +219,74 @@ class WorkflowRows:
         nodes = {target.partition(".")[0] for targets in self._recipe.targets.values() for target in targets}
         return problem.node_id not in nodes or problem.kind not in _OF_VALUES
 
-    def _made(self, result: RunResult, folders: RunFolders) -> RowResult:
+    def _made(self, result: RunResult, folders: RunFolders, consignment: Consignment) -> RowResult:
         files = [file for node in result.nodes.values() for file in node.files if not file.is_relative_to(folders.temp)]
         blocked = "; ".join(message for message in result.blocked.values() if message)
         if not files:
-            raise RowFailed(blocked or "The workflow saved no picture. Has it a SaveImage?", is_over=bool(blocked))
+            said = blocked or "The workflow saved no picture. Has it a SaveImage?"
+            raise RowFailed(said, is_over=bool(blocked), price=self.price)
         edits = [edit for node in result.nodes.values() for text in node.texts.values() for edit in _edits_in(text)]
         first = edits[0] if edits else {}
-        new = [edit for edit in edits if edit.get("how") != "reused"]
-        costs = [Decimal(str(edit["cost_usd"])) if "cost_usd" in edit else self.price or Decimal(0) for edit in new]
+        handed = consignment.handed
+        paid = self._paid_of(handed)
+        ids = [one.record.generation_id for one in handed]
         data, *more = ((file.suffix, file.read_bytes()) for file in files)
         facts = {
             "generation_id": first.get("generation_id"),
+            "generation_ids": ids if len(ids) > 1 else None,
             "seed": first.get("seed"),
             "how": first.get("how"),
             "size_before": first.get("size_sent"),
             "size": first.get("size_returned"),
             "error": blocked or None,
         }
-        return RowResult(data[1], facts, sum(costs, Decimal(0)) if edits else None, bool(new), more=tuple(more))
+        cost = sum(map(self._cost_of, paid), Decimal(0)) if handed else None
+        with self._guard:
+            self._under_way.add(consignment)
+        return RowResult(data[1], facts, cost, bool(paid), lambda: self._delivered(consignment), tuple(more))
+
+    def _paid_of(self, handed: Sequence[Handed]) -> list[Record]:
+        """What this batch paid for, each of them in one row alone: made by this run, or by one of its own that was
+        killed before it was delivered."""
+        with self._guard:
+            paid = {
+                one.record.id: one.record
+                for one in handed
+                if one.how in (How.NEW, How.FOUND)
+                or (one.record.collected_at is None and one.record.created_at >= self._began)
+            }
+            new = [record for id, record in paid.items() if id not in self._counted]
+            self._counted.update(paid)
+        return new
+
+    def _cost_of(self, record: Record) -> Decimal:
+        cost = record.price if record.cost is None else record.cost
+        return (self.price or Decimal(0)) if cost is None else cost
+
+    def _delivered(self, consignment: Consignment) -> None:
+        """A row's result is in its place: its pictures may leave the ledger's folder some day."""
+        try:
+            with self._guard:
+                self._under_way.discard(consignment)
+                if self._ledger is None and consignment.handed:
+                    self._ledger = self._opened.enter_context(contextlib.closing(open_ledger(self._folder)))
+        except OxenError as error:  # which must not cost the result
+            logger.warning("%s", error)
+        if self._ledger is None:
+            consignment.dropped()
+        else:
+            consignment.arrived(self._ledger.collected)
 
 
-def _owed(folder: Path, began: float) -> Decimal:
-    """What a run that was killed had paid for, and its report does not tell of; raises LocalTrouble."""
-    with in_words("The run"), contextlib.closing(Ledger(folder)) as ledger:
-        return ledger.owed_since(began)
+@contextlib.contextmanager
+def _set_to(variable: str, value: str) -> Iterator[None]:
+    """An environment variable has this value in the with block."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(variable) if before is None else os.environ.update({variable: before})
 
 
 def _edits_in(text: str) -> list[dict[str, Any]]:

@@ -23,8 +23,11 @@ from ...batch.journal import read_journal
 from ...batch.made import FAILED, LimitReached, RunStopped
 from ...batch.meter import Meter
 from ...batch.naming import folds_names
+from ...batch.owed import left_to_spend
 from ...batch.planning import Counts, RowPlan
 from ...batch.remote_rows import RemoteRows, RemoteTerms
+from ...batch.row_maker import Spending
+from ...batch.row_price import private_folder
 from ...batch.running import BatchRun, Places, RunWishes, not_planned
 from ...batch.source_rows import Clashing, SourceError, SourceRow, Taken, Unwritable
 from ...batch.walking import PATTERNS, walk
@@ -247,12 +250,13 @@ def _made(
     if not before.left:
         return None
     how_far.meter = Meter(before.left, plan.spent, None, "pictures")
+
+    def maker(spending: Spending) -> RemoteRows:
+        left = left_to_spend(private_folder(), spending)
+        return RemoteRows(replace(order.terms, usd=left, began=spending.began), control=control)
+
     try:
-        run.make(
-            lambda spending: RemoteRows(replace(order.terms, usd=spending.usd, began=spending.began), control=control),
-            how_far.meter,
-            began,
-        )
+        run.make(maker, how_far.meter, began)
     except RunStopped as error:
         return error
     return None

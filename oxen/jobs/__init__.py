@@ -24,6 +24,7 @@ finishing.py  from a sent job to its picture
 editor.py     one edit through all of these
 ends.py       what became of its edits, in one line
 progress.py   how far a run is
+handover.py   when a picture counts as handed over
 parallel.py   side by side on daemon threads
 batch.py      many edits side by side, nothing lost when some fail
 afterwards.py a job after its run: cancelled by its id, told to whoever collects it

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import sqlite3
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +26,7 @@ from ..errors import (
 from .editor import Editor
 from .ends import End, Fate
 from .given_up import Decision
+from .handover import Handed, hand_over
 from .order import Edit, Outcome, Terms
 from .parallel import for_each
 from .progress import Progress, Stage
@@ -50,8 +49,6 @@ HOPELESS = (
     Unauthenticated,
 )
 _SUBSCRIBE_SECONDS = 3.0
-
-logger = logging.getLogger(__name__)
 
 
 class Batch(Generic[Picture]):
@@ -147,13 +144,15 @@ class Batch(Generic[Picture]):
 
         Until then they are owed: never pruned, and handed over before anything new is paid for.
         """
-        for outcome in outcomes:
-            if outcome.record is not None and outcome.picture is not None:
-                try:
-                    self._session.ledger.collected(outcome.record)
-                except sqlite3.Error as error:  # such as a full disk, which must not cost the pictures
-                    logger.warning("The ledger could not be written: %s", error)
-                    return
+        ledger = self._session.ledger
+        hand_over(
+            ledger.collected,
+            [
+                Handed(one.record, one.how, ledger.folder)
+                for one in outcomes
+                if one.record is not None and one.picture is not None
+            ],
+        )
 
     @property
     def _listens(self) -> bool:

@@ -23,10 +23,11 @@ from ..api.request import EditParameters
 from ..control import Control, Deadline
 from ..errors import LocalTrouble, Misconfigured, TimedOut, UnexpectedReply
 from ..private_files import PRIVATE_FILE, PRIVATE_FOLDER, make_folder, make_private
+from .handover import is_on_its_way
 from .locks import hold
 from .record import COLUMNS, NO_PROMPT, NO_SEED, Record, State, read_record, sent_digest, text_digest
 from .store import Store
-from .tables import OWED, SPENT, bring_up_to_date, sum_of
+from .tables import SPENT, bring_up_to_date, sum_of
 
 FILE_NAME = "ledger.sqlite3"
 DAY_SECONDS = 86400.0
@@ -37,7 +38,8 @@ OPEN_SECONDS = 30.0
 _LISTED = "key != ''"
 _TAKEN = f"departed AND state != 'refused' AND {_LISTED}"
 _OWED = "(state IN ('sending', 'sent') OR (state = 'done' AND collected_at IS NULL))"
-_UNDECIDED = "told AND state IN ('sending', 'sent', 'done')"
+_UNFINISHED = "state IN ('sending', 'sent', 'done')"
+_UNDECIDED = f"told AND {_UNFINISHED}"
 _SELECT = ", ".join(COLUMNS)
 # The ledgers that this process has looked over and closed, each as it left the file: nobody has touched it since.
 _sound: dict[Path, tuple[int, ...]] = {}
@@ -52,7 +54,7 @@ class Ledger:
     """
 
     def __init__(self, folder: Path, control: Control | None = None, within: Deadline | None = None) -> None:
-        self._folder = folder
+        self.folder = folder
         self._store = Store(folder / "results")
         self._guard = threading.RLock()
         make_folder(folder)
@@ -108,7 +110,7 @@ class Ledger:
     @contextlib.contextmanager
     def hold(self, key: str, control: Control, deadline: Deadline | None = None) -> Iterator[None]:
         """Be alone with a key, across threads and processes; raises Interrupted or TimedOut while waiting for it."""
-        with hold(self._folder / "locks", lock_of(key), control, deadline):
+        with hold(self.folder / "locks", lock_of(key), control, deadline):
             yield
 
     def open(
@@ -161,7 +163,7 @@ class Ledger:
             if now.state is not State.SENDING:
                 raise LocalTrouble(
                     "Another run has taken this edit for one that was cut off, and makes it itself. This run did not "
-                    f"send it, nothing was paid for it. The locks in {self._folder / 'locks'} were removed, or keep no "
+                    f"send it, nothing was paid for it. The locks in {self.folder / 'locks'} were removed, or keep no "
                     "two runs apart there. Leave that folder alone, on a local disk, and run again."
                 )
             self._set(database, now, {"departed": True, "left_at": time.time()})
@@ -284,8 +286,9 @@ class Ledger:
         )
 
     def owed(self, key: str) -> Record | None:
-        """The oldest record of a key whose picture is under way or was never collected."""
-        return self._one(f"key = ? AND {_OWED} ORDER BY id LIMIT 1", key)
+        """The oldest record of a key whose picture is under way or was never collected, and nobody here carries it."""
+        found = self._many(f"key = ? AND {_OWED} ORDER BY id", key)
+        return next((record for record in found if not is_on_its_way(self.folder, record)), None)
 
     def owed_since_then(self, record: Record) -> Record | None:
         """The oldest such record of the same key that was opened after this one."""
@@ -345,9 +348,9 @@ class Ledger:
         """
         return sum_of(self._select(SPENT, (when,)))
 
-    def owed_since(self, when: float) -> Decimal:
-        """Of `spent_since`, what requests came to whose pictures are under way or were not handed over yet."""
-        return sum_of(self._select(OWED, (when,)))
+    def owed_since(self, when: float) -> tuple[Record, ...]:
+        """Of the requests of `spent_since`, those whose pictures are under way or were not handed over yet."""
+        return self._many(f"created_at >= ? AND collected_at IS NULL AND {_UNFINISHED}", when)
 
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""

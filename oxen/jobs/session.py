@@ -86,7 +86,7 @@ class _Shared:
         self._listens = False
         self._guard = threading.Lock()
         with contextlib.ExitStack() as opened:
-            self.ledger = _open_ledger(folder, control, within)
+            self.ledger = open_ledger(folder, control, within)
             opened.callback(self.ledger.close)
             self.client = Client(account)
             opened.callback(self.client.close)
@@ -186,7 +186,11 @@ def _close_unused() -> None:
         shared.close(None)
 
 
-def _open_ledger(folder: Path, control: Control, within: Deadline) -> Ledger:
+def open_ledger(folder: Path, control: Control | None = None, within: Deadline | None = None) -> Ledger:
+    """The ledger in a folder. Raises Misconfigured where it cannot be used, with what to do; LocalTrouble, Interrupted.
+
+    control, within: as in `Ledger`.
+    """
     try:
         return Ledger(folder, control, within)
     except sqlite3.Error as error:

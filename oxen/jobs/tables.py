@@ -100,11 +100,6 @@ SELECT cost, price, COUNT(*) FROM jobs WHERE created_at >= ?1 AND created_at <= 
     AND CAST(created_at / {_SLOT}.0 AS INTEGER) = CAST(?1 / {_SLOT}.0 AS INTEGER) AND state != 'refused'
     GROUP BY cost, price
 """
-# Of these, the requests whose pictures are under way or were not handed over yet.
-OWED = """
-SELECT cost, price, COUNT(*) FROM jobs WHERE created_at >= ?1 AND collected_at IS NULL
-    AND state IN ('sending', 'sent', 'done') GROUP BY cost, price
-"""
 
 
 def bring_up_to_date(database: sqlite3.Connection) -> None:

@@ -15,6 +15,7 @@ from kontext_bridge.oxen.errors import TimedOut
 from kontext_bridge.standin import StandIn
 from PIL import Image
 from small_pictures import write_picture
+from small_workflow import workflow
 
 Batch = Callable[..., int]
 Pictures = Callable[..., Path]
@@ -52,36 +53,6 @@ def test_rows_are_made_on_this_machine_by_a_model_that_is_loaded_once(
     assert len(loaded) == 1
     assert batch(folder / "list.jsonl", "--demo", "--set", "steps=4", "--dry-run") == command.ALL
     assert "cost nothing" in capsys.readouterr().out
-
-
-WIDGETS = {
-    "prompt": "x",
-    "aspect_ratio": "match_input_image",
-    "steps": 28,
-    "guidance": 2.5,
-    "seed": 0,
-    "variations": 1,
-    "output_format": "jpg",
-    "output_quality": 95,
-    "disable_safety_checker": False,
-    "wait": "events and polling",
-    "send_as": "auto",
-    "timeout": 60,
-    "namespace": "",
-    "result": "reuse",
-    "if_some_fail": "stop with the error",
-}
-
-
-def workflow(folder: Path) -> Path:
-    document = {
-        "1": {"class_type": "LoadImage", "inputs": {"image": "nothing.png"}},
-        "2": {"class_type": "KontextEdit", "inputs": {"image": ["1", 0], **WIDGETS}},
-        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "edit"}},
-    }
-    path = folder / "workflow.json"
-    path.write_text(json.dumps(document))
-    return path
 
 
 def test_rows_go_through_a_workflow_and_are_billed_once(
@@ -143,7 +114,6 @@ def test_a_workflow_s_result_is_called_by_what_it_is(
 def test_a_workflow_stops_before_passing_the_limit(
     service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "100")  # what the command sets is taken back after the test
     monkeypatch.setattr("kontext_bridge.host.comfyui._process_run", "a run of this test")
     words = ["--workflow", str(workflow(tmp_path)), "--map", "image=1.image", "--usd", "0.09"]
     assert batch(pictures("a.png", "b.png", "c.png", "d.png"), *words) == command.SOME
@@ -153,7 +123,7 @@ def test_a_workflow_stops_before_passing_the_limit(
 def test_what_a_workflow_left_under_way_counts_against_the_limit(
     service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KONTEXT_BRIDGE_USD_PER_RUN", "100")
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")  # so that the limit is met at the same row in every run
     words = ["--workflow", str(workflow(tmp_path)), "--map", "image=1.image", "--usd", "0.09"]
     folder = pictures("a.png", "b.png", "c.png", "d.png")
 

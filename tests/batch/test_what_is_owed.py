@@ -1,0 +1,110 @@
+"""What was paid for just before a run was killed: counted against the limit, brought first, and never paid again."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kontext_bridge.batch import __main__ as command
+from kontext_bridge.batch.remote_rows import RemoteRows
+from kontext_bridge.batch.workflow_rows import WorkflowRows
+from kontext_bridge.host import comfyui
+from kontext_bridge.oxen.jobs.ledger import Ledger
+from kontext_bridge.standin import StandIn
+from small_workflow import workflow
+
+REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
+Batch = Callable[..., int]
+Pictures = Callable[..., Path]
+Report = Callable[[], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a limit is met at the same row in every run."""
+    monkeypatch.setenv("KONTEXT_BRIDGE_MAX_IN_FLIGHT", "1")
+
+
+@pytest.fixture
+def through(batch: Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command through a workflow, each time as a process of its own."""
+
+    def run(source: Path, *options: str, **widgets: object) -> int:
+        monkeypatch.setattr(comfyui, "_process_run", uuid.uuid4().hex)
+        words = ["--workflow", str(workflow(tmp_path, **widgets)), "--map", "image=1.image"]
+        return batch(source, *words, *options)
+
+    return run
+
+
+def killed_before_its_line(monkeypatch: pytest.MonkeyPatch, run: Callable[[], int]) -> None:
+    with monkeypatch.context() as cut:
+        cut.setattr("kontext_bridge.batch.journal.Journal.write", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        assert run() == command.NONE
+
+
+@pytest.mark.parametrize("result", ["reuse", "always new"])
+def test_what_a_workflow_got_and_could_not_report_is_counted_brought_and_not_paid_again(
+    service: StandIn,
+    through: Batch,
+    pictures: Pictures,
+    report: Report,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    result: str,
+) -> None:
+    folder = pictures("a.png", "b.png", "c.png", "d.png")
+    words = ("--usd", "0.09")
+    killed_before_its_line(monkeypatch, lambda: through(folder, *words, result=result))
+    assert len(service.billed) == 1
+    assert through(folder, *words, result=result) == command.SOME
+    assert len(service.billed) == 2 and len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert [entry["paid"] for entry in report() if entry["state"] == "done"] == [True, True]
+    assert "Stopped before passing --usd" in capsys.readouterr().err
+    assert through(folder, "--usd", "0.12", result=result) == command.SOME and len(service.billed) == 3
+    assert through(folder, result=result) == command.ALL and len(service.billed) == 4
+    assert sum(entry["cost_usd"] for entry in report() if entry["paid"]) == pytest.approx(0.16)
+
+
+def test_of_two_like_requests_that_are_always_new_each_is_made(
+    service: StandIn, through: Batch, pictures: Pictures, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures("a.png")
+    (folder / "list.csv").write_text("image,output\na.png,one\na.png,two\n")
+    with monkeypatch.context() as slow:
+        # its picture is still on its way when the next row asks for the same
+        on_the_way: list[Any] = []
+        slow.setattr(WorkflowRows, "_delivered", lambda rows, consignment: on_the_way.append(consignment))
+        assert through(folder / "list.csv", result="always new") == command.ALL
+    assert len(service.billed) == len({entry["generation_id"] for entry in report()}) == 2
+
+
+def test_what_was_reported_and_not_noted_in_the_ledger_is_counted_once_and_noted_then(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was killed after a line left its dollars in the report and in the ledger: a limit met too soon."""
+    folder = pictures(*(f"{number}.png" for number in range(5)))
+    with monkeypatch.context() as cut:
+        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+        assert batch(folder, *REMOTE, "--usd", "0.13") == command.SOME and len(service.billed) == 3
+    assert batch(folder, *REMOTE, "--usd", "0.20") == command.ALL and len(service.billed) == 5
+    ledger = Ledger(tmp_path / "home")
+    assert ledger.owed_since(0.0) == ()
+    ledger.close()
+
+
+def test_what_was_reported_and_is_not_in_its_place_is_counted_once_and_brought(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures(*(f"{number}.png" for number in range(5)))
+    with monkeypatch.context() as cut:
+        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+        assert batch(folder, *REMOTE, "--usd", "0.13") == command.SOME
+    gone = next((tmp_path / "out").glob("*.jpg"))
+    gone.unlink()
+    assert batch(folder, *REMOTE, "--usd", "0.20") == command.ALL
+    assert len(service.billed) == 5 and gone.is_file()
