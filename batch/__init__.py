@@ -8,6 +8,7 @@ columns.py       which columns a list may have, and how their values are read
 walking.py       a folder as a stream of rows
 manifest.py      a CSV or JSONL file as a stream of rows
 naming.py        what a result is called, and where it may not lie
+likeness.py      what tells a file from another under the same name
 plan_tables.py   the tables of a plan, on the disk
 asking.py        what source and command line together ask for, row by row
 former_runs.py   what former runs reported, taken into the plan

@@ -117,7 +117,14 @@ class _Command:
         choice, options = self._choice, self._options
         folds = folds_names(self._places.work)
         asking = Asking(
-            self._images, choice.by, choice.columns, choice.defaults(), options.whole_names, options.shard, folds
+            self._images,
+            choice.by,
+            choice.columns,
+            choice.defaults(),
+            options.whole_names,
+            options.shard,
+            folds,
+            choice.made_with(),
         )
         plan = RowPlan(asking, lambda entry: marked(self._flags, entry))
         plan.read(self._rows(asking))

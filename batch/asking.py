@@ -31,6 +31,7 @@ class Asking:
 
     root: where the images' paths begin. by: who edits, as part of what is asked for: a result of another model is
     another result. whole: as in `result_name`. shard: (this one, of how many), from 1. folds: as in `key_of`.
+    made_with: what tells the files that every row is made with, a model's for one, from others under the same names.
     """
 
     root: Path
@@ -40,12 +41,13 @@ class Asking:
     whole: bool = False
     shard: tuple[int, int] = (1, 1)
     folds: bool = False
+    made_with: str = ""
 
 
 @dataclass(frozen=True)
 class AskedRow:
     """A row of the source with all that it is edited with. given: its values as a text; digest: of all of it, by which
-    a result is known to be this row's; mine: whether it is of this part."""
+    a result is known to be this row's; made_with: as in PlannedRow; mine: whether it is of this part."""
 
     row: SourceRow
     path: Path
@@ -53,6 +55,7 @@ class AskedRow:
     given: str
     problem: str | None
     digest: str
+    made_with: str
     mine: bool
 
 
@@ -63,13 +66,15 @@ def asked_row(row: SourceRow, asking: Asking) -> AskedRow:
     by_name = format_asked(row)
     if by_name is not None and _FORMAT not in row.given:
         values[_FORMAT] = by_name
-    size = -1
+    size, made_with = -1, asking.made_with
     try:
         path = inside(asking.root, row.image)
         row = replace(row, image=os.path.relpath(path, asking.root).replace(os.sep, "/"))
         size = _size(path)
         if problem is None:
             asking.columns.check(values)
+        if further := asking.columns.further(values, asking.root):
+            made_with = _digest(made_with, *further)
     except (RowError, Unfit, OxenError) as error:
         problem = problem or written(error)
     try:
@@ -81,7 +86,9 @@ def asked_row(row: SourceRow, asking: Asking) -> AskedRow:
     this, of = asking.shard
     # by the name itself: whether a disk tells upper case from lower is no part of it, and differs between machines
     mine = _number_of(output) % of == this - 1
-    return AskedRow(row, path, output, given, problem, _digest(asking.by, row.image, size, given), mine)
+    # a picture that was exchanged is told by its size: times differ from copy to copy
+    digest = _digest(asking.by, row.image, str(size), given)
+    return AskedRow(row, path, output, given, problem, digest, made_with, mine)
 
 
 def with_other_seed(row: PlannedRow, other: int) -> PlannedRow:
@@ -120,6 +127,5 @@ def _size(path: Path) -> int:
     return about.st_size
 
 
-def _digest(by: str, image: str, size: int, given: str) -> str:
-    """A picture that was exchanged is told by its size: times differ from copy to copy."""
-    return hashlib.sha256("\n".join((by, image, str(size), given)).encode("utf-8", "backslashreplace")).hexdigest()[:24]
+def _digest(*texts: str) -> str:
+    return hashlib.sha256("\n".join(texts).encode("utf-8", "backslashreplace")).hexdigest()[:24]

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
+from .plan_tables import OWN
 from .source_rows import Clashing, Taken, Unwritable
 
 # Of very many, so many are named.
@@ -41,7 +42,7 @@ def refuse_sources(database: sqlite3.Connection, results: Path) -> None:
     found = database.execute(
         "SELECT rows.output, sourced.spot FROM rows JOIN sources ON sources.key = rows.key"
         " JOIN rows sourced ON sourced.number = sources.number LEFT JOIN placed ON placed.key = rows.key"
-        " WHERE rows.mine AND rows.problem IS NULL AND placed.asked IS NOT rows.asked"
+        f" WHERE rows.mine AND rows.problem IS NULL AND NOT {OWN}"
     )
     count, told = _counted(
         f"{name}, the picture of {where}" for name, where in found if os.path.lexists(results / name)
@@ -55,20 +56,25 @@ def refuse_sources(database: sqlite3.Connection, results: Path) -> None:
 
 def refuse_strangers(database: sqlite3.Connection, results: Path) -> None:
     """Raise Taken where a result's place is taken by what is not this row's result."""
-    found = database.execute(
-        "SELECT output, placed.asked FROM rows LEFT JOIN placed USING (key)"
-        " WHERE mine AND problem IS NULL AND placed.asked IS NOT rows.asked"
+    query = (
+        "SELECT output, placed.asked, placed.asked IS rows.asked FROM rows LEFT JOIN placed USING (key)"
+        f" WHERE mine AND problem IS NULL AND NOT {OWN}"
     )
-    count, told = _counted(
-        f"{output} ({'made of another request or picture' if before else 'of unknown origin'})"
-        for output, before in found
-        if os.path.lexists(results / output)
-    )
+    there = (row for row in database.execute(query) if os.path.lexists(results / row[0]))
+    count, told = _counted(f"{output} ({_origin(before, is_like)})" for output, before, is_like in there)
     if count:
+        exchanged = any(is_like and os.path.lexists(results / output) for output, _, is_like in database.execute(query))
+        back = "Put the file back that they were made with, name" if exchanged else "Name"
         raise Taken(
             f"{count} results would be written over what is in {results} already: {told}.",
-            "Name another folder with --output, or have them written over with --replace.",
+            f"{back} another folder with --output, or have them written over with --replace.",
         )
+
+
+def _origin(before: str | None, is_like: bool) -> str:
+    if before is None:
+        return "of unknown origin"
+    return "made with a model or picture that was exchanged since" if is_like else "made of another request or picture"
 
 
 def _counted(told: Iterable[str]) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..editing.fields import Field, Kind
@@ -33,13 +34,15 @@ class Columns:
 
     fields: how their values are read; None for those that a workflow's inputs read. check: raises Unfit or an
     OxenError for a row's values that cannot be used together. needs: those that a row or the command must give. saves:
-    the format that every result has, whatever a row asks the service for; None where `output_format` says it.
+    the format that every result has, whatever a row asks the service for; None where `output_format` says it. further:
+    of a row's values and the folder of its picture, what tells the files of its further pictures from others.
     """
 
     fields: Mapping[str, Field | None]
     check: Callable[[Mapping[str, Any]], None] = lambda values: None
     needs: tuple[str, ...] = ()
     saves: str | None = None
+    further: Callable[[Mapping[str, Any], Path], tuple[str, ...]] = lambda values, images: ()
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -74,7 +74,11 @@ class FormerRuns:
             ),
         )
         if state == DONE:
-            self._database.execute("INSERT OR REPLACE INTO placed VALUES (?, ?)", (key, asked))
+            made_with = entry.get("made_with")
+            self._database.execute(
+                "INSERT OR REPLACE INTO placed VALUES (?, ?, ?)",
+                (key, asked, None if made_with is None else written(made_with)),
+            )
             several = entry.get("generation_ids")
             for id in (entry.get("generation_id"), *(several if isinstance(several, list) else ())):
                 if isinstance(id, str):

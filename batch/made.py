@@ -16,8 +16,9 @@ class PlannedRow:
     """A row that has passed the plan: its picture's file, its result's name, and all values that it is edited with.
 
     asked: a digest of what is asked for, by which a result is known to be this row's. problem: what is known to be
-    wrong with it. other: the how-many-eth other seed this is, 0 for its own. former: the seed of the result that is in
-    the place now, and is laid aside for this one.
+    wrong with it. made_with: what tells the files of its model, and of its further pictures, from others under the same
+    names. other: the how-many-eth other seed this is, 0 for its own. former: the seed of the result that is in the
+    place now, and is laid aside for this one.
     """
 
     number: int
@@ -28,6 +29,7 @@ class PlannedRow:
     asked: str
     values: Mapping[str, Any]
     problem: str | None = None
+    made_with: str = ""
     other: int = 0
     former: int | None = None
 

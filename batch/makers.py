@@ -13,9 +13,13 @@ from ..commands.named import path_of, shown, source
 from ..editing.values import Unfit
 from ..oxen.choices import SendAs, WaitMode
 from .columns import Columns, local_columns, remote_columns
+from .likeness import likeness, weights_in
 from .row_maker import Maker, Spending
 from .row_price import private_folder
 from .source_rows import SourceError
+
+# Of a diffusers folder.
+_PARTS = {"--local": ("transformer",), "--text-encoders": ("text_encoder", "text_encoder_2"), "--vae": ("vae",)}
 
 
 class Choice:
@@ -44,6 +48,10 @@ class Choice:
                 raise SourceError("--prompt says nothing to this workflow: map it with --map prompt=NODE.INPUT.")
             given["prompt"] = self._options.prompt
         return given
+
+    def made_with(self) -> str:
+        """What tells the files that every row is made with from others under the same names; raises OSError."""
+        return ""
 
     def maker(self, work: Path, spending: Spending) -> Maker:
         raise NotImplementedError
@@ -90,6 +98,16 @@ class Local(Choice):
         self.by = "demo" if options.demo else f"local {names}"
         self.by += f" {[(str(file.resolve()), strength) for file, strength in self._loras]}" if self._loras else ""
 
+    def made_with(self) -> str:
+        if self._options.demo:
+            from ..kontext.demo.shipped import demo_files
+
+            demo = demo_files()
+            files = [demo.transformer, demo.text, demo.vae]
+        else:
+            files = [file for name, path in self._paths.items() for file in weights_in(path, _PARTS[name])]
+        return likeness([*files, *(file for file, _ in self._loras)])
+
     def maker(self, work: Path, spending: Spending) -> Maker:
         from .local_rows import LocalModel, LocalRows
 
@@ -124,6 +142,9 @@ class Through(Choice):
         if prompt is not None and "prompt" not in self.columns.fields:
             raise SourceError("--prompt says nothing to this workflow: map it with --map prompt=NODE.INPUT.")
         return {} if prompt is None else {"prompt": prompt}
+
+    def made_with(self) -> str:
+        return likeness(pictures) if (pictures := self._recipe.own_pictures()) else ""
 
     def maker(self, work: Path, spending: Spending) -> Maker:
         from .workflow_rows import WorkflowRows

@@ -141,6 +141,7 @@ def _entry(row: PlannedRow, state: str, seconds: float) -> dict[str, Any]:
         "output": row.output,
         "state": state,
         "asked": row.asked,
+        "made_with": row.made_with or None,
         "other": row.other or None,
         "seconds": round(seconds, 3),
         "time": round(time.time(), 3),

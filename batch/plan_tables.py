@@ -13,6 +13,7 @@ CREATE TABLE rows (
     output TEXT NOT NULL,
     key TEXT NOT NULL,
     asked TEXT NOT NULL,
+    made_with TEXT NOT NULL,
     given TEXT NOT NULL,
     problem TEXT,
     mine INTEGER NOT NULL
@@ -32,15 +33,17 @@ CREATE TABLE ended (
     seed TEXT,
     PRIMARY KEY (key, asked)
 ) WITHOUT ROWID;
-CREATE TABLE placed (key TEXT PRIMARY KEY, asked TEXT) WITHOUT ROWID;
+CREATE TABLE placed (key TEXT PRIMARY KEY, asked TEXT, made_with TEXT) WITHOUT ROWID;
 CREATE TABLE sources (key TEXT PRIMARY KEY, number INTEGER) WITHOUT ROWID;
 CREATE TABLE further (key TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE told (id TEXT PRIMARY KEY, key TEXT) WITHOUT ROWID;
 CREATE TABLE paid (key TEXT, id TEXT, cost TEXT, surely INTEGER, PRIMARY KEY (key, id)) WITHOUT ROWID;
 """
+# Whether what lies in a row's place is its own. What an earlier version made does not say with which files.
+OWN = "(placed.asked IS rows.asked AND IFNULL(placed.made_with, rows.made_with) = rows.made_with)"
 # A row with the last line about just what it asks for, and with what lies in its place: a line about something else,
 # such as a picture that was missing for a while, changes neither.
-STATE = "CASE WHEN state = 'failed' OR placed.asked = rows.asked THEN state END"
+STATE = f"CASE WHEN state = 'failed' OR {OWN} THEN state END"
 STANDING = "rows LEFT JOIN ended USING (key, asked) LEFT JOIN placed ON placed.key = rows.key"
 
 

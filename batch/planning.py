@@ -19,7 +19,7 @@ from .collisions import TOLD, refuse_clashes, refuse_sources, refuse_strangers
 from .former_runs import FormerRuns
 from .made import DONE, FAILED, PlannedRow
 from .naming import key_of
-from .plan_tables import STANDING, STATE, opened_tables, written
+from .plan_tables import OWN, STANDING, STATE, opened_tables, written
 from .source_rows import SourceRow
 
 _PAGE = 128
@@ -191,8 +191,7 @@ class RowPlan:
         """Whether that result is in its row's place, too."""
         with self._guard:
             found = self._database.execute(
-                "SELECT output FROM told JOIN rows USING (key) JOIN placed USING (key)"
-                " WHERE id = ? AND placed.asked = rows.asked",
+                f"SELECT output FROM told JOIN rows USING (key) JOIN placed USING (key) WHERE id = ? AND {OWN}",
                 (written(generation_id),),
             ).fetchall()
         return any((results / output).is_file() for (output,) in found)
@@ -203,25 +202,27 @@ class RowPlan:
     def _pages(self) -> Iterator[tuple[PlannedRow, _Stands]]:
         last = -1
         while page := self._page(last):
-            for number, spot, image, path, output, asked, given, problem, *stands in page:
+            for number, spot, image, path, output, asked, made_with, given, problem, *stands in page:
                 last = number
+                values = json.loads(given)
                 yield (
-                    PlannedRow(number, spot, image, Path(os.fsdecode(path)), output, asked, json.loads(given), problem),
+                    PlannedRow(number, spot, image, Path(os.fsdecode(path)), output, asked, values, problem, made_with),
                     _Stands(*stands),
                 )
 
     def _page(self, last: int) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(
-                f"SELECT number, spot, image, path, output, rows.asked, given, problem, {STATE}, over, marked, other,"
-                f" seed FROM {STANDING} WHERE mine AND number > ? ORDER BY number LIMIT ?",
+                "SELECT number, spot, image, path, output, rows.asked, rows.made_with, given, problem,"
+                f" {STATE}, over, marked, other, seed FROM {STANDING} WHERE mine AND number > ? ORDER BY number"
+                " LIMIT ?",
                 (last, _PAGE),
             ).fetchall()
 
     def _insert(self, asked: AskedRow) -> None:
         row, output, key = asked.row, asked.output, self._key(asked.output)
         taken = self._database.execute(
-            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.number,
                 row.where,
@@ -230,6 +231,7 @@ class RowPlan:
                 output,
                 key,
                 asked.digest,
+                asked.made_with,
                 asked.given,
                 asked.problem,
                 asked.mine,
@@ -238,7 +240,7 @@ class RowPlan:
         if not taken:
             self._database.execute("INSERT INTO clashes SELECT ?, number FROM rows WHERE key = ?", (row.number, key))
             self._database.execute(
-                "INSERT INTO rows VALUES (?, ?, ?, '', ?, ?, '', '{}', NULL, 0)",
+                "INSERT INTO rows VALUES (?, ?, ?, '', ?, ?, '', '', '{}', NULL, 0)",
                 (row.number, row.where, row.image, output, f"{key}\n{row.number}"),
             )
             return

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from .. import host
 from ..editing.fields import Field
 from ..headless.__main__ import pack_nodes
+from ..headless.builtin import picture_path
 from ..headless.changes import SettingError, apply_setting
 from ..headless.folders import RunFolders
 from ..headless.given import COMBO, input_specs
@@ -91,7 +92,30 @@ class Recipe:
     def columns(self) -> Columns:
         """SaveImage writes PNG, also where a column says what the service is to send."""
         fields: dict[str, Field | None] = {name: None for name in self.targets if name != IMAGE}
-        return Columns(fields, saves="png")
+        return Columns(fields, saves="png", further=self._further)
+
+    def own_pictures(self) -> list[Path]:
+        """The pictures that the workflow itself names, and no column."""
+        mapped = {target for targets in self.targets.values() for target in targets}
+        names = [
+            node["inputs"].get("image")
+            for id, node in self.document.items()
+            if node["class_type"] == "LoadImage" and f"{id}.image" not in mapped
+        ]
+        paths = [picture_path(self.folder, name) for name in names if isinstance(name, str)]
+        return [path for path in paths if path.is_file()]
+
+    def _further(self, values: Mapping[str, Any], images: Path) -> tuple[str, ...]:
+        """The sizes of the further pictures that a row names."""
+        named = [
+            (target, values[column])
+            for column, targets in self.targets.items()
+            if column != IMAGE and values.get(column) is not None
+            for target in targets
+            if target in self._pictures
+        ]
+        found = [(target, self._found(images, value)) for target, value in named]
+        return tuple(f"{target} {path.stat().st_size}" for target, path in found if path is not None)
 
     def filled(self, row: PlannedRow) -> Workflow:
         """The workflow with a row's values in it; raises SettingError."""
@@ -107,13 +131,21 @@ class Recipe:
     def _picture(self, row: PlannedRow, target: str, value: object) -> Path:
         """The file of a further picture that a row names, among the list's pictures or beside the workflow, and nowhere
         else, as with `inside`; raises SettingError."""
-        name = str(value).removesuffix(" [input]").replace("\\", "/")
         images = row.path.parents[len(PurePosixPath(row.image).parts) - 1]
+        if (path := self._found(images, value)) is not None:
+            return path
+        raise SettingError(
+            f"{target}: there is no picture {_name_of(value)[:80]!r} in {images}, nor beside the workflow. A list, "
+            "which may come from anywhere, names pictures there alone: put it there, or name with --images a folder "
+            "that all of the list's pictures are in."
+        )
+
+    def _found(self, images: Path, value: object) -> Path | None:
         for folder in (images, self.folder):
-            with contextlib.suppress(RowError):
-                if (path := inside(folder, name)).is_file():
+            with contextlib.suppress(RowError, OSError, ValueError):
+                if (path := inside(folder, _name_of(value))).is_file():
                     return path
-        raise SettingError(f"{target}: there is no picture {name[:80]!r} in {images}, nor beside the workflow.")
+        return None
 
     def _fill(self, workflow: Workflow, target: str, value: Any) -> None:
         """A cell is a value: no link to another node, and a text as it stands, with quotes and all."""
@@ -287,6 +319,10 @@ def _set_to(variable: str, value: str) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(variable) if before is None else os.environ.update({variable: before})
+
+
+def _name_of(value: object) -> str:
+    return str(value).removesuffix(" [input]").replace("\\", "/")
 
 
 def _edits_in(text: str) -> list[dict[str, Any]]:

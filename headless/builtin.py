@@ -156,9 +156,14 @@ def _unusable(prefix: str) -> str | None:
 
 
 def _path(image: str) -> Path:
+    return picture_path(current.get().source, image)
+
+
+def picture_path(source: Path, image: str) -> Path:
+    """The file that LoadImage's `image` names: in the workflow's folder `source`, or in the one above."""
     # An exported workflow marks a file of ComfyUI's input folder so.
     name = image.removesuffix(" [input]")
-    beside, above = current.get().source / name, current.get().source.parent / name
+    beside, above = source / name, source.parent / name
     return above if above.is_file() and not beside.is_file() else beside
 
 

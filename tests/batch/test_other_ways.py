@@ -53,6 +53,10 @@ def test_rows_are_made_on_this_machine_by_a_model_that_is_loaded_once(
     assert len(loaded) == 1
     assert batch(folder / "list.jsonl", "--demo", "--set", "steps=4", "--dry-run") == command.ALL
     assert "cost nothing" in capsys.readouterr().out
+    assert entries["a.png"]["made_with"] == entries["b.webp"]["made_with"]
+    monkeypatch.setattr("kontext_bridge.batch.makers.likeness", lambda files: f"{len(files)} files of later")
+    assert batch(folder / "list.jsonl", "--demo", "--device", "cpu", "--set", "steps=4") == command.NONE
+    assert "a.png (made with a model or picture that was exchanged since)" in capsys.readouterr().err
 
 
 def test_rows_go_through_a_workflow_and_are_billed_once(
