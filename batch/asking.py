@@ -46,13 +46,15 @@ class Asking:
 
 @dataclass(frozen=True)
 class AskedRow:
-    """A row of the source with all that it is edited with. given: its values as a text; digest: of all of it, by which
-    a result is known to be this row's; made_with: as in PlannedRow; mine: whether it is of this part."""
+    """A row of the source with all that it is edited with. given: its values as a text; size: of its picture's file;
+    digest: of all of it, by which a result is known to be this row's; made_with: as in PlannedRow; mine: whether it is
+    of this part."""
 
     row: SourceRow
     path: Path
     output: str
     given: str
+    size: int
     problem: str | None
     digest: str
     made_with: str
@@ -88,7 +90,7 @@ def asked_row(row: SourceRow, asking: Asking) -> AskedRow:
     mine = _number_of(output) % of == this - 1
     # a picture that was exchanged is told by its size: times differ from copy to copy
     digest = _digest(asking.by, row.image, str(size), given)
-    return AskedRow(row, path, output, given, problem, digest, made_with, mine)
+    return AskedRow(row, path, output, given, size, problem, digest, made_with, mine)
 
 
 def with_other_seed(row: PlannedRow, other: int) -> PlannedRow:

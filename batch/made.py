@@ -17,8 +17,8 @@ class PlannedRow:
 
     asked: a digest of what is asked for, by which a result is known to be this row's. problem: what is known to be
     wrong with it. made_with: what tells the files of its model, and of its further pictures, from others under the same
-    names. other: the how-many-eth other seed this is, 0 for its own. former: the seed of the result that is in the
-    place now, and is laid aside for this one.
+    names. size: of its picture's file, in bytes. other: the how-many-eth other seed this is, 0 for its own. former: the
+    seed of the result that is in the place now, and is laid aside for this one.
     """
 
     number: int
@@ -30,6 +30,7 @@ class PlannedRow:
     values: Mapping[str, Any]
     problem: str | None = None
     made_with: str = ""
+    size: int | None = None
     other: int = 0
     former: int | None = None
 

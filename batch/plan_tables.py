@@ -15,6 +15,7 @@ CREATE TABLE rows (
     asked TEXT NOT NULL,
     made_with TEXT NOT NULL,
     given TEXT NOT NULL,
+    size INTEGER NOT NULL,
     problem TEXT,
     mine INTEGER NOT NULL
 );

@@ -202,18 +202,18 @@ class RowPlan:
     def _pages(self) -> Iterator[tuple[PlannedRow, _Stands]]:
         last = -1
         while page := self._page(last):
-            for number, spot, image, path, output, asked, made_with, given, problem, *stands in page:
+            for number, spot, image, path, output, asked, made_with, given, size, problem, *stands in page:
                 last = number
-                values = json.loads(given)
+                file, values = Path(os.fsdecode(path)), json.loads(given)
                 yield (
-                    PlannedRow(number, spot, image, Path(os.fsdecode(path)), output, asked, values, problem, made_with),
+                    PlannedRow(number, spot, image, file, output, asked, values, problem, made_with, size),
                     _Stands(*stands),
                 )
 
     def _page(self, last: int) -> list[tuple[Any, ...]]:
         with self._guard:
             return self._database.execute(
-                "SELECT number, spot, image, path, output, rows.asked, rows.made_with, given, problem,"
+                "SELECT number, spot, image, path, output, rows.asked, rows.made_with, given, size, problem,"
                 f" {STATE}, over, marked, other, seed FROM {STANDING} WHERE mine AND number > ? ORDER BY number"
                 " LIMIT ?",
                 (last, _PAGE),
@@ -222,7 +222,7 @@ class RowPlan:
     def _insert(self, asked: AskedRow) -> None:
         row, output, key = asked.row, asked.output, self._key(asked.output)
         taken = self._database.execute(
-            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 row.number,
                 row.where,
@@ -233,6 +233,7 @@ class RowPlan:
                 asked.digest,
                 asked.made_with,
                 asked.given,
+                asked.size,
                 asked.problem,
                 asked.mine,
             ),
@@ -240,7 +241,7 @@ class RowPlan:
         if not taken:
             self._database.execute("INSERT INTO clashes SELECT ?, number FROM rows WHERE key = ?", (row.number, key))
             self._database.execute(
-                "INSERT INTO rows VALUES (?, ?, ?, '', ?, ?, '', '', '{}', NULL, 0)",
+                "INSERT INTO rows VALUES (?, ?, ?, '', ?, ?, '', '', '{}', -1, NULL, 0)",
                 (row.number, row.where, row.image, output, f"{key}\n{row.number}"),
             )
             return

@@ -194,7 +194,11 @@ def _result(row: PlannedRow, maker: Maker) -> RowResult:
     if row.problem is not None:
         raise RowFailed(row.problem)
     try:
-        return maker.make(row)
+        _check_same(row)
+        made = maker.make(row)
+        # by its size the next run knows the result: it must not stand for a picture that it was not made of
+        _check_same(row)
+        return made
     except Stopped as error:
         raise Interrupted(str(error)) from None
     except (ImageError, KontextError) as error:
@@ -203,6 +207,15 @@ def _result(row: PlannedRow, maker: Maker) -> RowResult:
         raise RowFailed(in_words(error)) from error
     except MemoryError as error:
         raise RowFailed("There is too little memory left for this picture.") from error
+
+
+def _check_same(row: PlannedRow) -> None:
+    """Raise RowFailed where the row's picture is no more the one that was planned; OSError where there is none."""
+    if row.size is not None and row.path.stat().st_size != row.size:
+        raise RowFailed(
+            f"{row.image} was changed while the batch ran. The next run edits it as it is then; what was paid for "
+            "stays in the ledger."
+        )
 
 
 def _began(work: Path) -> float:

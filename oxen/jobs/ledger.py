@@ -349,8 +349,11 @@ class Ledger:
         return sum_of(self._select(SPENT, (when,)))
 
     def owed_since(self, when: float) -> tuple[Record, ...]:
-        """Of the requests of `spent_since`, those whose pictures are under way or were not handed over yet."""
-        return self._many(f"created_at >= ? AND collected_at IS NULL AND {_UNFINISHED}", when)
+        """Of the requests of `spent_since`, those whose pictures are under way or were not handed over yet.
+
+        Without those that have not left this machine: the service cannot have taken them.
+        """
+        return self._many(f"created_at >= ? AND collected_at IS NULL AND departed AND {_UNFINISHED}", when)
 
     def totals(self) -> tuple[int, Decimal]:
         """How many requests were taken by the service, and what they came to in US dollars."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from kontext_bridge.batch import __main__ as command
 from kontext_bridge.batch.remote_rows import RemoteRows
 from kontext_bridge.batch.workflow_rows import WorkflowRows
 from kontext_bridge.host import comfyui
+from kontext_bridge.oxen.api.request import EditParameters
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import StandIn
 from small_workflow import workflow
@@ -108,3 +111,12 @@ def test_what_was_reported_and_is_not_in_its_place_is_counted_once_and_brought(
     gone.unlink()
     assert batch(folder, *REMOTE, "--usd", "0.20") == command.ALL
     assert len(service.billed) == 5 and gone.is_file()
+
+
+def test_what_never_left_this_machine_is_not_counted(tmp_path: Path) -> None:
+    """A run that was killed between its record and its request paid for nothing."""
+    with contextlib.closing(Ledger(tmp_path)) as ledger:
+        record = ledger.open("a key", EditParameters(prompt="x", seed=0), "data:,", Decimal("0.04"))
+        assert record is not None and ledger.owed_since(0.0) == ()
+        ledger.leaving(record)
+        assert [one.id for one in ledger.owed_since(0.0)] == [record.id]
