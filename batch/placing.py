@@ -1,7 +1,8 @@
 """A result put in its place, after its line in the report.
 
 Killed before the line, the row was not done, and the next run has its picture from the ledger. Killed between the line
-and the place, the same: a result that is not in its place is made, or brought, again.
+and the place, the same: a result that is not in its place is made, or brought, again. So that another request's result
+is not taken for it, that one goes before the line.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class Placer:
             "flags": list(flags) or None,
             "aside": aside,
         }
+        for place, _ in places:
+            with contextlib.suppress(FileNotFoundError), _of_this_name(place.relative_to(self._results)):
+                place.unlink()
         self._journal.write(entry)
         # the row's own result last: by it the next run knows that all are there
         for draft, place in reversed(drafts):

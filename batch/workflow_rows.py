@@ -239,12 +239,18 @@ class WorkflowRows:
                 raise LimitReached from error
             if isinstance(error.error, HOPELESS):
                 raise RunStopped(str(error)) from error
-            is_over = isinstance(error.error, SomeFailed) or may_be_billed(error.error)
-            raise RowFailed(str(error), is_over=is_over, facts=_id_of(error.error), price=self.price) from None
+            raise self._failed(str(error), error.error) from None
         except RunInterrupted as error:
             raise Interrupted(str(error)) from None
         finally:
             shutil.rmtree(output, ignore_errors=True)
+
+    def _failed(self, said: str, error: BaseException) -> RowFailed:
+        """A row with an edit, or several, that failed. Those of them that came are kept, and owed."""
+        parts = (isinstance(error, OxenError) and error.parts) or (error,)
+        billed = sum(map(may_be_billed, parts)) or int(parts == (error,) and isinstance(error, SomeFailed))
+        price = None if self.price is None else billed * self.price
+        return RowFailed(said, is_over=bool(billed), facts=_id_of(error), price=price)
 
     def _is_everywhere(self, problem: Problem) -> bool:
         """Whether what is wrong with the workflow is so in every row, as no value of a row went there."""

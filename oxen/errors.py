@@ -55,12 +55,14 @@ class OxenError(Exception):
     """Base of everything this package raises on purpose.
 
     `status` is the HTTP status where there was one; `retryable` says whether the same call may simply be made
-    again without a risk of paying twice; `definite` that the service itself said that the request failed.
+    again without a risk of paying twice; `definite` that the service itself said that the request failed. `parts`:
+    where it stands for several edits, the error of each, as far as they are known.
     """
 
     __module__ = "kontext_bridge"  # ComfyUI shows the module of an error to the artist; the real one is a path
     retryable = False
     definite = False
+    parts: tuple[OxenError, ...] = ()
 
     def __init_subclass__(cls) -> None:
         cls.__module__ = OxenError.__module__

@@ -184,6 +184,13 @@ def failure(failed: dict[int, OxenError], count: int, send_as: SendAs | None) ->
         advice = " If it keeps happening, the service may refuse pictures in the request: set send_as to Oxen upload."
     if count == 1:
         return first.reworded(first.message + advice)
+    error = _of_several(failed, count, send_as, advice)
+    error.parts = tuple(failed.values())
+    return error
+
+
+def _of_several(failed: dict[int, OxenError], count: int, send_as: SendAs | None, advice: str) -> OxenError:
+    first = next(iter(failed.values()))
     if len({error.message for error in failed.values()}) == 1 and len(failed) == count:
         ids = [one for error in failed.values() for one in error.not_named]
         return first.reworded(about(f"All {count} edits failed: {first.message}{advice}", ids))

@@ -93,3 +93,26 @@ def test_a_result_with_the_longest_name_is_laid_aside_under_a_shorter_one(
     assert len(service.billed) == 2
     names = sorted(path.name for path in out.glob("*.jpg"))
     assert len(names) == 2 and names[0].endswith(".seed-0.jpg") and len(names[0].encode()) <= 255
+
+
+def test_killed_while_it_writes_over_another_request_s_result_the_old_one_is_not_taken_for_the_new(
+    service: StandIn, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its line and its place the row was done, with the other request's picture."""
+    folder, out = pictures("a.png"), tmp_path / "out"
+    words = [str(folder), "-o", str(out), "--set", "output_format=jpg", "--prompt"]
+    assert command.main([*words, "night"]) == command.ALL
+    (out / "a.jpg").write_text("night")
+
+    real = Path.replace
+
+    def killed(path: Path, target: Any) -> Path:
+        if Path(target) == out / "a.jpg":
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    with monkeypatch.context() as cut:
+        cut.setattr(Path, "replace", killed)
+        assert command.main([*words, "day", "--replace"]) == command.STOPPED
+    assert command.main([*words, "day"]) == command.ALL
+    assert (out / "a.jpg").read_bytes() != b"night" and len(service.billed) == 2

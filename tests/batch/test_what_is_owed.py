@@ -15,8 +15,10 @@ from kontext_bridge.batch.remote_rows import RemoteRows
 from kontext_bridge.batch.workflow_rows import WorkflowRows
 from kontext_bridge.host import comfyui
 from kontext_bridge.oxen.api.request import EditParameters
+from kontext_bridge.oxen.errors import TimedOut
+from kontext_bridge.oxen.jobs.finishing import Finisher
 from kontext_bridge.oxen.jobs.ledger import Ledger
-from kontext_bridge.standin import StandIn
+from kontext_bridge.standin import Fault, StandIn
 from small_workflow import workflow
 
 REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
@@ -120,3 +122,35 @@ def test_what_never_left_this_machine_is_not_counted(tmp_path: Path) -> None:
         assert record is not None and ledger.owed_since(0.0) == ()
         ledger.leaving(record)
         assert [one.id for one in ledger.owed_since(0.0)] == [record.id]
+
+
+def test_of_a_row_of_several_edits_all_that_failed_count_as_perhaps_billed(
+    service: StandIn, through: Batch, pictures: Pictures, report: Report, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = pictures("a.png", "b.png")
+    service.set(run_fails=Fault("out of luck", times=2))
+    assert through(folder, "--usd", "0.25", variations=3) == command.SOME
+    (over,) = [entry for entry in report() if entry.get("over")]
+    assert over["cost_usd"] == 0.08 and len(service.jobs) == 6
+    assert "$0.12 paid, and perhaps $0.08 for what failed" in capsys.readouterr().out
+    # the one that came is kept, and counts as well: with the two that failed, and another two, it is too much
+    assert through(folder, "--usd", "0.25", "--retry-failed", variations=3) == command.SOME and len(service.jobs) == 6
+    assert through(folder, "--usd", "0.33", "--retry-failed", variations=3) == command.ALL and len(service.jobs) == 8
+
+
+def test_a_row_of_several_edits_that_were_not_waited_for_is_tried_again_by_itself(
+    service: StandIn, through: Batch, pictures: Pictures, report: Report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = pictures("a.png")
+
+    def killed(*_: object, **__: object) -> None:
+        raise TimedOut("It was not waited for.")
+
+    real = Finisher.finish
+    with monkeypatch.context() as cut:
+        cut.setattr(
+            Finisher, "finish", lambda self, index, *a, **k: (killed if index else real.__get__(self))(index, *a, **k)
+        )
+        assert through(folder, variations=2) == command.NONE
+    assert "over" not in report()[0]
+    assert through(folder, variations=2) == command.ALL and len(service.billed) == 2
