@@ -26,6 +26,7 @@ from .makers import Choice, chosen
 from .manifest import SUFFIXES, read_manifest
 from .meter import Meter
 from .naming import folds_names
+from .owed import settle
 from .planning import Counts, RowPlan
 from .row_price import asked_price
 from .running import GOES_ON, BatchRun, Places, RunWishes, not_planned
@@ -100,6 +101,8 @@ class _Command:
         try:
             if before.left or before.marked:
                 run.make(lambda spending: self._choice.maker(self._places.work, spending), meter, began)
+            elif self._choice.is_paid:
+                settle(run.spending(began))
         except RunStopped as error:
             stopped = error
         finally:

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
+from .. import host
+from ..oxen.errors import OxenError
+from ..oxen.jobs.ledger import FILE_NAME
 from ..oxen.jobs.record import Record
 from ..oxen.jobs.session import open_ledger
 from ..oxen.jobs.trouble import in_words
@@ -29,6 +32,14 @@ def left_to_spend(folder: Path, spending: Spending) -> Decimal | None:
         if spending.usd is None:
             return None
         return max(Decimal(0), spending.usd - sum(_untold(unfinished, spending), Decimal(0)))
+
+
+def settle(spending: Spending) -> None:
+    """Have the ledger learn of what is done, where nothing is left to do."""
+    with contextlib.suppress(OxenError, host.NoFolder):  # for which a batch that is done does not fail
+        folder = host.user_folder(make=False)
+        if (folder / FILE_NAME).is_file():
+            left_to_spend(folder, spending)
 
 
 def _untold(records: tuple[Record, ...], spending: Spending) -> Iterator[Decimal]:

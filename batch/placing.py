@@ -12,6 +12,7 @@ import errno
 import hashlib
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,8 @@ from .journal import Journal
 from .made import DONE, FAILED, PlannedRow, RowFailed, RowResult
 from .naming import LONGEST_PART
 
+# What folders of rows under way are called in the batch's own.
+RUN = "run-"
 _NO_FOLDER = (errno.EEXIST, errno.ENOTDIR)
 # Too long, characters that the disk does not take, a link in a circle, a folder in the file's place.
 _OF_A_NAME = (*_NO_FOLDER, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ELOOP, errno.EISDIR, errno.ENOTEMPTY)
@@ -158,4 +161,6 @@ def cleared(work: Path) -> Path:
     for path in work.glob("*.part"):
         with contextlib.suppress(OSError):
             path.unlink()
+    for path in work.glob(f"{RUN}*"):
+        shutil.rmtree(path, ignore_errors=True)
     return work

@@ -109,13 +109,7 @@ class BatchRun:
 
         Raises RunStopped where no further row can succeed, Interrupted, and what `maker_of` raises.
         """
-        usd = self._wishes.usd
-        spending = Spending(
-            None if usd is None else max(Decimal(0), usd - self._plan.spent - self._plan.perhaps),
-            began,
-            self._plan.tells_of,
-            lambda generation_id: self._plan.has_placed(generation_id, self._places.results),
-        )
+        spending = self.spending(began)
         try:
             with contextlib.ExitStack() as opened:
                 journal = Journal(self._places.report)
@@ -142,6 +136,16 @@ class BatchRun:
                     )
         finally:
             self._plan.read_report(read_journal(self._places.report))
+
+    def spending(self, began: float) -> Spending:
+        """What may be spent, and what the report tells of. began: as in `make`."""
+        usd = self._wishes.usd
+        return Spending(
+            None if usd is None else max(Decimal(0), usd - self._plan.spent - self._plan.perhaps),
+            began,
+            self._plan.tells_of,
+            lambda generation_id: self._plan.has_placed(generation_id, self._places.results),
+        )
 
     def _side_by_side(self, rows: Iterator[PlannedRow], maker: Maker, placer: Placer, meter: Meter) -> None:
         RowPool(maker.arrange(rows), maker.width, lambda row: self._one(row, maker, placer, meter)).run(maker.stop)

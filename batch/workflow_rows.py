@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -39,12 +40,15 @@ from .columns import IMAGE, OUTPUT, Columns
 from .made import LimitReached, PlannedRow, RowFailed, RowResult, RunStopped
 from .naming import inside
 from .owed import left_to_spend
+from .placing import RUN
 from .row_maker import Spending
 from .row_price import asked_price, private_folder
 from .source_rows import RowError, SourceError
 
 logger = logging.getLogger(__name__)
 
+# What cannot be saved for one row, cannot be for another, and each would be paid for.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 # What a value that a row gave may be found wrong for.
 _OF_VALUES = {
     "custom_validation_failed",
@@ -221,7 +225,7 @@ class WorkflowRows:
 
     def make(self, row: PlannedRow) -> RowResult:
         """A row's result; raises RowFailed, RunStopped, Interrupted, OSError."""
-        output = self._work / f"run-{next(self._numbers)}"
+        output = self._work / f"{RUN}{next(self._numbers)}"
         shutil.rmtree(output, ignore_errors=True)
         try:
             folders = RunFolders(source=self._recipe.folder, output=output)
@@ -237,7 +241,7 @@ class WorkflowRows:
         except NodeFailed as error:
             if self._is_own_limit and isinstance(error.error, SpendLimitReached) and "usd_per_run)" in str(error):
                 raise LimitReached from error
-            if isinstance(error.error, HOPELESS):
+            if isinstance(error.error, HOPELESS) or _errno_of(error.error) in _OF_THE_DISK:
                 raise RunStopped(str(error)) from error
             raise self._failed(str(error), error.error) from None
         except RunInterrupted as error:
@@ -325,6 +329,12 @@ def _set_to(variable: str, value: str) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(variable) if before is None else os.environ.update({variable: before})
+
+
+def _errno_of(error: BaseException) -> int | None:
+    """Of what the system said; nodes say it in words of their own."""
+    found = (one.errno for one in (error, error.__cause__) if isinstance(one, OSError))
+    return next(filter(None, found), None)
 
 
 def _name_of(value: object) -> str:

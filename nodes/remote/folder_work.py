@@ -23,7 +23,7 @@ from ...batch.journal import read_journal
 from ...batch.made import FAILED, LimitReached, RunStopped
 from ...batch.meter import Meter
 from ...batch.naming import folds_names
-from ...batch.owed import left_to_spend
+from ...batch.owed import left_to_spend, settle
 from ...batch.planning import Counts, RowPlan
 from ...batch.remote_rows import RemoteRows, RemoteTerms
 from ...batch.row_maker import Spending
@@ -248,6 +248,7 @@ def _made(
 ) -> RunStopped | None:
     """Make what is left; gives what stopped it."""
     if not before.left:
+        settle(run.spending(began))
         return None
     how_far.meter = Meter(before.left, plan.spent, None, "pictures")
 

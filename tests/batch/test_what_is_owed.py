@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
@@ -19,6 +20,7 @@ from kontext_bridge.oxen.errors import TimedOut
 from kontext_bridge.oxen.jobs.finishing import Finisher
 from kontext_bridge.oxen.jobs.ledger import Ledger
 from kontext_bridge.standin import Fault, StandIn
+from small_pictures import write_picture
 from small_workflow import workflow
 
 REMOTE = ("--set", "output_format=jpg", "--prompt", "make it night")
@@ -97,9 +99,22 @@ def test_what_was_reported_and_not_noted_in_the_ledger_is_counted_once_and_noted
         cut.setattr(RemoteRows, "delivered", lambda *_: None)
         assert batch(folder, *REMOTE, "--usd", "0.13") == command.SOME and len(service.billed) == 3
     assert batch(folder, *REMOTE, "--usd", "0.20") == command.ALL and len(service.billed) == 5
-    ledger = Ledger(tmp_path / "home")
-    assert ledger.owed_since(0.0) == ()
-    ledger.close()
+    with contextlib.closing(Ledger(tmp_path / "home")) as ledger:
+        assert ledger.owed_since(0.0) == ()
+
+
+def test_what_the_last_row_s_run_could_not_note_is_noted_where_nothing_is_left_to_do(
+    service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its last line: the picture stayed owed for good, and was never cleared away."""
+    folder = pictures("a.png")
+    with monkeypatch.context() as cut:
+        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+        assert batch(folder, *REMOTE) == command.ALL
+    asked = len(service.requests)
+    assert batch(folder, *REMOTE) == command.ALL and len(service.requests) == asked
+    with contextlib.closing(Ledger(tmp_path / "home")) as ledger:
+        assert ledger.owed_since(0.0) == ()
 
 
 def test_what_was_reported_and_is_not_in_its_place_is_counted_once_and_brought(
@@ -154,3 +169,20 @@ def test_a_row_of_several_edits_that_were_not_waited_for_is_tried_again_by_itsel
         assert through(folder, variations=2) == command.NONE
     assert "over" not in report()[0]
     assert through(folder, variations=2) == command.ALL and len(service.billed) == 2
+
+
+def test_a_disk_that_takes_no_picture_of_a_workflow_ends_the_run_before_another_is_paid_for(
+    service: StandIn, through: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was left of a run that was killed goes with the next."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder, left = pictures("a.png", "b.png", "c.png"), tmp_path / "out" / ".kontext-batch" / "run-9"
+    write_picture(left / "edit_00001_.png")
+    with monkeypatch.context() as cut:
+        cut.setattr("kontext_bridge.headless.saved._write_whole", full)
+        assert through(folder) == command.NONE
+    assert len(service.billed) == 1 and not left.exists()
+    assert through(folder) == command.ALL and len(service.billed) == 3
