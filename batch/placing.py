@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import hashlib
 import itertools
 import os
@@ -97,25 +98,35 @@ class Placer:
         """The result that is there moved to a name that says its seed; gives the name.
 
         Before the line: killed here, the next run has it from the ledger again, and nothing in the place is taken for
-        what is not there yet.
+        what is not there yet. It lies there as well then, and is not laid beside itself.
         """
-        name = self._beside(output, f".seed-{seed}", PurePosixPath(output).suffix)
+        there = self._results / output
+        name = next(
+            name
+            for name in self._beside(output, f".seed-{seed}", PurePosixPath(output).suffix)
+            if not self._is_taken(name) or _are_alike(self._results / name, there)
+        )
         with contextlib.suppress(FileNotFoundError), _of_this_name(name):
-            (self._results / output).replace(self._results / name)
+            there.replace(self._results / name)
         return name
 
     def _further(self, output: str, number: int, suffix: str) -> str:
-        return self._beside(output, f"_{number}", suffix)
+        return next(name for name in self._beside(output, f"_{number}", suffix) if not self._is_taken(name))
 
-    def _beside(self, output: str, more: str, suffix: str) -> str:
-        """The result's name with something more before its ending, which is no other row's."""
+    @staticmethod
+    def _beside(output: str, more: str, suffix: str) -> Iterator[str]:
+        """The result's name with something more before its ending, and then with more and more."""
         path = PurePosixPath(output)
         for again in itertools.count():
             ending = f"{more}{'-' * bool(again)}{again or ''}{suffix}"
-            name = str(path.with_name(f"{_fitted(path, ending)}{ending}"))
-            if not self._is_taken(name):
-                return name
-        raise AssertionError("a name is found")
+            yield str(path.with_name(f"{_fitted(path, ending)}{ending}"))
+
+
+def _are_alike(one: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def _fitted(output: PurePosixPath, ending: str) -> str:

@@ -99,6 +99,8 @@ def test_another_seed_that_fails_or_is_killed_leaves_a_result_and_pays_nothing_t
     marks("a.png", 3)  # what is brought back is looked at again
     assert batch(folder, *REMOTE, "--rerun-flagged") == command.ALL and len(service.billed) == 4
     assert last(report, "a.jpg")["other"] == 1 and (out / "a.jpg").is_file()
+    # what was laid aside by the killed run is not laid beside itself
+    assert last(report, "a.jpg")["aside"] == "a.seed-0.jpg" and len(list(out.glob("a.seed-*"))) == 1
 
     marks("b.png", 2)
     (out / "b.jpg").unlink()
