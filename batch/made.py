@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 DONE, FAILED = "done", "failed"
+_LEFT = "Nothing was sent for the rows that are left: the same command with a higher --usd goes on with them."
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,5 @@ class RunStopped(Exception):
 class LimitReached(RunStopped):
     """The batch's own limit in dollars would be passed."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "Stopped before passing --usd. Nothing was sent for the rows that are left: the same command with a higher "
-            "--usd goes on with them."
-        )
+    def __init__(self, message: str = f"Stopped before passing --usd. {_LEFT}") -> None:
+        super().__init__(message)

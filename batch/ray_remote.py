@@ -79,8 +79,6 @@ class RayRemoteRows:
         errors = self._ray.exceptions
         try:
             return value(self._ray.get(answer))
-        except errors.RayTaskError:
-            raise
         except (
             errors.WorkerCrashedError,
             errors.OutOfMemoryError,
@@ -92,6 +90,9 @@ class RayRemoteRows:
                 f"({type(error).__name__}). What was paid for it is in the ledger."
             ) from error
         except errors.RayError as error:
+            # a task that could not begin, as what it works on came of the paymaster, ends with the actor's error
+            if isinstance(error, errors.RayTaskError) and not isinstance(error, errors.RayActorError):
+                raise
             if self._is_stopped:
                 raise Interrupted("The run was stopped.") from None
             raise RunStopped(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kontext_bridge.batch import __main__ as command
-from kontext_bridge.batch.made import RowFailed, RunStopped
+from kontext_bridge.batch.made import LimitReached, RowFailed, RunStopped
 from kontext_bridge.batch.paymaster import key_pipe
 from kontext_bridge.batch.ray_cluster import answered, value
 from kontext_bridge.batch.ray_local import Share, share_of
@@ -95,6 +95,7 @@ def test_what_a_worker_ends_with_is_raised_again_here_whatever_it_carries() -> N
         OutOfMemory("too little", 3, 2),
         ImageError("too little"),
         Misconfigured("too little", status=400),
+        LimitReached(),
     ]
     came = [pickle.loads(pickle.dumps(answered(lambda error=error: fail(error)))) for error in sent]
     with pytest.raises(RowFailed) as told:
@@ -107,5 +108,7 @@ def test_what_a_worker_ends_with_is_raised_again_here_whatever_it_carries() -> N
             value(error)
     with pytest.raises(RunStopped, match="too little"):
         value(came[4])
+    with pytest.raises(LimitReached, match="--usd"):
+        value(came[5])
     with pytest.raises(ZeroDivisionError):  # a mistake of our own is no row's
         answered(lambda: 1 // 0)
