@@ -8,6 +8,7 @@ to the system once they are on the GPU, and nothing about a tensor is changed on
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import math
@@ -56,14 +57,24 @@ _COPIED = 1_000_000
 _MAX_HEADER = 100_000_000
 # torch counts with 64 bits.
 _TOO_MANY = 2**63
+_PICKLE = "a pickle, which may run code on loading: get a .safetensors file"
+_PAGE = "a web page: the download returned an error or a login page; download it again"
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the model: fetch the file itself (git lfs pull)"),
     (b"GGUF", "a GGUF file: it needs ComfyUI-GGUF's loader; get a .safetensors file instead"),
     (b"PK\x03\x04", "a PyTorch .pt/.ckpt/.pth archive, which may run code on loading: get a .safetensors file"),
-    (b"\x80\x02", "a pickle, which may run code on loading: get a .safetensors file"),
-    (b"<!", "a web page: the download returned an error or a login page; download it again"),
-    (b"<html", "a web page: the download returned an error or a login page; download it again"),
+    # One for each version of the format.
+    *((b"\x80" + bytes([version]), _PICKLE) for version in range(2, 6)),
+    *((start, _PAGE) for start in (b"<!", b"<html", b"<head", b"<?xml")),
 )
+# What may stand before a text: a byte order mark and empty lines.
+_BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
+_LOOKED_AT, _SHORTEST_TEXT = 256, 8
+# How Windows tells that memory is short (https://learn.microsoft.com/windows/win32/debug/system-error-codes): for a
+# command, for storage, and that the page file is too small.
+_SHORT_ON_WINDOWS = (8, 14, 1455)
+# Of a whole path, with the end of its text, where Windows was not told to take longer ones.
+_WINDOWS_PATH = 260
 
 
 @dataclass(frozen=True)
@@ -154,22 +165,45 @@ def open_tensors(path: Path, *, read_only: bool = False) -> TensorFile:
     """The file's tensors, memory-mapped.
 
     read_only: nobody writes to them or pins them where they lie, so the system need not set memory aside for them.
-    Raises DamagedFile if the file is missing, cut short, malformed or of another kind; the text says which.
+    Raises DamagedFile if the file is missing, cut short, malformed or of another kind, and CheckpointError if the
+    system does not let it be read; the text says which.
     """
+    try:
+        return _opened(path, read_only)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror or error}. Another program may have it open (a download that "
+            "still runs, a backup, a virus scanner), its drive or network share may be gone, or you lack the "
+            f"permission.{too_long(path)}"
+        ) from error
+
+
+def _opened(path: Path, read_only: bool) -> TensorFile:
     if not path.is_file():
-        raise DamagedFile(f"There is no file at {path}.")
+        raise DamagedFile(f"There is no file at {path}.{too_long(path)}")
     # Before it is opened: should it be replaced just then, it counts as changed.
     stamp = _stamp(path)
     with path.open("rb") as handle:
         size = path.stat().st_size
-        header, data_start = _read_header(path, handle.read(32), handle, size)
+        header, data_start = _read_header(path, handle.read(_LOOKED_AT), handle, size)
         entries = _entries(path, header, data_start, size)
+        metadata = header.get("__metadata__") or {}
+        if not isinstance(metadata, dict):
+            raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
+        told = {str(key): str(value) for key, value in metadata.items()}
         mapped, is_writable = _mapped(path, handle.fileno(), read_only)
-    metadata = header.get("__metadata__") or {}
-    if not isinstance(metadata, dict):
-        raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
-    told = {str(key): str(value) for key, value in metadata.items()}
     return TensorFile(path, entries, told, mapped, not (is_writable or read_only), stamp)
+
+
+def too_long(path: Path) -> str:
+    """What to say more of a path that Windows may not take for its length, as it says of none; else nothing."""
+    length = len(str(path.absolute()))
+    if sys.platform != "win32" or length < _WINDOWS_PATH:
+        return ""
+    return (
+        f" Its path has {length} characters, and Windows takes {_WINDOWS_PATH - 1} unless long paths are switched on: "
+        "give it a shorter name, or move it into a folder nearer to the drive's root."
+    )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -179,31 +213,48 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _mapped(path: Path, descriptor: int, read_only: bool) -> tuple[mmap.mmap, bool]:
     """The file as memory, and whether that may be written to."""
-    try:
-        if not read_only:
-            # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them.
-            return mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY), True
-    except OSError as error:
-        logger.warning(
-            "%s is larger than the memory and swap that are left (%s), so it is read in place: bringing its weights "
-            "to a GPU is slower that way.",
-            path.name,
-            error,
-        )
-    try:
-        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ), False
-    except OSError as error:
-        raise CheckpointError(
+    # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them. What nobody
+    # writes to is shared with others who read it, which some drives and network shares do not offer.
+    ways = (mmap.ACCESS_READ, mmap.ACCESS_COPY) if read_only else (mmap.ACCESS_COPY, mmap.ACCESS_READ)
+    failures: list[OSError] = []
+    for way in ways:
+        try:
+            mapped = mmap.mmap(descriptor, 0, access=way)
+        except OSError as error:
+            failures.append(error)
+            continue
+        if failures and way == mmap.ACCESS_READ:
+            logger.warning(
+                "%s is larger than the memory and swap that are left (%s), so it is read in place: bringing its "
+                "weights to a GPU is slower that way.",
+                path.name,
+                failures[0],
+            )
+        return mapped, way == mmap.ACCESS_COPY
+    raise _no_room(path, failures[-1])
+
+
+def _no_room(path: Path, error: OSError) -> CheckpointError:
+    if error.errno == errno.ENOMEM or getattr(error, "winerror", None) in _SHORT_ON_WINDOWS:
+        return CheckpointError(
             f"{path.name} cannot be opened: the system has no room for a file of this size ({error}). Close other "
             "programs, make the page file (swap) larger, or use a smaller file: FP8 takes half of 16 bits."
-        ) from error
+        )
+    return CheckpointError(
+        f"{path.name} cannot be opened as memory where it lies ({error}): some network shares and cloud drives do not "
+        "offer that. Copy it to a drive of this computer."
+    )
 
 
 def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict[str, Any], int]:
-    for signature, meaning in _SIGNATURES:
-        if start.lower().startswith(signature.lower()):
-            raise DamagedFile(f"{path.name} is {meaning}.")
     length = int.from_bytes(start[:8], "little")
+    # Some lengths are the marks of other files. A header is a table, and begins as one.
+    if start[8:9] != b"{" or length > _MAX_HEADER:
+        for signature, meaning in _SIGNATURES:
+            if start.lstrip(_BEFORE_TEXT).lower().startswith(signature.lower()):
+                raise DamagedFile(f"{path.name} is {meaning}.")
+        if what := _no_tensors(start):
+            raise DamagedFile(f"{path.name} {what}")
     if size < 8 or not 2 <= length <= _MAX_HEADER:
         raise DamagedFile(f"{path.name} is not a safetensors file, or its first bytes are damaged. Download it again.")
     if 8 + length > size:
@@ -219,6 +270,22 @@ def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict
     if not isinstance(header, dict):
         raise DamagedFile(f"{path.name} has a header that is no table of tensors. Download it again.")
     return header, 8 + length
+
+
+def _no_tensors(start: bytes) -> str:
+    """What a download has left in a model's place, by its first bytes; empty where that cannot be told."""
+    if not start:
+        return "is empty: its download never began, or the disk was full. Download it again."
+    if not any(start):
+        return "is not a safetensors file: it begins with zeros, as a download that broke off may. Download it again."
+    text = start.lstrip(_BEFORE_TEXT).decode("utf-8", errors="ignore")
+    if len(text) < _SHORTEST_TEXT or not all(one.isprintable() or one in "\r\n\t" for one in text):
+        return ""
+    # Not what it says: it may be anything, and an error is shown, logged and copied.
+    return (
+        "is a text and no model, such as a server's answer in its place: open it in an editor to read why, and "
+        "download it again, signed in where the page asks for that."
+    )
 
 
 def _entries(path: Path, header: dict[str, Any], data_start: int, size: int) -> dict[str, Entry]:

@@ -22,7 +22,10 @@ def path(kind: str, name: str) -> Path:
     """Where a file is. Raises BadRequest if it is not there any more, or there is no ComfyUI."""
     found = _found(kind, name)
     if found is None:
-        raise BadRequest(f"{name} is not in ComfyUI's folder {kind!r} any more. Put it back, or choose another file.")
+        raise BadRequest(
+            f"{name} is not in ComfyUI's folder {kind!r} any more. Put it back, or choose another file."
+            f"{_too_long(kind, name)}"
+        )
     return found
 
 
@@ -42,6 +45,15 @@ def _found(kind: str, name: str) -> Path | None:
         return None
     found = folders.get_full_path(kind, name)
     return _own(kind).get(name) if found is None else Path(found)
+
+
+def _too_long(kind: str, name: str) -> str:
+    """What to say more of a file that is listed and not found, since Windows does not take its path; else nothing."""
+    from ...kontext.checkpoint.files import too_long  # loads torch
+
+    folders = _folders()
+    places = [] if folders is None else [Path(folder) / name for folder in folders.get_folder_paths(kind)]
+    return next(filter(None, map(too_long, places)), "")
 
 
 def _own(kind: str) -> dict[str, Path]:

@@ -32,7 +32,11 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def listed(kind: str) -> list[str]:
         return sorted(path.name for path in (tmp_path / kind).glob("*"))
 
-    monkeypatch.setitem(sys.modules, "folder_paths", SimpleNamespace(get_full_path=found, get_filename_list=listed))  # type: ignore[arg-type]
+    def folders(kind: str) -> list[str]:
+        return [str(tmp_path / kind)]
+
+    host = SimpleNamespace(get_full_path=found, get_filename_list=listed, get_folder_paths=folders)
+    monkeypatch.setitem(sys.modules, "folder_paths", host)  # type: ignore[arg-type]
     monkeypatch.setattr(shipped, "FOLDER", ours)
     return folder
 
@@ -57,3 +61,13 @@ def test_a_lora_that_is_not_installed_or_of_another_kind_is_not_listed(models: P
     assert files.state("loras", OWN) is None
     with pytest.raises(BadRequest, match=OWN):
         files.path("loras", OWN)
+
+
+def test_a_listed_file_whose_path_is_too_long_for_windows_is_not_called_gone_alone(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    for name, told in (("gone", False), ("long" * 60, True)):
+        with pytest.raises(BadRequest, match="Put it back") as raised:
+            files.path("loras", f"{name}.safetensors")
+        assert ("and Windows takes 259" in str(raised.value)) == told
