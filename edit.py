@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,10 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
             _edit(options, options.model, options.text_encoders, options.vae)
             return 0
         logger.warning("With --tiny the model is a random one, and the result is noise.")
-        with tempfile.TemporaryDirectory() as folder:
-            model = write_tiny(Path(folder))
-            options.megapixels = min(options.megapixels or _TINY_MEGAPIXELS, _TINY_MEGAPIXELS)
-            _edit(options, model, Path(folder), Path(folder) / "vae")
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            _edit_tiny(options, Path(folder))
     except OSError as error:
         say(in_words(error), sys.stderr)
         return 1
@@ -94,6 +93,19 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"\nStopped; {written}.\n")
         return 130
     return 0
+
+
+def _edit_tiny(options: argparse.Namespace, folder: Path) -> None:
+    """An edit by a tiny random model, whose files are written into a folder; none of them stays open."""
+    model = write_tiny(folder)
+    options.megapixels = min(options.megapixels or _TINY_MEGAPIXELS, _TINY_MEGAPIXELS)
+    try:
+        _edit(options, model, folder, folder / "vae")
+    except BaseException as error:
+        # The frames of what failed hold the files, and Windows removes none that is open: a failure to remove it would
+        # take the place of what went wrong.
+        traceback.clear_frames(error.__traceback__)
+        raise
 
 
 def why_no_demo() -> str | None:

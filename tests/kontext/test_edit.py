@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,22 @@ def test_with_a_tiny_random_model_the_command_says_that_the_result_is_noise(tmp_
     assert done.returncode == 0, done.stderr
     assert "the result is noise" in done.stderr and "2/2" in done.stderr
     assert size_of(out) == (70, 50)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files are mapped")
+def test_a_tiny_model_that_fails_is_not_open_any_more_when_its_files_are_removed(tmp_path, monkeypatch, capsys):
+    class Folder(tempfile.TemporaryDirectory):
+        def cleanup(self):
+            # Windows removes no open file, and what it says of that would take the place of the error.
+            if self.name in Path("/proc/self/maps").read_text():
+                raise PermissionError(13, "The process cannot access the file", self.name)
+            super().cleanup()
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", Folder)
+    source, out = picture(tmp_path / "in.png", 32, 32), tmp_path / "out.png"
+    options = [str(source), "make it blue", "-o", str(out), "--tiny", "--lora", str(source)]
+    assert edit.main(options) == 1
+    assert "in.png is not a safetensors file" in capsys.readouterr().err
 
 
 def test_without_a_model_nothing_is_made_and_the_command_says_what_to_give(tmp_path, capsys, nothing_computed):
