@@ -25,7 +25,8 @@ _FULL = ("out of memory", "cublas_status_not_initialized", "alloc_failed", "defa
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory is full, of the device or the computer."""
-    return isinstance(error, torch.OutOfMemoryError) or _says(error, _FULL)
+    # Torch before 2.5, which DirectML stays with, has it for CUDA alone.
+    return isinstance(error, getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError)) or _says(error, _FULL)
 
 
 def is_about_the_machine(error: BaseException) -> bool:

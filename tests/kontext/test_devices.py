@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch._dynamo  # here, for it remembers torch's functions as they are when it is imported
 from kontext_bridge.kontext.errors import UnsupportedDevice
-from kontext_bridge.kontext.fp8 import devices
+from kontext_bridge.kontext.fp8 import devices, failures
 from kontext_bridge.kontext.fp8.compute import Compute, Linear, project
 from kontext_bridge.kontext.fp8.devices import Ability, ability
 from kontext_bridge.kontext.fp8.formats import E4M3, FORMATS, Product, dequantise, quantise_input
@@ -361,6 +361,14 @@ def test_a_gpu_that_fails_while_products_are_timed_is_not_hidden(monkeypatch):
     monkeypatch.setattr(devices, "_seconds", reported(BROKEN[0]))
     with pytest.raises(torch.AcceleratorError):
         timed(monkeypatch)
+
+
+def test_a_torch_without_its_newer_names_for_errors_still_tells_a_refusal_from_full_memory(monkeypatch):
+    # Torch 2.4, the last that DirectML has.
+    for name in "OutOfMemoryError", "AcceleratorError":
+        monkeypatch.delattr(torch, name)
+    assert failures.is_about_the_machine(torch.cuda.OutOfMemoryError("full"))
+    assert not failures.is_about_the_machine(NotImplementedError("no 8-bit floats"))
 
 
 def test_a_device_that_cannot_even_keep_fp8_is_known_by_trying(monkeypatch):
