@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import DamagedFile, NonFinite, UnknownLayout
-from ..fp8.formats import FORMATS
+from ..fp8.devices import holds_fp8, no_fp8_there
+from ..fp8.formats import FORMATS, dequantise
 from ..fp8.products import rows_of
 from .files import TensorFile, open_model
 from .identify import COMPANIONS, GET_KONTEXT, identify
@@ -41,6 +42,8 @@ _COMFYUI_FORMATS = {
     "convrot_w4a4": "4-bit integers",
     "asym_w4a8_int8": "4-bit integers",
 }
+# The demo model's few megabytes may become four times as many.
+_SMALL = 100_000_000
 _LOAD_IT = "Load it with ComfyUI's own Load Diffusion Model, if your ComfyUI and GPU can. Or:"
 # Words in a hint that say that the numbers are not the weights before they are turned or shifted back. Others, such as
 # empty parameters or the shape before quantisation, change nothing; ComfyUI passes over them, too.
@@ -67,6 +70,12 @@ class Weights:
         assert bias is not None
         return Weights(weight, scale, bias, self.role, self.full_precision)
 
+    def widened(self) -> Weights:
+        """The same numbers in float32, exactly, where they are FP8."""
+        if self.scale is None:
+            return self
+        return replace(self, weight=dequantise(self.weight, self.scale, torch.float32), scale=None)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -92,6 +101,17 @@ class Checkpoint:
     def bytes(self) -> int:
         """Bytes of all weights in the file, without scales and vectors."""
         return sum(weights.weight.nbytes for weights in self.linears.values())
+
+    def kept_on(self, device: torch.device) -> Checkpoint:
+        """The same as the device can keep it: a small model that is no Kontext loses its FP8 where there is none.
+
+        Raises UnsupportedDevice for Kontext in FP8 there.
+        """
+        if not self.is_fp8 or holds_fp8(device):
+            return self
+        if self.purpose.called is None or self.bytes > _SMALL:
+            raise no_fp8_there(device, self.path.name)
+        return replace(self, linears={name: weights.widened() for name, weights in self.linears.items()})
 
     def release(self, layer: str) -> None:
         """Give the memory-mapped pages of a layer's weight back, once it has been copied elsewhere."""

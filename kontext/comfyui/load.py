@@ -28,7 +28,7 @@ from ..checkpoint.reading import Checkpoint, Weights, read_checkpoint
 from ..errors import CheckpointError
 from ..fp8.compilers import require_compiler
 from ..fp8.compute import Compute, require_finite
-from ..fp8.devices import holds_fp8, no_fp8_there
+from ..fp8.devices import holds_fp8
 from ..fp8.formats import E4M3, FORMATS, quantise_rows
 from ..fp8.quantising import join_on
 from .attention import let_torch_choose
@@ -65,10 +65,8 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
     that is no Kontext model, NonFinite naming a damaged layer, UnsupportedDevice where FP8 arithmetic is demanded and
     there is none, and for an FP8 file where there are no 8-bit floats; BadRequest where it cannot be compiled.
     """
-    checkpoint = _checked(path, pruned, disable_dynamic=compiled)
     device = comfy.model_management.get_torch_device()
-    if checkpoint.is_fp8 and not holds_fp8(device):
-        raise no_fp8_there(device, checkpoint.path.name)
+    checkpoint = _checked(path, pruned, disable_dynamic=compiled).kept_on(device)
     if compiled:
         require_compiler(device)
     if compute is Compute.FP8:
@@ -84,6 +82,7 @@ def _rebuild(path: Path | str, compute: Compute, compiled: bool, pruned: bool, d
     """The same model once more, for ComfyUI: on another GPU, or without dynamic VRAM."""
     disable_dynamic = disable_dynamic or compiled
     checkpoint = _checked(path, pruned, disable_dynamic=disable_dynamic)
+    checkpoint = checkpoint.kept_on(comfy.model_management.get_torch_device())
     return _build(checkpoint, compute, compiled=compiled, disable_dynamic=disable_dynamic)
 
 
@@ -195,7 +194,7 @@ def _describe(checkpoint: Checkpoint, patcher: Any, compute: Compute, device: to
 def _product(compute: Compute, device: torch.device) -> str:
     name = comfy.model_management.get_torch_device_name(device)
     if not holds_fp8(device):
-        return f"in the file's own numbers on {name}, which has no 8-bit floats"
+        return f"in 16 or 32 bits on {name}, which has no 8-bit floats"
     widened = f"stored in FP8, multiplied in wider numbers on {name}"
     if compute is Compute.STORAGE:
         return widened

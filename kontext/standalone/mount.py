@@ -19,7 +19,7 @@ from ..checkpoint.layers import AXES, HEAD, PATCHED_CHANNELS, Naming, Role, Size
 from ..checkpoint.reading import Checkpoint, Weights
 from ..errors import BadRequest
 from ..fp8.compute import Compute, Linear, require_finite
-from ..fp8.devices import holds_fp8, no_fp8_there
+from ..fp8.devices import holds_fp8
 from ..fp8.formats import quantise_rows
 from . import optional
 from .memory import require
@@ -43,7 +43,7 @@ def mount(
 
     modulation_device: where the modulation layers stay, 27 % of all parameters, which an edit needs only before
     its first step; by default the same device. compute: how FP8 weights are multiplied. quantise: whether the
-    block layers of a 16- or 32-bit file become FP8, with a scale a row.
+    block layers of a 16- or 32-bit file become FP8, with a scale a row, where the device has 8-bit floats.
     Raises NonFinite naming a damaged layer, OutOfMemory, MissingPackage without diffusers, UnsupportedDevice for FP8
     weights on a device without 8-bit floats.
     """
@@ -52,8 +52,7 @@ def mount(
     device = torch.device(device)
     places = dict.fromkeys(Role, device)
     places[Role.MODULATION] = device if modulation_device is None else torch.device(modulation_device)
-    if (checkpoint.is_fp8 or quantise) and not holds_fp8(device):
-        raise no_fp8_there(device, checkpoint.path.name)
+    checkpoint, quantise = checkpoint.kept_on(device), quantise and holds_fp8(device)
     if device.type != "cpu":
         require(device, _needed(checkpoint, places, device, quantise), f"load {checkpoint.path.name}", _REMEDY)
     model = _empty(checkpoint.size)

@@ -13,6 +13,7 @@ from kontext_bridge.kontext.checkpoint.purpose import CALLED, PIXELS, PURPOSE, P
 from kontext_bridge.kontext.checkpoint.reading import read_checkpoint
 from kontext_bridge.kontext.demo import shipped
 from kontext_bridge.kontext.errors import DamagedFile, WrongModel
+from kontext_bridge.kontext.fp8 import devices
 from kontext_bridge.kontext.standalone.text import encode_words
 from kontext_bridge.kontext.standalone.tiny import write_tiny
 from kontext_bridge.training.vocabulary import ROWS, WORDS, numbers
@@ -162,6 +163,22 @@ def test_the_command_edits_with_the_demo_at_its_own_size_and_says_what_made_the_
             assert opened.info["Software"] == "Kontext Bridge, demo model"
     (wanted,) = sampled
     assert (wanted.width, wanted.height) == (160, 112)
+
+
+def test_the_demo_edits_alike_where_there_are_no_8_bit_floats_and_kontext_is_refused(
+    installed, source, tmp_path, capsys, monkeypatch
+):
+    options = ["--steps", "2", "--device", "cpu", "--megapixels", "0.004", "--compute", "storage"]
+    told = []
+    for name, holds in ("with.png", True), ("without.png", False):
+        # As on a Mac.
+        monkeypatch.setitem(devices._HOLDS, torch.device("cpu"), holds)
+        assert edit.main([str(source), SAID, "-o", str(tmp_path / name), "--demo", *options]) == 0
+        with Image.open(tmp_path / name) as opened:
+            told.append(np.asarray(opened.convert("RGB")).astype(int))
+    assert abs(told[0] - told[1]).max() <= 1
+    assert edit.main([str(source), SAID, "-o", str(tmp_path / "tiny.png"), "--tiny", *options]) == 1
+    assert "has no 8-bit floats" in capsys.readouterr().err
 
 
 def test_the_demos_files_may_be_named_one_by_one_and_another_size_be_asked_for(installed, source, sampled, tmp_path):

@@ -101,8 +101,9 @@ def test_a_16_bit_file_becomes_fp8_on_a_gpu_and_stays_as_it_is_on_a_mac():
         assert any(kernel.name == "_scaled_mm" for kernel in step(gpu, model).kernels)
     with pytest.raises(UnsupportedDevice, match="no 8-bit floats"), mounted(MAC):
         pass
-    with mounted(MAC, dtype=torch.bfloat16, quantise=False) as (gpu, model):
-        step(gpu, model)
+    for quantise in False, True:
+        with mounted(MAC, dtype=torch.bfloat16, quantise=quantise) as (gpu, model):
+            step(gpu, model)
 
 
 # Kernels, and bytes in 1e9, of a step at 1024x1024 with one reference: no more than these. Lower them when they fall.

@@ -25,6 +25,7 @@ if INSIDE:
     from kontext_bridge.kontext.comfyui import sampler as comfyui_sampler
     from kontext_bridge.kontext.comfyui.carried import purpose_of
     from kontext_bridge.kontext.demo import shipped
+    from kontext_bridge.kontext.fp8 import devices
     from kontext_bridge.nodes.local import work
     from kontext_bridge.nodes.local.demo_model import KontextLoadDemo
     from pretended_comfyui import comfyui_on, dynamic_vram
@@ -180,6 +181,26 @@ def test_another_edit_than_off_comfyui_is_noticed(ask: Ask, tables: dict[str, li
     assert told["our nodes, off ComfyUI"] < 1e-3, "the text encoder's file has 16 bits"
     assert told["KSampler, by ComfyUI's own loader"] < 1e-3
     assert told["shape"] == [1, 16, 6, 8]
+
+
+@question
+def without_8_bit_floats() -> Any:
+    """The latents of an edit with FP8 weights, and on a device without, as a Mac's GPU."""
+    right, edits, told = expected(), [], ""
+    for holds in True, False:
+        with mock.patch.dict(devices._HOLDS, {torch.device("cpu"): holds}):
+            model, clip, _, told = loaded()
+            positive = nodes.CLIPTextEncode().encode(clip, asked()["said"])[0]
+            edits.append(work.sample(model, positive, None, 1.0, [right["latent"]], 64, 48, 2, 2.5, 0))
+            again = model.cached_patcher_init[0](*model.cached_patcher_init[1])
+    dtypes = sorted({str(parameter.dtype) for parameter in again.model.diffusion_model.parameters()})
+    return apart(edits[1], edits[0]), told, dtypes
+
+
+def test_a_demo_that_a_mac_or_directml_cannot_keep_is_noticed(ask: Ask) -> None:
+    strayed, told, dtypes = ask(without_8_bit_floats)
+    assert strayed < 1e-5
+    assert "which has no 8-bit floats" in told and not any("float8" in dtype for dtype in dtypes)
 
 
 @question
