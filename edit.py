@@ -363,7 +363,7 @@ def _write(
     """
     raw = _encoded(edited[0], output_format, called)
     if options.raw is None:
-        write_whole(options.out, raw)
+        _write_alone(options.out, raw)
         return
     options.raw = write_new(options.raw, raw)
     options.made = True
@@ -378,6 +378,16 @@ def _write(
             "kontext_bridge.keep lays it back onto its picture, once that is mended."
         ) from error
     tell(f"{kept.says}\nThe edit as it came: {options.raw}")
+
+
+def _write_alone(path: Path, data: bytes) -> None:
+    """Write the edit. Raises ImageError where its name is refused, and says under which other one it is then."""
+    try:
+        write_whole(path, data)
+    except PermissionError as error:
+        # On Windows a program that shows an older edit may keep others from its file, and this one took minutes.
+        instead = write_new(path, data)
+        raise ImageError(f"{in_words(error)} Another program may have it open. The edit is {instead}.") from error
 
 
 def _encoded(picture: torch.Tensor, output_format: ImageFormat, called: str | None) -> bytes:

@@ -6,9 +6,14 @@ import contextlib
 import itertools
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+# Seconds between tries to give a file its name, on Windows.
+_PAUSES = (0.05, 0.1, 0.2, 0.4)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -28,7 +33,19 @@ def write_whole(path: Path, data: bytes) -> None:
             draft.write_bytes(data)
             if there:
                 shutil.copymode(real, draft)
-            draft.replace(real)
+            _rename(draft, real)
+
+
+def _rename(draft: Path, path: Path) -> None:
+    """Rename, in the place of what was there."""
+    for pause in _PAUSES if sys.platform == "win32" else ():
+        try:
+            draft.replace(path)
+            return
+        # Others have one of the two open, and Windows lets nobody rename it so long: a virus scanner is soon through.
+        except PermissionError:
+            time.sleep(pause)
+    draft.replace(path)
 
 
 def write_new(path: Path, data: bytes) -> Path:

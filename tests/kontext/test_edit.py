@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from drawn import pair
 from full_disk import full_disk
 from kontext_bridge import edit
+from kontext_bridge.commands import written
 from kontext_bridge.imaging.keep import switch
 from kontext_bridge.imaging.keep.filters import blur
 from kontext_bridge.imaging.pixels import to_uint8
@@ -636,6 +638,37 @@ def test_a_raw_name_that_is_a_link_to_out_is_refused_before_the_edit_as_it_came_
     (tmp_path / "out_raw.png").hardlink_to(tmp_path / "out.png")
     assert run("--keep")[0] == 1
     assert "is the same file as" in capsys.readouterr().err
+
+
+def test_an_older_edit_that_another_program_holds_costs_neither_it_nor_the_new_one(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out.png").write_bytes(b"an older one")
+
+    def held(draft, path):
+        raise PermissionError(13, "The process cannot access the file", str(draft))
+
+    monkeypatch.setattr(Path, "replace", held)
+    status, out = run()
+    assert status == 1 and out.read_bytes() == b"an older one" and size_of(tmp_path / "out_2.png") == (80, 48)
+    said = capsys.readouterr().err
+    assert f"{out}: The process cannot access the file." in said and f"The edit is {tmp_path / 'out_2.png'}." in said
+
+
+@pytest.mark.parametrize("tries", [3, 99])
+def test_on_windows_a_file_that_a_scanner_holds_for_a_moment_is_waited_for(tmp_path, monkeypatch, tries):
+    out, real, asked = tmp_path / "out.png", Path.replace, []
+
+    def held(draft, path):
+        asked.append(path)
+        if len(asked) < tries:
+            raise PermissionError(13, "The process cannot access the file", str(draft))
+        return real(draft, path)
+
+    monkeypatch.setattr(written, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(written, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(Path, "replace", held)
+    with pytest.raises(PermissionError) if tries == 99 else contextlib.nullcontext():
+        written.write_whole(out, b"an edit")
+    assert len(asked) == min(tries, 4) and out.exists() == (tries == 3)
 
 
 def test_stopping_the_command_leaves_no_traceback(run, capsys, monkeypatch):
