@@ -54,7 +54,8 @@ def _exchanged(file: TensorFile, state: dict[str, torch.Tensor]) -> dict[str, to
         return {}
     try:
         theirs = _read_by_comfyui(file)
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
+    # Looking for words in what the system says, ComfyUI itself fails at the number that comes first.
+    except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         logger.warning(
             "ComfyUI cannot read %s by itself (%s): its weights come to the GPU more slowly", file.path, error
         )

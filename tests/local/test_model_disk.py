@@ -197,6 +197,10 @@ def in_doubt() -> Any:
     def fails(path: str, *_: Any, **__: Any) -> Any:
         raise RuntimeError(f"ModelMMAP allocation failed for {path}")
 
+    def held(path: str, *others: Any, **named: Any) -> Any:
+        with patch.object(os.path, "getsize", side_effect=PermissionError(13, "Another process has it", path)):
+            return real(path, *others, **named)
+
     def replaced(path: str, *others: Any, **named: Any) -> Any:
         os.utime(path, (1, 1))
         return real(path, *others, **named)
@@ -205,7 +209,7 @@ def in_doubt() -> Any:
         return {name: tensor[None] for name, tensor in real(path, *others, **named).items()}
 
     told = {}
-    ways = {"fails": fails, "replaced": replaced, "otherwise": otherwise, "another name": real}
+    ways = {"fails": fails, "held": held, "replaced": replaced, "otherwise": otherwise, "another name": real}
     with tempfile.TemporaryDirectory() as made, dynamic_vram():
         for way, instead in ways.items():
             name = "kontext.model" if way == "another name" else f"kontext_{way}.safetensors"
