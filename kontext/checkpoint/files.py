@@ -53,7 +53,7 @@ for _name, _known in {
     if hasattr(torch, _known):
         _DTYPES[_name] = getattr(torch, _known)
 # Vectors, which are changed in place now and then, and no weight of FLUX's blocks.
-_COPIED = 1_000_000
+_COPIED, _NOTHING = 1_000_000, -1
 _MAX_HEADER = 100_000_000
 # torch counts with 64 bits.
 _TOO_MANY = 2**63
@@ -93,14 +93,15 @@ class TensorFile(Mapping[str, torch.Tensor]):
 
     The map is private, so writing to a tensor never reaches the file. It lives as long as any tensor does. Of a file
     that is too large for that the map is read only: its small tensors are copies, which may be changed, and the large
-    ones must not be written to. A file that was opened to be read only has no copies either.
+    ones must not be written to. A file that was opened to be read only has no copies either; of one that was opened
+    `detached` all are.
     """
 
     path: Path
     entries: dict[str, Entry]
     metadata: dict[str, str]
     _map: mmap.mmap = field(repr=False)
-    _copies_small: bool = field(repr=False)
+    _copied: float = field(repr=False)
     _stamp: tuple[int, ...] = field(repr=False)
 
     def __getitem__(self, name: str) -> torch.Tensor:
@@ -113,8 +114,7 @@ class TensorFile(Mapping[str, torch.Tensor]):
             data = self._view(torch.uint8, entry.stop - entry.start, entry.start).clone().view(entry.dtype)
             return data.view(entry.shape)
         tensor = self._view(entry.dtype, count, entry.start).view(entry.shape)
-        is_small = entry.stop - entry.start <= _COPIED
-        return tensor.clone() if is_small and self._copies_small else tensor
+        return tensor.clone() if entry.stop - entry.start <= self._copied else tensor
 
     def _view(self, dtype: torch.dtype, count: int, start: int) -> torch.Tensor:
         with warnings.catch_warnings():
@@ -161,15 +161,17 @@ class TensorFile(Mapping[str, torch.Tensor]):
             self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
-def open_tensors(path: Path, *, read_only: bool = False) -> TensorFile:
+def open_tensors(path: Path, *, read_only: bool = False, detached: bool = False) -> TensorFile:
     """The file's tensors, memory-mapped.
 
     read_only: nobody writes to them or pins them where they lie, so the system need not set memory aside for them.
-    Raises DamagedFile if the file is missing, cut short, malformed or of another kind, and CheckpointError if the
-    system does not let it be read; the text says which.
+    detached: they are copies, of which none needs the file any more. Windows lets nobody write to a file that is
+    mapped, and elsewhere a program is ended that reads what another has cut off. Raises DamagedFile if the file is
+    missing, cut short, malformed or of another kind, and CheckpointError if the system does not let it be read; the
+    text says which.
     """
     try:
-        return _opened(path, read_only)
+        return _opened(path, read_only or detached, detached)
     except OSError as error:
         raise CheckpointError(
             f"{path} cannot be read: {error.strerror or error}. Another program may have it open (a download that "
@@ -178,7 +180,7 @@ def open_tensors(path: Path, *, read_only: bool = False) -> TensorFile:
         ) from error
 
 
-def _opened(path: Path, read_only: bool) -> TensorFile:
+def _opened(path: Path, read_only: bool, detached: bool) -> TensorFile:
     if not path.is_file():
         raise DamagedFile(f"There is no file at {path}.{too_long(path)}")
     # Before it is opened: should it be replaced just then, it counts as changed.
@@ -192,7 +194,8 @@ def _opened(path: Path, read_only: bool) -> TensorFile:
             raise DamagedFile(f"{path.name} has a malformed header (its metadata is not a table). Download it again.")
         told = {str(key): str(value) for key, value in metadata.items()}
         mapped, is_writable = _mapped(path, handle.fileno(), read_only)
-    return TensorFile(path, entries, told, mapped, not (is_writable or read_only), stamp)
+    copied = math.inf if detached else _NOTHING if is_writable or read_only else _COPIED
+    return TensorFile(path, entries, told, mapped, copied, stamp)
 
 
 def too_long(path: Path) -> str:

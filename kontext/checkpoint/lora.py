@@ -43,7 +43,8 @@ def read_lora(path: Path | str, size: Size, *, every_kind: bool = False) -> Lora
     do not match.
     """
     path = Path(path)
-    file = open_tensors(path)
+    # Trainers write over their own files, again and again, while the last one is at work.
+    file = open_tensors(path, detached=True)
     found, left_out = by_layer(file, path.name)
     if left_out:
         logger.warning(

@@ -45,7 +45,7 @@ _MADE_OF = {
 class Patch:
     """A product added to rows of a BFL layer: `up @ down * scale`, from row `offset` on.
 
-    down: [rank, inputs]. up: [rows, rank]. As in the file, memory-mapped.
+    down: [rank, inputs]. up: [rows, rank]. As in the file, copied out of it.
     """
 
     layer: str

@@ -6,7 +6,7 @@ room comes back. So tensors that are the file's, byte for byte, are exchanged fo
 everything in the file has been checked. What was widened, quantised, joined or reordered on the way stays as it is.
 
 Without dynamic VRAM nothing is exchanged: weights are pinned where they lie then, and ComfyUI's lie in memory that is
-read only.
+read only. Whoever has drives from which mapped files come slowly starts ComfyUI with `--disable-mmap`.
 
 Only for a running ComfyUI: importing this imports comfy.
 """
@@ -45,6 +45,19 @@ def given_by_comfyui(state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> 
     total = sum(tensor.nbytes for tensor in given.values())
     logger.info("ComfyUI reads %.2f of %.2f GB from the file by itself", exchanged / 1e9, total / 1e9)
     return given
+
+
+def take_out_of_files(state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:
+    """Where ComfyUI was started with `--disable-mmap`, have copies in memory in place of what lies in the files.
+
+    Dynamic VRAM passes over that, and so is it here.
+    """
+    if comfyui_reads_files() or not getattr(comfy.utils, "DISABLE_MMAP", False):
+        return
+    for file in checkpoint.files:
+        for name, inside in file.whole(state).items():
+            state[name] = state[name].clone()
+            file.release(inside)
 
 
 def _exchanged(file: TensorFile, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

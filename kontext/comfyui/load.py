@@ -34,7 +34,7 @@ from ..fp8.quantising import join_on
 from .attention import let_torch_choose
 from .belonging import refuse_other_encoders
 from .carried import carry
-from .disk import comfyui_reads_files, given_by_comfyui
+from .disk import comfyui_reads_files, given_by_comfyui, take_out_of_files
 from .numbers import answer_with_numbers
 from .ops import Operations, Plan, fp8_on
 from .patches import follow_patches, layers_of
@@ -116,6 +116,7 @@ def _build(checkpoint: Checkpoint, compute: Compute, *, compiled: bool, disable_
         state[f"{name}.scale"] = _vector(require_finite(norm, f"{checkpoint.path.name}: {name}"))
     if not disable_dynamic:
         state = given_by_comfyui(state, checkpoint)
+    take_out_of_files(state, checkpoint)
     options = {"custom_operations": Operations, "dtype": torch.bfloat16}
     patcher = comfy.sd.load_diffusion_model_state_dict(state, model_options=options, disable_dynamic=disable_dynamic)
     if patcher is None:

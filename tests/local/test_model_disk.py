@@ -189,6 +189,26 @@ def test_a_read_only_map_that_reaches_a_loader_which_pins_weights_where_they_lie
 
 
 @question
+def without_maps() -> Any:
+    """With `--disable-mmap`: whether a file is mapped while its model is in use, and the edit the same."""
+    told = {}
+    for layout in LAYOUTS:
+        expected = run(ours(layout))
+        with patch.object(comfy.utils, "DISABLE_MMAP", True):
+            model = ours(layout)
+        gc.collect()
+        name = f"kontext_{layout}.safetensors"
+        mapped = sys.platform == "linux" and name in Path("/proc/self/maps").read_text()
+        told[layout] = [mapped, bool(torch.equal(run(model), expected))]
+        del model
+    return told
+
+
+def test_a_file_that_stays_mapped_where_comfyui_is_told_to_map_none_is_noticed(ask: Ask) -> None:
+    assert ask(without_maps) == {layout: [False, True] for layout in LAYOUTS}
+
+
+@question
 def in_doubt() -> Any:
     """Files that are not as they were when they were checked, or not ComfyUI's to read."""
     real = comfy.utils.load_torch_file
