@@ -35,6 +35,7 @@ from .kontext.errors import BadRequest, KontextError
 from .kontext.fast.asked import asked
 from .kontext.fast.wishes import Wishes
 from .kontext.fp8.compute import Compute
+from .kontext.fp8.failures import first_line, is_out_of_memory
 from .kontext.standalone.fast_sampler import sampled
 from .kontext.standalone.sampler import Step, sample
 from .kontext.standalone.text import encode_prompts, encode_words
@@ -87,6 +88,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (KontextError, ImageError, WrongName) as error:
         say(str(error), sys.stderr)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
+            raise
+        say(
+            f"There is too little memory for this edit: {first_line(error)}. Close other programs, or choose a smaller "
+            "size (--megapixels) or --device cpu.",
+            sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         written = f"the edit as it came is {options.raw}" if options.made else "nothing was written"

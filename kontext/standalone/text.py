@@ -5,6 +5,8 @@ The demo model has an encoder of its own, which needs nothing but its file.
 
 from __future__ import annotations
 
+import logging
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,19 @@ import torch
 
 from ..demo.shipped import encoder_of, read_words
 from ..errors import DamagedFile, NonFinite
+from ..fp8.failures import is_out_of_memory
 from . import optional
 from .denoiser import Conditioning
+from .memory import free_bytes
+
+logger = logging.getLogger(__name__)
 
 # As in BFL's own sampling code for Kontext and in diffusers; ComfyUI pads to 256, which gives other pictures.
 T5_TOKENS = 512
 _CLIP_TOKENS = 77
+# Bytes beside the weights, for what an encoder makes of its tokens.
+_BESIDE = 500_000_000
+_CPU = torch.device("cpu")
 _PARTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
 
 
@@ -26,6 +35,7 @@ def encode_prompts(
 ) -> list[Conditioning]:
     """The encodings of prompts, on the CPU. The encoders are gone from the device when this returns.
 
+    One that finds no room on the device runs on the CPU in float32, with a warning: T5-XXL takes 9.5 GB in 16 bits.
     folder: with tokenizer, text_encoder (CLIP-L), tokenizer_2 and text_encoder_2 (T5-XXL), as in
     black-forest-labs/FLUX.1-Kontext-dev. Raises DamagedFile naming what is missing, NonFinite.
     """
@@ -37,14 +47,11 @@ def encode_prompts(
         )
     transformers = optional.load("transformers")
     with torch.inference_mode():
-        clip = _load(transformers, "CLIPTextModel", folder / _PARTS[1], device, dtype)
         ids = _ids(transformers, folder / _PARTS[0], prompts, _CLIP_TOKENS)
-        pooled = clip(ids.to(device)).pooler_output.float().cpu()
-        del clip
-        t5 = _load(transformers, "T5EncoderModel", folder / _PARTS[3], device, dtype)
+        pooled = _run(transformers, "CLIPTextModel", folder / _PARTS[1], ids, device, dtype).pooler_output
         ids = _ids(transformers, folder / _PARTS[2], prompts, tokens)
-        text = t5(ids.to(device)).last_hidden_state.float().cpu()
-        del t5
+        text = _run(transformers, "T5EncoderModel", folder / _PARTS[3], ids, device, dtype).last_hidden_state
+        text, pooled = text.float().cpu(), pooled.float().cpu()
     for prompt, *encoded in zip(prompts, text, pooled, strict=True):
         if not all(bool(torch.isfinite(tensor).all()) for tensor in encoded):
             raise NonFinite(
@@ -62,13 +69,38 @@ def encode_words(file: Path, prompts: list[str]) -> list[Conditioning]:
     return [Conditioning(text, pooled) for text, pooled in encoded]
 
 
-def _load(transformers: Any, kind: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+def _run(
+    transformers: Any, kind: str, folder: Path, ids: torch.Tensor, device: torch.device, dtype: torch.dtype
+) -> Any:
+    """What an encoder makes of the ids; it is gone when this returns."""
+    model = _load(transformers, kind, folder, dtype)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    free = None if device == _CPU else free_bytes(device)
+    if free is None or size + _BESIDE <= free:
+        try:
+            return model.to(device)(ids.to(device))
+        except RuntimeError as error:
+            if device == _CPU or not is_out_of_memory(error):
+                raise
+            # Its frames hold what has come to the device.
+            traceback.clear_frames(error.__traceback__)
+    logger.warning(
+        "The text encoder in %s takes %.1f GB, for which %s has no room: it runs on the CPU, which takes longer.",
+        folder.name,
+        size / 1e9,
+        device,
+    )
+    del model
+    return _load(transformers, kind, folder, torch.float32)(ids)
+
+
+def _load(transformers: Any, kind: str, folder: Path, dtype: torch.dtype) -> Any:
     name = "dtype" if int(transformers.__version__.partition(".")[0]) >= 5 else "torch_dtype"
     try:
         model = getattr(transformers, kind).from_pretrained(folder, local_files_only=True, **{name: dtype})
     except optional.UNREADABLE as error:
         raise DamagedFile(f"The text encoder in {folder} cannot be read: {error}") from error
-    return model.to(device).eval()
+    return model.eval()
 
 
 def _ids(transformers: Any, folder: Path, prompts: list[str], length: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from kontext_bridge.commands import written
 from kontext_bridge.imaging.keep import switch
 from kontext_bridge.imaging.keep.filters import blur
 from kontext_bridge.imaging.pixels import to_uint8
+from kontext_bridge.kontext.standalone import text
 from kontext_bridge.kontext.standalone.tiny import write_tiny
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -376,6 +377,42 @@ def test_missing_text_encoders_are_named(run, capsys, tmp_path):
     status, _ = run("--text-encoders", str(tmp_path))
     assert status == 1
     assert "tokenizer, text_encoder, tokenizer_2, text_encoder_2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory. Tried"), MemoryError()], ids=repr)
+def test_memory_that_ends_where_it_was_not_reckoned_with_is_a_line_and_no_traceback(run, monkeypatch, capsys, error):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(edit, "mounted", full)
+    status, out = run()
+    assert status == 1 and not out.exists()
+    assert "too little memory for this edit" in (said := capsys.readouterr().err) and "Traceback" not in said
+    error = RuntimeError("an odd one")
+    with pytest.raises(RuntimeError, match="an odd one"):
+        run()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known before", "found out"])
+def test_a_text_encoder_that_a_small_card_has_no_room_for_runs_on_the_cpu(models, monkeypatch, caplog, known):
+    cpu, card = torch.device("cpu"), torch.device("meta")
+    real = torch.nn.Module.to
+
+    def full(module, *where, **named):
+        if card in where:
+            assert not known, "it was asked for all the same"
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(module, *where, **named)
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    monkeypatch.setattr(text, "free_bytes", lambda device: 400_000_000 if known else None)
+    for one, other in zip(
+        text.encode_prompts(models, ["make it blue", "add snow"], card, torch.bfloat16),
+        text.encode_prompts(models, ["make it blue", "add snow"], cpu, torch.float32),
+        strict=True,
+    ):
+        assert torch.equal(one.text, other.text) and torch.equal(one.pooled, other.pooled)
+    assert [record.args[0] for record in caplog.records] == ["text_encoder", "text_encoder_2"]
 
 
 def test_a_damaged_model_file_is_said_to_be_downloaded_again(run, tmp_path, capsys):
