@@ -29,6 +29,7 @@ from ..errors import CheckpointError
 from ..fp8.compilers import require_compiler
 from ..fp8.compute import Compute, require_finite
 from ..fp8.devices import holds_fp8
+from ..fp8.failures import first_line, is_out_of_memory
 from ..fp8.formats import E4M3, FORMATS, quantise_rows
 from ..fp8.quantising import join_on
 from .attention import let_torch_choose
@@ -175,11 +176,23 @@ def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
         weight, scale = require_finite(weights.weight, f"{what}.weight"), weights.scale
         device = comfy.model_management.get_torch_device()
         if scale is None and weights.role.in_block and not checkpoint.is_fp8 and holds_fp8(device):
-            quantised, by_row = quantise_rows(weight.to(device))
+            quantised, by_row = _quantised(weight, device)
             weight, scale = quantised.to(weight.device), by_row[:, 0].to(weight.device)
             checkpoint.release(name)
         bias = _vector(require_finite(weights.bias, f"{what}.bias"))
         yield name, Weights(weight, scale, bias, weights.role, weights.full_precision)
+
+
+def _quantised(weight: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight in FP8 with a scale a row, made on the device, or where it lies if the device has no room."""
+    try:
+        return quantise_rows(weight.to(device))
+    # ComfyUI leaves models there until it is told of another one, and does not know of this work.
+    except RuntimeError as error:
+        if device == weight.device or not is_out_of_memory(error):
+            raise
+        logger.info("There is no room on %s to quantise a layer: %s", device, first_line(error))
+    return quantise_rows(weight)
 
 
 def _vector(tensor: torch.Tensor) -> torch.Tensor:

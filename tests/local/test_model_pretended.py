@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import pytest
 from questions import INSIDE, Ask, question
@@ -21,6 +22,8 @@ if INSIDE:
     import torch
     from inside import folder
     from kontext_bridge.kontext.checkpoint.layers import KONTEXT
+    from kontext_bridge.kontext.comfyui import load as comfyui_load
+    from kontext_bridge.kontext.comfyui.patches import layers_of
     from kontext_bridge.kontext.fp8.devices import ability
     from pretended_comfyui import (
         FEW_BLOCKS,
@@ -140,6 +143,29 @@ def test_weights_that_find_no_room_and_are_brought_more_than_once_a_step_are_not
             # Modulation has been worked out at the first step.
             assert 0 < step["brought"] <= step["away"] + step["lora"], step
         assert step["taken"] == 0 and len(step["waits"]) <= 1, step
+
+
+@question
+def quantised_without_room() -> Any:
+    """Of a 16-bit file on a GPU that other models fill: whether its layers are FP8, and where they were made so."""
+    places = []
+
+    def full(rows: torch.Tensor) -> Any:
+        places.append(rows.device.type)
+        if rows.device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        # Of the shapes alone: a CPU would take seconds.
+        return torch.empty(rows.shape, dtype=torch.float8_e4m3fn), torch.ones(len(rows), 1)
+
+    with comfyui_on(cards.RTX_30), mock.patch.object(comfyui_load, "quantise_rows", full):
+        model = ours(_file(1, 1, scaled=False))
+        layers = [layer for _, layer in layers_of(model) if layer.weight_scale is not None]
+        return sorted(set(places)), len(layers), sorted({layer.weight.device.type for layer in layers})
+
+
+def test_a_16_bit_file_that_a_full_gpu_keeps_from_loading_is_noticed(ask: Ask) -> None:
+    places, fp8, where = ask(quantised_without_room, *OPTIONS)
+    assert places == ["cpu", "cuda"] and fp8 > 0 and where == ["cpu"]
 
 
 @question
