@@ -119,6 +119,19 @@ class Checkpoint:
             if f"{self._prefix}{layer}.weight" in file.entries:
                 file.release(f"{self._prefix}{layer}.weight")
 
+    def doubts(self) -> str:
+        """What makes it unlikely that the file came whole, as a sentence; empty where nothing does.
+
+        A download that was given its room before it broke off leaves zeros, which are numbers like any others.
+        """
+        blank = [name for name, weights in self.linears.items() if _is_blank(weights.weight)]
+        if not blank:
+            return ""
+        return (
+            f"{len(blank)} of {len(self.linears)} layers of {self.path.name} hold nothing but zeros, {blank[-1]} among "
+            "them: it was likely not downloaded whole. Download it again."
+        )
+
     def describe(self) -> str:
         """One line for a person: layout, names, size, bytes."""
         size = self.size
@@ -126,6 +139,11 @@ class Checkpoint:
             f"{self.path.name}: {self.layout}, {self.naming.value} names, {size.doubles}+{size.singles} blocks of "
             f"width {size.hidden}, {self.bytes / 1e9:.2f} GB" + ("" if self.labelled else ", not labelled as Kontext")
         )
+
+
+def _is_blank(weight: torch.Tensor) -> bool:
+    """Whether its first, middle and last rows are zeros: a whole file would be read for the others."""
+    return not any(bool(weight[row].contiguous().view(torch.uint8).any()) for row in (-1, len(weight) // 2, 0))
 
 
 def read_checkpoint(path: Path | str, *, pruned: bool = False, read_only: bool = False) -> Checkpoint:

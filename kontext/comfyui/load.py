@@ -76,7 +76,12 @@ def load(path: Path | str, compute: Compute = Compute.AUTO, *, compiled: bool = 
     patcher.cached_patcher_init = (_rebuild, (path, compute, compiled, pruned))
     # Compiled blocks were not tried with it.
     attention = "" if compiled else let_torch_choose(patcher, device)
-    return Loaded(patcher, "\n".join(filter(None, (_describe(checkpoint, patcher, compute, device), attention))))
+    doubts = checkpoint.doubts()
+    if doubts:
+        logger.warning("%s", doubts)
+    return Loaded(
+        patcher, "\n".join(filter(None, (_describe(checkpoint, patcher, compute, device), attention, doubts)))
+    )
 
 
 def _rebuild(path: Path | str, compute: Compute, compiled: bool, pruned: bool, disable_dynamic: bool = False) -> Any:

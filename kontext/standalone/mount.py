@@ -68,6 +68,8 @@ def mount(
     for name, scale in _diffusers_norms(checkpoint):
         norm = model.get_submodule(name)
         norm.weight = nn.Parameter(require_finite(scale.to(device, dtype), name), requires_grad=False)
+    if doubts := checkpoint.doubts():
+        logger.warning("%s", doubts)
     logger.info("Mounted %s on %s", checkpoint.describe(), device)
     return model.eval()
 

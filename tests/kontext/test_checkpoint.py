@@ -99,6 +99,18 @@ def test_a_file_cut_anywhere_is_refused_as_cut_short(write, tmp_path):
             read_checkpoint(cut)
 
 
+@pytest.mark.parametrize("stored", ["legacy", "bfloat16"])
+def test_a_download_that_was_given_its_room_and_broke_off_is_said_to_be_one(write, stored):
+    assert read_checkpoint(write(stored)).doubts() == ""
+
+    def broken_off(tensors):
+        for name in ("single_blocks.1.linear1.weight", "single_blocks.1.linear2.weight"):
+            tensors[name].view(torch.uint8).zero_()
+
+    told = read_checkpoint(write(stored, change=broken_off)).doubts()
+    assert told.startswith("2 of ") and "single_blocks.1.linear2" in told and "not downloaded whole" in told
+
+
 def test_bytes_after_the_end_are_refused(write):
     path = write("legacy")
     path.write_bytes(path.read_bytes() + b"\0" * 16)

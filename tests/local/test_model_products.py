@@ -10,6 +10,7 @@ from kontext_bridge.kontext.edit import LatentEdit
 from kontext_bridge.kontext.fp8 import devices
 from kontext_bridge.kontext.fp8.compute import Compute
 from questions import FP8, INSIDE, SAME, Ask, question
+from safetensors.torch import load_file, save_file
 from tiny_models import LAYOUTS
 
 if INSIDE:
@@ -59,6 +60,19 @@ def test_a_product_that_is_taken_without_a_word_why_is_noticed(ask: Ask) -> None
     told = ask(without_row_wise_products, FP8)["info"]
     assert "FP8 product: tensor-wise" in told and "row-wise is not built here" in told
     assert "No FP8 arithmetic" in ask(description)
+
+
+@question
+def broken_off() -> Any:
+    """What is said of a file whose download was given its room and broke off."""
+    tensors = load_file(folder / "ours" / "kontext_legacy.safetensors")
+    tensors["single_blocks.1.linear2.weight"].view(torch.uint8).zero_()
+    save_file(tensors, folder / "kontext_broken_off.safetensors")
+    return comfyui.load(folder / "kontext_broken_off.safetensors").description
+
+
+def test_a_model_with_layers_of_zeros_that_is_loaded_without_a_word_is_noticed(ask: Ask) -> None:
+    assert "single_blocks.1.linear2" in ask(broken_off) and "not downloaded whole" in ask(broken_off)
 
 
 @question
