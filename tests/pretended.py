@@ -31,6 +31,7 @@ import torch
 from cards import Card, check_scaled_mm, require
 from kontext_bridge.kontext.fp8 import devices, quantising
 from kontext_bridge.kontext.fp8.formats import FORMATS
+from kontext_bridge.kontext.standalone import before_ampere
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
@@ -227,7 +228,8 @@ def _nothing_known(gpu: Gpu) -> Iterator[None]:
     writes = mock.patch.dict(quantising._WRITES, {gpu.device: True}, clear=True)
     joins = mock.patch.dict(quantising._JOINS, {gpu.device: gpu.card.triton}, clear=True)
     joined = mock.patch.object(quantising, "_joined", gpu.joined)
-    with seconds, known[0], known[1], writes, joins, joined:
+    lacks = mock.patch.dict(before_ampere._LACKS, clear=True)
+    with seconds, known[0], known[1], writes, joins, joined, lacks:
         yield
 
 

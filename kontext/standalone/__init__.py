@@ -2,6 +2,7 @@
 
 optional.py   diffusers and transformers, imported when first needed
 memory.py     how much memory is left, asked before it runs out
+before_ampere.py GPUs without arithmetic in bfloat16
 mount.py      a checkpoint in diffusers' transformer
 lora.py       LoRA files as branches beside its layers
 text.py       the prompt, encoded

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ..checkpoint.layers import HEAD
 from ..fp8.compute import project
+from .before_ampere import lacks_bfloat16
 
 _EPSILON = 1e-6
 # Where torch multiplies complex numbers in one pass.
@@ -39,8 +40,12 @@ def rotate(x: torch.Tensor, rotary: torch.Tensor) -> torch.Tensor:
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Attention of [B, L, heads, HEAD] queries over as many or more keys; gives [B, L, heads * HEAD]."""
+    dtype = query.dtype
+    if dtype == torch.bfloat16 and lacks_bfloat16(query.device):
+        # What is normed, and values of what was: they are far from where half floats end.
+        query, key, value = query.half(), key.half(), value.half()
     out = functional.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-    return out.transpose(1, 2).flatten(2)
+    return out.transpose(1, 2).flatten(2).to(dtype)
 
 
 def double_block(

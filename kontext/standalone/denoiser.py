@@ -20,6 +20,7 @@ from ..fp8.compilers import require_compiler
 from ..fp8.compute import Linear, multiplies_fp8_rows
 from ..latents import ReferenceMethod, pack, positions
 from . import blocks
+from .before_ampere import lacks_bfloat16
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ class Denoiser:
         self._guidance = guidance
         if compiled:
             require_compiler(self.device)
-            multiplies_fp8_rows(self.device)  # found out here, for it cannot be inside a graph
+            # Found out here, for it cannot be inside a graph.
+            multiplies_fp8_rows(self.device)
+            lacks_bfloat16(self.device)
         self._double: Any = _compiled(blocks.double_block) if compiled else blocks.double_block
         self._single: Any = _compiled(blocks.single_block) if compiled else blocks.single_block
         self._steps = self._modulation(self._sigmas) if self._exact.modulation else None

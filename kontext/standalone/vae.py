@@ -15,6 +15,7 @@ from ..demo.shipped import VAE_WIDTHS
 from ..errors import DamagedFile, NonFinite, WrongModel
 from ..goes_with import other_vae
 from . import optional
+from .before_ampere import lacks_bfloat16
 from .memory import reported
 
 _SCALE, _SHIFT = 0.3611, 0.1159
@@ -34,6 +35,8 @@ class Autoencoder:
 
         Raises DamagedFile, WrongModel for the VAE of another model, MissingPackage.
         """
+        if dtype == torch.bfloat16 and lacks_bfloat16(device):
+            dtype = torch.float32
         diffusers = optional.load("diffusers")
         model = _from_folder(diffusers, path) if path.is_dir() else _from_file(diffusers, path)
         if model.config.latent_channels != LATENT_CHANNELS:

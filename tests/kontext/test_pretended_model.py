@@ -16,7 +16,7 @@ from cards import CARDS, MAC, RTX_20, RTX_30, RTX_40, RTX_40_ON_WINDOWS, RTX_40_
 from kontext_bridge.kontext.checkpoint.layers import KONTEXT, Naming
 from kontext_bridge.kontext.errors import UnsupportedDevice
 from kontext_bridge.kontext.fp8.compute import Compute
-from kontext_bridge.kontext.standalone import sampler
+from kontext_bridge.kontext.standalone import blocks, sampler
 from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
 from kontext_bridge.kontext.standalone.lora import attach, linears_of
 from kontext_bridge.kontext.standalone.mount import mount
@@ -94,6 +94,20 @@ def products(counted):
 def test_modulation_that_is_kept_in_the_computers_memory_costs_a_step_nothing(card):
     with mounted(card, modulation_device="cpu") as (gpu, model):
         step(gpu, model)
+
+
+@pytest.mark.parametrize(("card", "dtype"), [(RTX_20, torch.float16), (RTX_30, torch.bfloat16)], ids=["20", "30"])
+def test_attention_that_torch_would_write_out_in_full_on_an_older_gpu_is_noticed(card, dtype, monkeypatch):
+    real, seen = blocks.functional.scaled_dot_product_attention, set()
+
+    def attend(*of_each):
+        seen.update(tensor.dtype for tensor in of_each)
+        return real(*of_each)
+
+    with mounted(card) as (gpu, model):
+        monkeypatch.setattr(blocks.functional, "scaled_dot_product_attention", attend)
+        step(gpu, model)
+    assert seen == {dtype}
 
 
 def test_a_16_bit_file_becomes_fp8_on_a_gpu_and_stays_as_it_is_on_a_mac():

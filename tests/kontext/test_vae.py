@@ -3,6 +3,7 @@
 import pytest
 import torch
 from kontext_bridge.kontext.errors import DamagedFile, WrongModel
+from kontext_bridge.kontext.standalone import before_ampere
 from kontext_bridge.kontext.standalone.vae import Autoencoder
 from safetensors.torch import save_file
 
@@ -100,3 +101,11 @@ def test_an_incomplete_vae_is_refused(tmp_path, gone):
     save_file(tensors, tmp_path / "ae.safetensors")
     with pytest.raises(DamagedFile, match="no whole VAE"):
         Autoencoder(tmp_path / "ae.safetensors", CPU, torch.float32)
+
+
+def test_a_gpu_without_bfloat16_has_no_vae_that_unrolls_its_convolutions_in_it(tmp_path, image, monkeypatch):
+    tiny().save_pretrained(tmp_path)
+    latents = {dtype: Autoencoder(tmp_path, CPU, dtype).encode(image) for dtype in (torch.float32, torch.bfloat16)}
+    monkeypatch.setitem(before_ampere._LACKS, CPU, True)
+    older = Autoencoder(tmp_path, CPU, torch.bfloat16).encode(image)
+    assert torch.equal(older, latents[torch.float32]) and not torch.equal(older, latents[torch.bfloat16])
