@@ -22,7 +22,7 @@ from ..fp8.compute import Compute, Linear, require_finite
 from ..fp8.devices import holds_fp8
 from ..fp8.formats import quantise_rows
 from . import optional
-from .memory import require
+from .memory import reported, require
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,28 @@ def mount(
     places = dict.fromkeys(Role, device)
     places[Role.MODULATION] = device if modulation_device is None else torch.device(modulation_device)
     checkpoint, quantise = checkpoint.kept_on(device), quantise and holds_fp8(device)
+    needed = device, _needed(checkpoint, places, device, quantise), f"load {checkpoint.path.name}", _REMEDY
     if device.type != "cpu":
-        require(device, _needed(checkpoint, places, device, quantise), f"load {checkpoint.path.name}", _REMEDY)
+        require(*needed)
+    with reported(*needed):
+        model = _filled(checkpoint, places, dtype, compute, quantise)
+    for name, scale in _diffusers_norms(checkpoint):
+        norm = model.get_submodule(name)
+        norm.weight = nn.Parameter(require_finite(scale.to(device, dtype), name), requires_grad=False)
+    if doubts := checkpoint.doubts():
+        logger.warning("%s", doubts)
+    logger.info("Mounted %s on %s", checkpoint.describe(), device)
+    return model.eval()
+
+
+def _filled(
+    checkpoint: Checkpoint,
+    places: dict[Role, torch.device],
+    dtype: torch.dtype,
+    compute: Compute,
+    quantise: bool,
+) -> Any:
+    """The model with all its linear layers."""
     model = _empty(checkpoint.size)
     for name, weights in _diffusers_layers(checkpoint, places, quantise):
         # Modulation is one row a step: a quantised input would cost accuracy and win no time.
@@ -65,13 +85,7 @@ def mount(
         if weights.scale is None and weights.role is not Role.MODULATION:
             weight = weight.to(dtype)
         _replace(model, name, Linear(weight, weights.scale, bias, mode, centred=weights.role is Role.NORMED))
-    for name, scale in _diffusers_norms(checkpoint):
-        norm = model.get_submodule(name)
-        norm.weight = nn.Parameter(require_finite(scale.to(device, dtype), name), requires_grad=False)
-    if doubts := checkpoint.doubts():
-        logger.warning("%s", doubts)
-    logger.info("Mounted %s on %s", checkpoint.describe(), device)
-    return model.eval()
+    return model
 
 
 def _empty(size: Size) -> Any:

@@ -53,10 +53,14 @@ def mounted(
     loras: Sequence[tuple[Lora, float]] = (),
 ) -> Any:
     """The transformer with its LoRAs, its modulation layers on the CPU where there is no room for them beside it."""
+    transformer = None
     try:
         transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute)
     except OutOfMemory as error:
-        logger.warning("%s Trying with the modulation layers on the CPU.", error)
+        # As text: whoever keeps what is logged would keep what has come to the device.
+        logger.warning("%s Trying with the modulation layers on the CPU.", str(error))
+    # The error is gone by now, and with it its frames.
+    if transformer is None:
         transformer = mount(checkpoint, dtype=dtype, device=device, compute=compute, modulation_device="cpu")
     for lora, strength in loras:
         attach(linears_of(transformer), Naming.DIFFUSERS, lora, strength)

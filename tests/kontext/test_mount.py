@@ -1,5 +1,7 @@
 """A mounted checkpoint gives what the same numbers give in diffusers' own model."""
 
+import weakref
+
 import pytest
 import torch
 from kontext_bridge.kontext.checkpoint.layers import Naming, Role, Size, layers, norms
@@ -10,9 +12,11 @@ from kontext_bridge.kontext.fp8.formats import E4M3, FORMATS
 from kontext_bridge.kontext.latents import noise, pack, positions
 from kontext_bridge.kontext.schedule import schedule
 from kontext_bridge.kontext.standalone import memory
+from kontext_bridge.kontext.standalone import mount as mounting
 from kontext_bridge.kontext.standalone.denoiser import Conditioning, Denoiser
 from kontext_bridge.kontext.standalone.lora import linears_of
 from kontext_bridge.kontext.standalone.mount import mount
+from kontext_bridge.kontext.standalone.workshop import mounted
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -163,6 +167,34 @@ def test_modulation_left_behind_needs_no_memory_on_the_device(write, monkeypatch
         needed.append(caught.value.needed)
     modulation = sum(w.weight.nbytes for w in checkpoint.linears.values() if w.role is Role.MODULATION)
     assert needed[0] - needed[1] == modulation > 0
+
+
+def test_a_gpu_that_fills_up_while_a_model_is_brought_gets_it_without_modulation_and_keeps_nothing(write, monkeypatch):
+    real, brought = mounting._placed, []
+
+    def placed(checkpoint, name, weights, device, quantise):
+        if device.type == "cpu":
+            return real(checkpoint, name, weights, device, quantise)
+        if weights.role is Role.MODULATION:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        found = real(checkpoint, name, weights, device, quantise)
+        brought.append(weakref.ref(found.weight))
+        return found
+
+    def empty(size):
+        assert all(weight() is None for weight in brought), "the first model's weights are still there"
+        return real_empty(size)
+
+    real_empty = mounting._empty
+    monkeypatch.setattr(mounting, "_placed", placed)
+    monkeypatch.setattr(mounting, "_empty", empty)
+    # Where there are no numbers, none can be looked at.
+    monkeypatch.setattr(mounting, "require_finite", lambda tensor, _: tensor)
+    model = mounted(
+        read_checkpoint(write("legacy")), dtype=torch.bfloat16, device=torch.device("meta"), compute=Compute.AUTO
+    )
+    places = {linear.weight.device.type for name, linear in linears_of(model).items() if ".norm1" in name}
+    assert places == {"cpu"} and model.transformer_blocks[0].attn.to_q.weight.device.type == "meta"
 
 
 def test_fp8_weights_are_refused_before_a_device_without_8_bit_floats_is_given_any(write):
