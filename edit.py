@@ -93,8 +93,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not (isinstance(error, MemoryError) or is_out_of_memory(error)):
             raise
         say(
-            f"There is too little memory for this edit: {first_line(error)}. Close other programs, or choose a smaller "
-            "size (--megapixels) or --device cpu.",
+            f"There is too little memory for this edit: {first_line(error)}. Close other programs, or choose fewer "
+            "--megapixels or --device cpu.",
             sys.stderr,
         )
         return 1
@@ -106,14 +106,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _edit_tiny(options: argparse.Namespace, folder: Path) -> None:
-    """An edit by a tiny random model, whose files are written into a folder; none of them stays open."""
     model = write_tiny(folder)
     options.megapixels = min(options.megapixels or _TINY_MEGAPIXELS, _TINY_MEGAPIXELS)
     try:
         _edit(options, model, folder, folder / "vae")
     except BaseException as error:
-        # The frames of what failed hold the files, and Windows removes none that is open: a failure to remove it would
-        # take the place of what went wrong.
+        # The frames hold the files open, which Windows does not remove: that would take this error's place.
         traceback.clear_frames(error.__traceback__)
         raise
 
@@ -391,11 +389,11 @@ def _write(
 
 
 def _write_alone(path: Path, data: bytes) -> None:
-    """Write the edit. Raises ImageError where its name is refused, and says under which other one it is then."""
+    """Write the edit, under another name where this one is refused; raises ImageError then."""
     try:
         write_whole(path, data)
     except PermissionError as error:
-        # On Windows a program that shows an older edit may keep others from its file, and this one took minutes.
+        # Windows lets a program that shows an older edit keep others from its file.
         instead = write_new(path, data)
         raise ImageError(f"{in_words(error)} Another program may have it open. The edit is {instead}.") from error
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-# Seconds between tries to give a file its name, on Windows.
+# Seconds between tries to rename.
 _PAUSES = (0.05, 0.1, 0.2, 0.4)
 
 
@@ -37,12 +37,11 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _rename(draft: Path, path: Path) -> None:
-    """Rename, in the place of what was there."""
     for pause in _PAUSES if sys.platform == "win32" else ():
         try:
             draft.replace(path)
             return
-        # Others have one of the two open, and Windows lets nobody rename it so long: a virus scanner is soon through.
+        # A virus scanner has one of them open, and is soon through.
         except PermissionError:
             time.sleep(pause)
     draft.replace(path)

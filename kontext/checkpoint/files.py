@@ -70,10 +70,9 @@ _SIGNATURES: tuple[tuple[bytes, str], ...] = (
 # What may stand before a text: a byte order mark and empty lines.
 _BEFORE_TEXT = b"\xef\xbb\xbf \t\r\n"
 _LOOKED_AT, _SHORTEST_TEXT = 256, 8
-# How Windows tells that memory is short (https://learn.microsoft.com/windows/win32/debug/system-error-codes): for a
-# command, for storage, and that the page file is too small.
+# How Windows tells that memory is short, or its page file.
 _SHORT_ON_WINDOWS = (8, 14, 1455)
-# Of a whole path, with the end of its text, where Windows was not told to take longer ones.
+# Of a whole path, and a byte at its end.
 _WINDOWS_PATH = 260
 
 
@@ -165,18 +164,16 @@ def open_tensors(path: Path, *, read_only: bool = False, detached: bool = False)
     """The file's tensors, memory-mapped.
 
     read_only: nobody writes to them or pins them where they lie, so the system need not set memory aside for them.
-    detached: they are copies, of which none needs the file any more. Windows lets nobody write to a file that is
-    mapped, and elsewhere a program is ended that reads what another has cut off. Raises DamagedFile if the file is
-    missing, cut short, malformed or of another kind, and CheckpointError if the system does not let it be read; the
-    text says which.
+    detached: they are copies. Windows lets nobody write to a mapped file, and elsewhere reading what another has cut
+    off ends the program. Raises DamagedFile if the file is missing, cut short, malformed or of another kind, and
+    CheckpointError if it cannot be read; the text says which.
     """
     try:
         return _opened(path, read_only or detached, detached)
     except OSError as error:
         raise CheckpointError(
-            f"{path} cannot be read: {error.strerror or error}. Another program may have it open (a download that "
-            "still runs, a backup, a virus scanner), its drive or network share may be gone, or you lack the "
-            f"permission.{too_long(path)}"
+            f"{path} cannot be read: {error.strerror or error}. Another program may have it open, its drive or share "
+            f"may be gone, or you lack the permission.{too_long(path)}"
         ) from error
 
 
@@ -199,13 +196,12 @@ def _opened(path: Path, read_only: bool, detached: bool) -> TensorFile:
 
 
 def too_long(path: Path) -> str:
-    """What to say more of a path that Windows may not take for its length, as it says of none; else nothing."""
+    """What to say more of a path that is too long for Windows; else nothing."""
     length = len(str(path.absolute()))
     if sys.platform != "win32" or length < _WINDOWS_PATH:
         return ""
     return (
-        f" Its path has {length} characters, and Windows takes {_WINDOWS_PATH - 1} unless long paths are switched on: "
-        "give it a shorter name, or move it into a folder nearer to the drive's root."
+        f" Its path has {length} characters, and Windows takes {_WINDOWS_PATH - 1} unless long paths are switched on."
     )
 
 
@@ -216,8 +212,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def _mapped(path: Path, descriptor: int, read_only: bool) -> tuple[mmap.mmap, bool]:
     """The file as memory, and whether that may be written to."""
-    # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them. What nobody
-    # writes to is shared with others who read it, which some drives and network shares do not offer.
+    # Writable, since a GPU's driver pins only such pages. The system sets memory aside for all of them. Maps that are
+    # read only are shared, which not every drive offers.
     ways = (mmap.ACCESS_READ, mmap.ACCESS_COPY) if read_only else (mmap.ACCESS_COPY, mmap.ACCESS_READ)
     failures: list[OSError] = []
     for way in ways:
@@ -244,8 +240,8 @@ def _no_room(path: Path, error: OSError) -> CheckpointError:
             "programs, make the page file (swap) larger, or use a smaller file: FP8 takes half of 16 bits."
         )
     return CheckpointError(
-        f"{path.name} cannot be opened as memory where it lies ({error}): some network shares and cloud drives do not "
-        "offer that. Copy it to a drive of this computer."
+        f"{path.name} cannot be mapped where it lies ({error}), as on some network shares and cloud drives. Copy it to "
+        "a drive of this computer."
     )
 
 
@@ -278,16 +274,16 @@ def _read_header(path: Path, start: bytes, handle: Any, size: int) -> tuple[dict
 def _no_tensors(start: bytes) -> str:
     """What a download has left in a model's place, by its first bytes; empty where that cannot be told."""
     if not start:
-        return "is empty: its download never began, or the disk was full. Download it again."
+        return "is empty. Download it again."
     if not any(start):
-        return "is not a safetensors file: it begins with zeros, as a download that broke off may. Download it again."
+        return "is not a safetensors file: it begins with zeros, so its download broke off. Download it again."
     text = start.lstrip(_BEFORE_TEXT).decode("utf-8", errors="ignore")
     if len(text) < _SHORTEST_TEXT or not all(one.isprintable() or one in "\r\n\t" for one in text):
         return ""
-    # Not what it says: it may be anything, and an error is shown, logged and copied.
+    # Not what it says, which may be anything.
     return (
-        "is a text and no model, such as a server's answer in its place: open it in an editor to read why, and "
-        "download it again, signed in where the page asks for that."
+        "is a text and no model, such as a server's answer: open it in an editor to read why, and download it again, "
+        "signed in where that is asked for."
     )
 
 

@@ -103,10 +103,7 @@ class Checkpoint:
         return sum(weights.weight.nbytes for weights in self.linears.values())
 
     def kept_on(self, device: torch.device) -> Checkpoint:
-        """The same as the device can keep it: a small model that is no Kontext loses its FP8 where there is none.
-
-        Raises UnsupportedDevice for Kontext in FP8 there.
-        """
+        """The same as the device can keep it, the demo model widened. Raises UnsupportedDevice for Kontext in FP8."""
         if not self.is_fp8 or holds_fp8(device):
             return self
         if self.purpose.called is None or self.bytes > _SMALL:
@@ -120,16 +117,13 @@ class Checkpoint:
                 file.release(f"{self._prefix}{layer}.weight")
 
     def doubts(self) -> str:
-        """What makes it unlikely that the file came whole, as a sentence; empty where nothing does.
-
-        A download that was given its room before it broke off leaves zeros, which are numbers like any others.
-        """
+        """What there is to say of zeros, as a download leaves that was given its room and broke off; else nothing."""
         blank = [name for name, weights in self.linears.items() if _is_blank(weights.weight)]
         if not blank:
             return ""
         return (
-            f"{len(blank)} of {len(self.linears)} layers of {self.path.name} hold nothing but zeros, {blank[-1]} among "
-            "them: it was likely not downloaded whole. Download it again."
+            f"{len(blank)} of {len(self.linears)} layers of {self.path.name} are zeros, {blank[-1]} among them: it was "
+            "likely not downloaded whole. Download it again."
         )
 
     def describe(self) -> str:
@@ -142,7 +136,7 @@ class Checkpoint:
 
 
 def _is_blank(weight: torch.Tensor) -> bool:
-    """Whether its first, middle and last rows are zeros: a whole file would be read for the others."""
+    # A whole file would be read for the other rows.
     return not any(bool(weight[row].contiguous().view(torch.uint8).any()) for row in (-1, len(weight) // 2, 0))
 
 

@@ -6,7 +6,7 @@ room comes back. So tensors that are the file's, byte for byte, are exchanged fo
 everything in the file has been checked. What was widened, quantised, joined or reordered on the way stays as it is.
 
 Without dynamic VRAM nothing is exchanged: weights are pinned where they lie then, and ComfyUI's lie in memory that is
-read only. Whoever has drives from which mapped files come slowly starts ComfyUI with `--disable-mmap`.
+read only.
 
 Only for a running ComfyUI: importing this imports comfy.
 """
@@ -48,10 +48,7 @@ def given_by_comfyui(state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> 
 
 
 def take_out_of_files(state: dict[str, torch.Tensor], checkpoint: Checkpoint) -> None:
-    """Where ComfyUI was started with `--disable-mmap`, have copies in memory in place of what lies in the files.
-
-    Dynamic VRAM passes over that, and so is it here.
-    """
+    """With `--disable-mmap`, which dynamic VRAM passes over, copies in memory in place of what lies in the files."""
     if comfyui_reads_files() or not getattr(comfy.utils, "DISABLE_MMAP", False):
         return
     for file in checkpoint.files:
@@ -67,7 +64,7 @@ def _exchanged(file: TensorFile, state: dict[str, torch.Tensor]) -> dict[str, to
         return {}
     try:
         theirs = _read_by_comfyui(file)
-    # Looking for words in what the system says, ComfyUI itself fails at the number that comes first.
+    # TypeError: it looks for words in the number of the system's error.
     except (KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         logger.warning(
             "ComfyUI cannot read %s by itself (%s): its weights come to the GPU more slowly", file.path, error

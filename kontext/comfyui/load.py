@@ -189,10 +189,10 @@ def _placed(checkpoint: Checkpoint) -> Iterator[tuple[str, Weights]]:
 
 
 def _quantised(weight: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """The weight in FP8 with a scale a row, made on the device, or where it lies if the device has no room."""
+    """The weight in FP8 with a scale a row, made on the device if it has room."""
     try:
         return quantise_rows(weight.to(device))
-    # ComfyUI leaves models there until it is told of another one, and does not know of this work.
+    # Other models may fill it.
     except RuntimeError as error:
         if device == weight.device or not is_out_of_memory(error):
             raise

@@ -6,7 +6,6 @@ The demo model has an encoder of its own, which needs nothing but its file.
 from __future__ import annotations
 
 import logging
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ logger = logging.getLogger(__name__)
 # As in BFL's own sampling code for Kontext and in diffusers; ComfyUI pads to 256, which gives other pictures.
 T5_TOKENS = 512
 _CLIP_TOKENS = 77
-# Bytes beside the weights, for what an encoder makes of its tokens.
+# Bytes beside the weights.
 _BESIDE = 500_000_000
 _CPU = torch.device("cpu")
 _PARTS = ("tokenizer", "text_encoder", "tokenizer_2", "text_encoder_2")
@@ -35,7 +34,7 @@ def encode_prompts(
 ) -> list[Conditioning]:
     """The encodings of prompts, on the CPU. The encoders are gone from the device when this returns.
 
-    One that finds no room on the device runs on the CPU in float32, with a warning: T5-XXL takes 9.5 GB in 16 bits.
+    One without room there runs on the CPU in float32: T5-XXL takes 9.5 GB in 16 bits.
     folder: with tokenizer, text_encoder (CLIP-L), tokenizer_2 and text_encoder_2 (T5-XXL), as in
     black-forest-labs/FLUX.1-Kontext-dev. Raises DamagedFile naming what is missing, NonFinite.
     """
@@ -82,10 +81,8 @@ def _run(
         except RuntimeError as error:
             if device == _CPU or not is_out_of_memory(error):
                 raise
-            # Its frames hold what has come to the device.
-            traceback.clear_frames(error.__traceback__)
     logger.warning(
-        "The text encoder in %s takes %.1f GB, for which %s has no room: it runs on the CPU, which takes longer.",
+        "The text encoder in %s takes %.1f GB, for which %s has no room: it runs on the CPU.",
         folder.name,
         size / 1e9,
         device,

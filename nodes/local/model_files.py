@@ -48,7 +48,7 @@ def _found(kind: str, name: str) -> Path | None:
 
 
 def _too_long(kind: str, name: str) -> str:
-    """What to say more of a file that is listed and not found, since Windows does not take its path; else nothing."""
+    """What to say more of a file that Windows lists and does not open; else nothing."""
     from ...kontext.checkpoint.files import too_long  # loads torch
 
     folders = _folders()
