@@ -32,6 +32,15 @@ BADGES = f"{NODE}.badges.map((badge) => (typeof badge === 'function' ? badge() :
 SENT = f"window.app.graphToPrompt().then((made) => made.output[{NODE}.id].inputs)"
 SET = {"model.resolution": "1K", "model.seed": 77, "model.negative_prompt": "blurry", "model.enable_thinking": False}
 SET |= {"variations": 3}
+API = "window.comfyAPI.api.api"
+# Queues the graph, and notes the run.
+QUEUED = (
+    f"void (() => {{ const api = {API}, queue = api.queuePrompt; window.queued = undefined;"
+    " api.queuePrompt = async function (...given) { api.queuePrompt = queue;"
+    " const reply = await queue.apply(this, given); window.queued = reply.prompt_id; return reply; };"
+    " window.app.queuePrompt(0); })()"
+)
+REFUSED = "window.refusing.widgets.some((one) => /^The prompt is empty/.test(one.element?.innerText ?? ''))"
 PROMPT = 100  # the least height of the box: six lines
 
 
@@ -177,8 +186,11 @@ def test_a_prompt_that_is_refused_is_said_on_the_node_and_the_model_is_not_marke
         " const shows = window.LiteGraph.createNode('PreviewImage'); graph.add(shows);"
         " if (node.outputs[0].type === 'IMAGE') node.connect(0, shows, 0); })()"
     )
-    tab.value("window.app.queuePrompt(0)")
-    tab.wait("window.refusing.widgets.some((one) => /^The prompt is empty/.test(one.element?.innerText ?? ''))")
+    tab.value(QUEUED)
+    tab.wait(f"window.queued && {REFUSED}")
+    # The rest of the graph is run without the node, and that run's beginning may be told of before or after this.
+    tab.value(f"void {API}.dispatchCustomEvent('execution_start', {{ prompt_id: window.queued }})")
+    assert tab.value(REFUSED)
     marked = "window.app.lastNodeErrors[window.refusing.id].errors.map((error) => error.extra_info.input_name)"
     assert tab.value(marked) == ["prompt"]
     tab.value("void window.app.graph.remove(window.refusing)")

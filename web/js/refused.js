@@ -20,8 +20,8 @@ export function onlyOnce(errors) {
   });
 }
 
-// kinds: of the nodes that are meant. tell(workflow, id, text): of each that refuses; the workflow is undefined where
-// it has no id.
+// kinds: of the nodes that are meant. tell(workflow, id, text, run): of each that refuses; the workflow is undefined
+// where it has no id, and the run where there is none: others of the graph may be run without those that refuse.
 export function followRefusals(kinds, tell) {
   const queuePrompt = api.queuePrompt;
   function look(reply, workflow) {
@@ -29,7 +29,7 @@ export function followRefusals(kinds, tell) {
       if (!kinds.has(node.class_type)) continue;
       node.errors = onlyOnce(node.errors);
       const first = node.errors.find(refused);
-      if (first) tell(workflow, id, reasonOf(first));
+      if (first) tell(workflow, id, reasonOf(first), reply.prompt_id);
     }
   }
   api.queuePrompt = async function (...given) {

@@ -18,9 +18,13 @@ const SPEAK = new Set([
   "KontextFast",
 ]);
 const UNCHANGED = "unchanged, not run again";
+const REMEMBERED = 20;
 
 // By workflow what its nodes said last, so that it is there again when one comes back to it.
 const said = new Map();
+
+// By run what was refused of it, which its own beginning may come after.
+const refusals = new Map();
 
 const speaks = (node) => SPEAK.has(node?.comfyClass);
 
@@ -39,11 +43,24 @@ function fail(workflow, id) {
   if (speaks(node)) colourLine(node, true);
 }
 
+function refuse(workflow, id, text) {
+  say(workflow, id, text);
+  fail(workflow, id);
+}
+
+function noteRefusal(run, id, text) {
+  if (!refusals.has(run)) refusals.set(run, new Map());
+  refusals.get(run).set(id, text);
+  if (refusals.size > REMEMBERED) refusals.delete(refusals.keys().next().value);
+}
+
 // A run begins: what was said of an earlier one is not of this one.
-function forget(workflow) {
+function forget(workflow, run) {
   said.delete(workflow);
-  if (workflow !== openWorkflow()) return;
-  for (const [, node] of allNodes()) if (speaks(node)) setLine(node, "");
+  if (workflow === openWorkflow()) {
+    for (const [, node] of allNodes()) if (speaks(node)) setLine(node, "");
+  }
+  for (const [id, text] of refusals.get(run) ?? []) refuse(workflow, id, text);
 }
 
 app.registerExtension({
@@ -51,13 +68,13 @@ app.registerExtension({
   setup() {
     followRuns();
     // ComfyUI has words for it in a list that must be opened; in the classic renderer the node has a frame and no more
-    followRefusals(SPEAK, (workflow, id, text) => {
-      say(workflow ?? openWorkflow(), id, text);
-      fail(workflow ?? openWorkflow(), id);
+    followRefusals(SPEAK, (workflow, id, text, run) => {
+      refuse(workflow ?? openWorkflow(), id, text);
+      if (run) noteRefusal(run, id, text);
     });
     api.addEventListener("kontext_bridge.says", ({ detail }) => say(workflowOf(detail.prompt_id), detail.node, detail.text));
     api.addEventListener("execution_error", ({ detail }) => fail(workflowOf(detail.prompt_id), detail.node_id));
-    api.addEventListener("execution_start", ({ detail }) => forget(workflowOf(detail.prompt_id)));
+    api.addEventListener("execution_start", ({ detail }) => forget(workflowOf(detail.prompt_id), detail.prompt_id));
     api.addEventListener("execution_cached", ({ detail }) => {
       for (const id of detail.nodes ?? []) say(workflowOf(detail.prompt_id), id, UNCHANGED);
     });
