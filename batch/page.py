@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ..oxen.private_files import put_in_place
 from .made import DONE
 from .thumbnails import thumbnail_below
 
@@ -73,7 +74,7 @@ def write_page(
                     file.write(_row(kind, one, results, images))
             file.write("</div>")
         file.write("</body></html>\n")
-    draft.replace(path)
+    put_in_place(draft, path)
 
 
 def _kind(entry: Mapping[str, Any]) -> str:

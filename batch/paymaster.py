@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -80,7 +81,7 @@ def key_pipe(key: str | None) -> Iterator[Path | None]:
     if key is None:
         yield None
         return
-    if not hasattr(os, "mkfifo"):
+    if sys.platform == "win32":
         raise SourceError("--ray makes remote edits on Linux and macOS alone.")
     with tempfile.TemporaryDirectory(prefix="kontext-bridge") as folder:
         path = Path(folder) / "key"

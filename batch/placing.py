@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ..oxen.private_files import put_in_place
 from .journal import Journal
 from .made import DONE, FAILED, PlannedRow, RowFailed, RowResult
 from .naming import LONGEST_PART
@@ -66,7 +67,7 @@ class Placer:
         # the row's own result last: by it the next run knows that all are there
         for draft, place in reversed(drafts):
             with _of_this_name(place.relative_to(self._results)):
-                draft.replace(place)
+                put_in_place(draft, place)
         made.delivered()
         return entry
 
@@ -107,7 +108,7 @@ class Placer:
             if not self._is_taken(name) or _are_alike(self._results / name, there)
         )
         with contextlib.suppress(FileNotFoundError), _of_this_name(name):
-            there.replace(self._results / name)
+            put_in_place(there, self._results / name)
         return name
 
     def _further(self, output: str, number: int, suffix: str) -> str:

@@ -16,6 +16,8 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..oxen.private_files import put_in_place
+
 if TYPE_CHECKING:
     from comfy_api.latest import io
 
@@ -73,7 +75,7 @@ def _write_whole(path: Path, data: bytes) -> None:
     part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         part.write_bytes(data)
-        part.replace(path)
+        put_in_place(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
+import time
 from pathlib import Path
 
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 PART = ".part"
+# Seconds between tries to rename.
+_PAUSES = (0.05, 0.1, 0.2, 0.4)
 
 
 def make_folder(folder: Path) -> None:
@@ -43,11 +47,22 @@ def replace_file(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        put_in_place(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def put_in_place(draft: Path, path: Path) -> None:
+    """Rename a file, also to where another is; raises OSError. On Windows a scanner's moment is waited for."""
+    for pause in _PAUSES if sys.platform == "win32" else ():
+        try:
+            draft.replace(path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    draft.replace(path)
 
 
 def sync_if_possible(folder: Path) -> None:

@@ -79,18 +79,19 @@ class SpendGuard:
         if price is None:
             return
         cost = requests * price
+        pictures = "1 new picture" if requests == 1 else f"{requests} new pictures"
         if per_day is not None:
             day = self._ledger.spent_since(time.time() - DAY_SECONDS)
             if day + cost > per_day:
                 raise SpendLimitReached(
-                    f"{requests} new pictures at ${price} would bring the last 24 hours to ${day + cost}, over the "
+                    f"{pictures} at ${price} would bring the last 24 hours to ${day + cost}, over the "
                     f"limit of ${per_day} (usd_per_day). Nothing was sent. Raise the limit, or wait."
                 )
         with _guard:
             run = _spent_by_run.get(self._run_id, Decimal(0)) + cost
             if per_run is not None and run > per_run:
                 raise SpendLimitReached(
-                    f"{requests} new pictures at ${price} would bring this run to ${run}, over the limit of "
+                    f"{pictures} at ${price} would bring this run to ${run}, over the limit of "
                     f"${per_run} (usd_per_run). Nothing was sent. Raise the limit, or ask for fewer."
                 )
             if not takes:

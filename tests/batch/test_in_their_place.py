@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from kontext_bridge.batch.asking import Asking
 from kontext_bridge.batch.columns import remote_columns
 from kontext_bridge.batch.planning import RowPlan
 from kontext_bridge.batch.source_rows import SourceRow, Taken, Unwritable
+from kontext_bridge.headless import saved
+from kontext_bridge.oxen import private_files
 from kontext_bridge.standin import StandIn
 
 Pictures = Callable[..., Path]
@@ -116,3 +120,27 @@ def test_killed_while_it_writes_over_another_request_s_result_the_old_one_is_not
         assert command.main([*words, "day", "--replace"]) == command.STOPPED
     assert command.main([*words, "day"]) == command.ALL
     assert (out / "a.jpg").read_bytes() != b"night" and len(service.billed) == 2
+
+
+def test_on_windows_what_a_scanner_holds_for_a_moment_gets_into_its_place(
+    service: StandIn, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The results, one that is laid aside, the page, the ledger's own pictures, and what a workflow saves."""
+    folder, out, real, held = pictures("a.png"), tmp_path / "out", Path.replace, set[str]()
+
+    def replace(path: Path, target: Any) -> Path:
+        if str(target) not in held:
+            held.add(str(target))
+            raise PermissionError(13, "The process cannot access the file", str(target))
+        return real(path, target)
+
+    monkeypatch.setattr(remote_rows, "measured", lambda *_: {"changed": 0.9, "shift": (0, 0), "before": None})
+    monkeypatch.setattr(private_files, "sys", SimpleNamespace(platform="win32"))
+    monkeypatch.setattr(private_files, "_PAUSES", (0.0,))
+    monkeypatch.setattr(Path, "replace", replace)
+    words = ("--set", "output_format=jpg", "--prompt", "x", "--flag", "changed_area>0.6", "--rerun-flagged")
+    assert command.main([str(folder), "-o", str(out), *words]) == command.ALL
+    assert {"a.jpg", "a.seed-0.jpg", "report.html"} < {path.name for path in out.iterdir()}
+    assert len(held) > 4 and all(map(os.path.lexists, held))
+    saved._write_whole(out / "deep" / "kontext.png", b"a picture")
+    assert (out / "deep" / "kontext.png").read_bytes() == b"a picture"

@@ -132,7 +132,7 @@ def test_a_limit_is_held_against_the_price_of_the_quality_and_size_asked_for(led
     cheap = dear.changed(quality="low", resolution="1K")
     held.check(2, cheap.priced)
     assert held.price(cheap.priced) == Decimal("0.004")
-    with pytest.raises(SpendLimitReached, match=r"1 new pictures at \$0\.29 would bring this run to \$0\.298"):
+    with pytest.raises(SpendLimitReached, match=r"1 new picture at \$0\.29 would bring this run to \$0\.298"):
         held.check(1, dear.priced)
 
 
