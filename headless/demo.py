@@ -33,6 +33,9 @@ def main() -> int:
     """The exit status: 0, or 1 with the reason on stderr."""
     open_console()
     ensure_comfy_api()
+    if taken := next((place for place in (OUTPUT.parent, OUTPUT) if place.exists() and not place.is_dir()), None):
+        say(f"The pictures go to {OUTPUT}, and {taken} is no folder: rename it. Nothing was run.", sys.stderr)
+        return 1
     try:
         with _service() as (by, told):
             _step(1, told)

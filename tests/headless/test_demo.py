@@ -99,3 +99,14 @@ def test_a_demo_model_that_does_not_paint_the_boat_red_is_noticed(capsys: pytest
     with Image.open(LOCAL) as picture:
         red, green, blue = np.asarray(picture.crop(HULL)).reshape(-1, 3).mean(0)
     assert red > max(green, blue) + 40, os.fspath(LOCAL.resolve())
+
+
+@pytest.mark.parametrize("taken", ["out", "out/demo"])
+def test_a_demo_that_cannot_save_its_pictures_and_names_an_option_that_it_lacks_is_noticed(
+    capsys: pytest.CaptureFixture[str], taken: str
+) -> None:
+    Path(taken).parent.mkdir(exist_ok=True)
+    Path(taken).touch()
+    assert demo.main() == 1
+    heard = capsys.readouterr()
+    assert heard.err.strip().endswith(f"and {Path(taken)} is no folder: rename it. Nothing was run.") and not heard.out
