@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -90,13 +90,20 @@ def test_of_two_like_requests_that_are_always_new_each_is_made(
     assert len(service.billed) == len({entry["generation_id"] for entry in report()}) == 2
 
 
+@contextlib.contextmanager
+def nothing_noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs that are killed after each line, before the ledger notes that its result is in its place."""
+    with monkeypatch.context() as cut:
+        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+        yield
+
+
 def test_what_was_reported_and_not_noted_in_the_ledger_is_counted_once_and_noted_then(
     service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was killed after a line left its dollars in the report and in the ledger: a limit met too soon."""
     folder = pictures(*(f"{number}.png" for number in range(5)))
-    with monkeypatch.context() as cut:
-        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+    with nothing_noted(monkeypatch):
         assert batch(folder, *REMOTE, "--usd", "0.13") == command.SOME and len(service.billed) == 3
     assert batch(folder, *REMOTE, "--usd", "0.20") == command.ALL and len(service.billed) == 5
     with contextlib.closing(Ledger(tmp_path / "home")) as ledger:
@@ -108,8 +115,7 @@ def test_what_the_last_row_s_run_could_not_note_is_noted_where_nothing_is_left_t
 ) -> None:
     """Killed after its last line: the picture stayed owed for good, and was never cleared away."""
     folder = pictures("a.png")
-    with monkeypatch.context() as cut:
-        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+    with nothing_noted(monkeypatch):
         assert batch(folder, *REMOTE) == command.ALL
     asked = len(service.requests)
     assert batch(folder, *REMOTE) == command.ALL and len(service.requests) == asked
@@ -121,8 +127,7 @@ def test_what_was_reported_and_is_not_in_its_place_is_counted_once_and_brought(
     service: StandIn, batch: Batch, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = pictures(*(f"{number}.png" for number in range(5)))
-    with monkeypatch.context() as cut:
-        cut.setattr(RemoteRows, "delivered", lambda *_: None)
+    with nothing_noted(monkeypatch):
         assert batch(folder, *REMOTE, "--usd", "0.13") == command.SOME
     gone = next((tmp_path / "out").glob("*.jpg"))
     gone.unlink()
