@@ -32,14 +32,19 @@ export function* allNodes(graph = root(), before = "") {
   }
 }
 
+// Note something of a run; of very many the oldest is forgotten.
+export function remember(runs, promptId, what) {
+  runs.set(promptId, what);
+  if (runs.size > REMEMBERED) runs.delete(runs.keys().next().value);
+}
+
 // Note of every run that this page starts which workflow it is of: another one may be open when it speaks.
 export function followRuns() {
   const queuePrompt = api.queuePrompt;
   api.queuePrompt = async function (...given) {
     const reply = await queuePrompt.apply(this, given);
     const workflow = given[1]?.workflow?.id;
-    if (reply?.prompt_id && workflow) workflows.set(reply.prompt_id, workflow);
-    if (workflows.size > REMEMBERED) workflows.delete(workflows.keys().next().value);
+    if (reply?.prompt_id && workflow) remember(workflows, reply.prompt_id, workflow);
     return reply;
   };
 }

@@ -1,7 +1,7 @@
 // What a node says of itself: before a run what it refuses, meanwhile how far it is, at the end what became of it.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
-import { allNodes, followRuns, nodeOf, openWorkflow, workflowOf } from "./graphs.js";
+import { allNodes, followRuns, nodeOf, openWorkflow, remember, workflowOf } from "./graphs.js";
 import { addLine, colourLine, setLine } from "./line.js";
 import { followRefusals } from "./refused.js";
 
@@ -18,7 +18,6 @@ const SPEAK = new Set([
   "KontextFast",
 ]);
 const UNCHANGED = "unchanged, not run again";
-const REMEMBERED = 20;
 
 // By workflow what its nodes said last, so that it is there again when one comes back to it.
 const said = new Map();
@@ -49,9 +48,7 @@ function refuse(workflow, id, text) {
 }
 
 function noteRefusal(run, id, text) {
-  if (!refusals.has(run)) refusals.set(run, new Map());
-  refusals.get(run).set(id, text);
-  if (refusals.size > REMEMBERED) refusals.delete(refusals.keys().next().value);
+  remember(refusals, run, (refusals.get(run) ?? new Map()).set(id, text));
 }
 
 // A run begins: what was said of an earlier one is not of this one.
